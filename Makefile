@@ -1,0 +1,113 @@
+# Two commands do everything on a fresh Debian or Ubuntu machine with Rust:
+#
+#   make drill   a rehearsed power loss on the embedded default, live in the terminal, ending with a report
+#   make test    every test, on real nodes too where Docker is there
+#
+# Each installs what it lacks when it may (root and apt), and names it when it may not.
+
+CARGO      ?= cargo
+PROFILE    ?= dev
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+OUT        := $(TARGET_DIR)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
+ARGS       ?=
+SEEDS      ?= 10000
+SEED       ?=
+MINUTES    ?= 10
+TARGETS    ?= $(notdir $(wildcard tests/fuzz/corpus/*))
+
+.PHONY: help build release drill test test-units test-nodes lint docs deny ci \
+        properties sim sim-mutations fuzz testbed-up testbed-down bench bench-repair bench-reclaim bench-agent bench-journal soak needs-rust needs-testbed
+
+help: ## What can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
+
+build: needs-rust ## Every binary, debug
+	$(CARGO) build --workspace --bins --profile $(PROFILE)
+
+release: needs-rust ## Every binary, optimized: blackstart, blackstart-agent, blackstart-coordinator
+	$(CARGO) build --workspace --bins --release
+
+# On the testbed it takes what nodes run as well.
+drill: needs-rust $(if $(findstring testbed,$(ARGS)),needs-testbed build) ## Rehearse a power loss of 18 simulated nodes (ARGS="--seed 7"), or on real ones (ARGS="--on testbed")
+	$(CARGO) build -p blackstart --bin blackstart
+	$(OUT)/blackstart drill power-loss $(ARGS)
+
+test: test-units test-nodes ## Every test; real nodes where Docker is there
+
+test-units: needs-testbed build ## Tests that need no node
+	$(CARGO) test --workspace --exclude blackstart-tests --no-fail-fast
+
+test-nodes: needs-testbed build ## Tests on real nodes: containers with systemd, one at a time
+	$(CARGO) test -p blackstart-tests --no-fail-fast -- --test-threads=1 --nocapture
+
+lint: needs-rust ## Formatting, clippy, licences and sources
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(MAKE) deny
+
+properties: needs-rust ## Random histories of signals against the laws of the agent (HISTORIES=100000)
+	BLACKSTART_HISTORIES=$(or $(HISTORIES),100000) $(CARGO) test --release -q -p blackstart-agent --test properties -- --nocapture
+
+sim: needs-rust ## Simulated cold starts, each law looked at after every event (SEEDS=10000, or SEED=7 for its whole trace)
+	$(CARGO) run --release -q -p blackstart-tests --bin sim -- $(if $(SEED),--seed $(SEED) --trace,--seeds $(SEEDS)) $(ARGS)
+
+sim-mutations: needs-rust ## Deliberate breaks of each law, each of which a simulation has to find
+	$(CARGO) run --release -q -p blackstart-tests --bin sim -- --mutation all --seeds 1000
+
+# What it finds stays in tests/fuzz/artifacts; what it learns goes to the target directory, and only the corpora are kept.
+fuzz: needs-rust ## Fuzz every parser (MINUTES=10 each, TARGETS="ledger commands")
+	@$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-fuzz
+	@command -v c++ >/dev/null || deploy/ensure-packages g++
+	$(CARGO) fuzz build --fuzz-dir tests/fuzz --sanitizer none -a
+	set -e; for target in $(TARGETS); do \
+	  mkdir -p $(TARGET_DIR)/fuzz/$$target; \
+	  $(CARGO) fuzz run --fuzz-dir tests/fuzz --sanitizer none -a $$target $(TARGET_DIR)/fuzz/$$target tests/fuzz/corpus/$$target -- \
+	    -max_total_time=$$(( $(MINUTES) * 60 )) -max_len=16384 -timeout=10 -rss_limit_mb=1024 -print_final_stats=1; \
+	done
+
+docs: needs-rust ## The crates' documentation; a broken link fails
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --workspace --no-deps --document-private-items
+
+deny: needs-rust ## Licences, duplicates and sources of the dependencies
+	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny
+	$(CARGO) fetch --locked --quiet
+	$(CARGO) deny --offline check bans licenses sources
+
+ci: ## What .ci/run does
+	bash .ci/run
+
+testbed-up: needs-testbed build ## Three masters and two workers, left running (ARGS="--workers 3")
+	$(OUT)/testbed up $(ARGS)
+
+testbed-down: build ## Take the testbed's nodes down and leave nothing behind
+	$(OUT)/testbed down
+
+bench: bench-repair bench-reclaim bench-journal bench-agent ## Every benchmark
+
+bench-repair: needs-testbed release ## Death of a kubelet to its restart, beside systemd's own Restart=always
+	$(TARGET_DIR)/release/bench-repair $(ARGS)
+
+bench-reclaim: needs-rust ## Freeing a log by collapse and punch, beside truncate and copy-then-truncate
+	$(CARGO) run --release -p blackstart-agent --example bench_reclaim -- $(ARGS)
+
+bench-journal: needs-rust ## The journal of a wave, entry by entry and in batches
+	$(CARGO) run --release -p blackstart-coordinator --example bench_journal
+
+bench-agent: needs-testbed release ## What the agent takes and how soon it reacts, beside monit and node_exporter (ARGS="-o json")
+	$(CARGO) build --release -p blackstart-agent --example bench_reclaim
+	$(TARGET_DIR)/release/bench-agent $(ARGS)
+
+soak: needs-testbed release ## Random faults for 20 minutes: nothing grows, nothing is mended wrongly (ARGS="--minutes 60 --seed 7")
+	$(TARGET_DIR)/release/soak $(ARGS)
+
+needs-rust:
+	@command -v $(CARGO) >/dev/null || { echo "cargo is missing: install Rust $$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml) or newer (https://rustup.rs)"; exit 1; }
+	@command -v cc >/dev/null || deploy/ensure-packages gcc libc6-dev
+
+# Without Docker the tests on real nodes and runtimes say SKIPPED, and without etcd those of several coordinators; with CI=true they
+# must run. Debian's package would start an etcd of its own where systemd runs; the tests start theirs.
+needs-testbed: needs-rust
+	@command -v etcd >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && deploy/ensure-packages etcd-server && \
+	  { [ ! -d /run/systemd/system ] || systemctl disable --now etcd; }; } || [ "$$CI" != true ]
+	@command -v docker >/dev/null || [ "$$CI" != true ] || deploy/ensure-packages docker.io
+	@command -v docker >/dev/null && deploy/ensure-packages debootstrap e2fsprogs iproute2 mount busybox-static systemd zstd || true

@@ -1,0 +1,280 @@
+//! One session, from its Hello to its end.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use blackstart_proto::leader::leader_at;
+use blackstart_proto::v1 as wire;
+use blackstart_proto::v1::agent_message::Body as Up;
+use blackstart_proto::v1::agent_service_client::AgentServiceClient;
+use blackstart_proto::v1::coordinator_message::Body as Down;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+use tonic::{Code, Streaming};
+use tracing::{debug, info, warn};
+
+use crate::causes::causes;
+use crate::gate;
+
+use super::{Link, convert};
+
+/// Messages that wait for the connection to take them.
+const OUTBOUND: usize = 16;
+/// No larger message is taken, bytes.
+const MAX_MESSAGE: usize = 1 << 20;
+/// Changes of the picture are told together, if they come closer than this.
+const REPORT_GAP: Duration = Duration::from_millis(100);
+/// The coordinator answers a Hello within this.
+const OPENING: Duration = Duration::from_secs(5);
+/// As long as a goodbye may take.
+const LEAVING: Duration = Duration::from_secs(1);
+/// A session is dead after so many report intervals without an acknowledgement.
+const SILENCE: u32 = 3;
+
+/// How a session ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// It was told to.
+    Stopped,
+    /// The connection broke, or the coordinator ended it.
+    Lost {
+        /// It worked: at least one report was acknowledged.
+        acknowledged: bool,
+        trouble: String,
+    },
+    /// This coordinator does not lead.
+    Elsewhere {
+        /// Where the one is that does, if it is known.
+        leader: Vec<SocketAddr>,
+        trouble: String,
+    },
+}
+
+fn lost(acknowledged: bool, trouble: impl Into<String>) -> Ended {
+    Ended::Lost {
+        acknowledged,
+        trouble: trouble.into(),
+    }
+}
+
+/// Speaks with the coordinator at the other end of `channel` until one of them ends it.
+pub(super) async fn hold(link: &mut Link, channel: Channel, stop: &CancellationToken) -> Ended {
+    link.desk.new_session();
+    let highest_epoch = {
+        let ledger = link.ledger.lock();
+        link.told.new_session(&ledger);
+        ledger.highest_epoch()
+    };
+    let (outbound, messages) = mpsc::channel(OUTBOUND);
+    let session = Session {
+        outbound,
+        acknowledged_at: Instant::now(),
+        acknowledged: false,
+        report_at: Instant::now(),
+        reported_at: None,
+        heard_out: true,
+    };
+    session.send(Up::Hello(wire::Hello {
+        node: link.node.clone(),
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        boot: Some(convert::boot(&link.boot)),
+        highest_epoch,
+        report_interval_ms: convert::millis(link.settings.report_interval),
+    }));
+
+    let mut client = AgentServiceClient::new(channel)
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE);
+    let opening = timeout(OPENING, client.session(ReceiverStream::new(messages)));
+    let inbound = match link.desk.tend(stop, opening).await {
+        None => return Ended::Stopped,
+        Some(Ok(Ok(response))) => response.into_inner(),
+        Some(Ok(Err(status))) if status.code() == Code::FailedPrecondition => {
+            return Ended::Elsewhere {
+                leader: leader_at(&status),
+                trouble: status.message().to_owned(),
+            };
+        }
+        Some(Ok(Err(status))) => return lost(false, format!("session refused: {}", causes(&status))),
+        Some(Err(_)) => return lost(false, format!("no session within {} s", OPENING.as_secs())),
+    };
+    session.run(link, inbound, stop).await
+}
+
+/// What lasts for one session.
+struct Session {
+    outbound: mpsc::Sender<wire::AgentMessage>,
+    /// The last acknowledgement, or the beginning.
+    acknowledged_at: Instant,
+    acknowledged: bool,
+    /// The next report is due.
+    report_at: Instant,
+    reported_at: Option<Instant>,
+    /// Somebody still makes pictures.
+    heard_out: bool,
+}
+
+impl Session {
+    async fn run(
+        mut self,
+        link: &mut Link,
+        mut inbound: Streaming<wire::CoordinatorMessage>,
+        stop: &CancellationToken,
+    ) -> Ended {
+        self.acknowledged_at = Instant::now();
+        let patience = link.settings.report_interval * SILENCE;
+        loop {
+            self.send_answers(link);
+            if Instant::now() >= self.report_at {
+                self.send_report(link);
+            }
+            tokio::select! {
+                () = stop.cancelled() => {
+                    self.leave(link, inbound).await;
+                    return Ended::Stopped;
+                }
+                message = inbound.message(), if link.desk.takes_orders() => match message {
+                    Ok(Some(message)) => self.take(link, message),
+                    Ok(None) => return lost(self.acknowledged, "the coordinator ended the session"),
+                    Err(status) => return lost(self.acknowledged, causes(&status)),
+                },
+                changed = link.picture.changed(), if self.heard_out => match changed {
+                    Ok(()) => self.report_soon(),
+                    Err(_) => self.heard_out = false,
+                },
+                () = link.desk.turn() => {}
+                () = sleep_until(self.report_at) => {}
+                () = sleep_until(self.acknowledged_at + patience) => {
+                    let trouble = format!("nothing acknowledged within {} s", patience.as_secs_f32());
+                    return lost(self.acknowledged, trouble);
+                }
+            }
+        }
+    }
+
+    /// `false` if there is no room at present.
+    fn send(&self, body: Up) -> bool {
+        self.outbound
+            .try_send(wire::AgentMessage { body: Some(body) })
+            .is_ok()
+    }
+
+    /// A report goes out as soon as one may follow the last.
+    fn report_soon(&mut self) {
+        let soonest = self
+            .reported_at
+            .map_or_else(Instant::now, |last| last + REPORT_GAP);
+        self.report_at = self.report_at.min(soonest);
+    }
+
+    fn send_answers(&mut self, link: &mut Link) {
+        while let Some(answer) = link.desk.unsent() {
+            let sent = self.send(Up::Result(convert::result(answer)));
+            // The acknowledgement of a report behind it is the answer's; what finds no room goes after the next report.
+            self.report_soon();
+            if !sent {
+                break;
+            }
+            link.desk.sent(link.sequence + 1);
+        }
+    }
+
+    fn send_report(&mut self, link: &mut Link) {
+        let now = Instant::now();
+        let picture = link.picture.borrow_and_update().clone();
+        let news = link.told.news(&link.ledger.lock());
+        let sequence = link.sequence + 1;
+        self.reported_at = Some(now);
+        if self.send(Up::Report(convert::report(&picture, &news, sequence, now))) {
+            link.sequence = sequence;
+            link.told.sent(sequence, &news);
+            self.report_at = now + link.settings.report_interval;
+        } else {
+            self.report_at = now + REPORT_GAP;
+        }
+    }
+
+    fn take(&mut self, link: &mut Link, message: wire::CoordinatorMessage) {
+        match message.body {
+            Some(Down::Welcome(welcome)) => {
+                let version = welcome.coordinator_version;
+                link.up();
+                if let Some(brakes) = welcome.brakes {
+                    link.words
+                        .send_replace(Some(convert::word(brakes, Instant::now())));
+                }
+                info!(epoch = welcome.epoch, version, "in session with the coordinator");
+            }
+            Some(Down::Ack(ack)) => self.take_ack(link, &ack),
+            Some(Down::Brakes(brakes)) => {
+                link.words
+                    .send_replace(Some(convert::word(brakes, Instant::now())));
+            }
+            Some(Down::Command(command)) if command.command_id.is_empty() => {
+                warn!("a command without an id is ignored: it could not be answered");
+            }
+            Some(Down::Command(command)) => match convert::order(command, Instant::now()) {
+                Ok(order) => {
+                    info!(command = order.command_id, remedy = %order.remedy, "command of the coordinator");
+                    link.desk.order(order);
+                }
+                Err(refusal) => {
+                    warn!(
+                        command = refusal.command_id,
+                        "unknown command of the coordinator refused"
+                    );
+                    link.desk.answer(refusal);
+                }
+            },
+            None => debug!("a message of a later version is ignored"),
+        }
+    }
+
+    fn take_ack(&mut self, link: &mut Link, ack: &wire::Ack) {
+        self.acknowledged_at = Instant::now();
+        self.acknowledged = true;
+        // What was not sent cannot be acknowledged.
+        let number = ack.sequence.min(link.sequence);
+        link.told.acknowledged(number);
+        link.desk.acknowledged(number);
+        if !ack.hold {
+            return;
+        }
+        let trouble = gate::heard(&link.runtime_dir, &ack.waiting_on)
+            .err()
+            .map(|error| causes(&error));
+        if let Some(trouble) = &trouble
+            && link.gate_trouble.as_ref() != Some(trouble)
+        {
+            warn!(
+                trouble,
+                "the boot gate could not be told that the coordinator is at work"
+            );
+        }
+        link.gate_trouble = trouble;
+    }
+
+    /// Sends what is left and says goodbye. The coordinator ends the session when it has read that.
+    async fn leave(self, link: &mut Link, mut inbound: Streaming<wire::CoordinatorMessage>) {
+        let leaving = async {
+            while let Some(answer) = link.desk.unsent() {
+                let body = Some(Up::Result(convert::result(answer)));
+                if self.outbound.send(wire::AgentMessage { body }).await.is_err() {
+                    return;
+                }
+                link.desk.sent(link.sequence + 1);
+            }
+            let reason = *link.goodbye.borrow();
+            let body = Some(Up::Goodbye(convert::goodbye(reason)));
+            let said = self.outbound.send(wire::AgentMessage { body }).await.is_ok();
+            drop(self.outbound);
+            while said && matches!(inbound.message().await, Ok(Some(_))) {}
+        };
+        if timeout(LEAVING, leaving).await.is_err() {
+            warn!("the coordinator did not take the goodbye in time");
+        }
+    }
+}

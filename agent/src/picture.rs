@@ -1,0 +1,72 @@
+//! What the agent knows of its node at one instant: made by [`crate::run`], told to the coordinator by [`crate::link`].
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::brakes::Standing;
+use crate::condition::Condition;
+use crate::decide::Waiting;
+use crate::gate::GateState;
+use crate::signal::{DiskSignal, UnitSignal};
+
+/// What the agent vouches for, observed in this boot.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attestation {
+    /// The boot gate.
+    pub gate: GateState,
+    /// The kubelet's unit is active.
+    pub kubelet_active: bool,
+    /// The kubelet's `/healthz` answered 200 at the last probe.
+    pub kubelet_healthy: bool,
+    /// The API server's `/readyz` on this node answered 200 at the last probe; `false` on workers.
+    pub apiserver_ready: bool,
+    /// How the API server answered the last probe; `None` on workers, and when the answer says nothing of its load.
+    pub api_server: Option<ApiServerAnswer>,
+    /// When the oldest of the observations behind these was made.
+    pub observed_at: Instant,
+    /// What the node waits for, for people; empty when nothing.
+    pub waiting_on: String,
+}
+
+/// How an API server answered: what the coordinator paces its waves by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ApiServerAnswer {
+    /// 200, after so long.
+    Ready(Duration),
+    /// 429.
+    Overloaded,
+    /// 5xx: it runs, and what it needs does not.
+    Unavailable,
+    /// Nothing within the probe's deadline.
+    TimedOut,
+    /// Nobody listens, or the connection was cut.
+    Refused,
+}
+
+/// Everything that a report tells: each replaces the one before it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Picture {
+    /// What the agent vouches for.
+    pub attestation: Attestation,
+    /// What stands, also what the agent itself found out of its own remedies.
+    pub conditions: Vec<Condition>,
+    /// The watched units, as last seen.
+    pub units: Vec<UnitSignal>,
+    /// The watched file systems, as last seen.
+    pub disks: Vec<DiskSignal>,
+    /// What people and the coordinator hold back.
+    pub brakes: Standing,
+    /// Why nothing is done at present about conditions that have remedies.
+    pub waiting: Vec<Waiting>,
+}
+
+impl Picture {
+    /// Why nothing is done about a condition at present; `None` when something is, or when nothing can be.
+    pub fn waiting_on(&self, condition: &Condition) -> Option<&Waiting> {
+        let key = &condition.key;
+        self.waiting
+            .iter()
+            .find(|waiting| waiting.kind == key.kind && waiting.subject == key.subject)
+    }
+}

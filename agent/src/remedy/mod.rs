@@ -1,0 +1,130 @@
+//! The closed list of what the agent may do to its node, and the one place that does it.
+//!
+//! A remedy is idempotent, has a verify and a dry-run, and never becomes a shell string.
+
+pub mod bounce_static_pod;
+pub mod dumps;
+pub mod perform;
+pub mod protect;
+pub mod prune;
+pub mod reclaim_log;
+mod release;
+pub mod relieve_memory;
+pub mod restart_container;
+pub mod restart_runtime;
+pub mod vacuum_journal;
+
+use std::fmt;
+use std::path::PathBuf;
+
+use blackstart_proto::remedy::RemedyKind;
+
+use crate::signal::LogId;
+
+/// One act on the node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Remedy {
+    /// `ResetFailedUnit`, so that no start limit refuses it, then `RestartUnit`, through D-Bus.
+    RestartUnit {
+        /// Full unit name, on the allow-list.
+        unit: String,
+    },
+    /// `KillUnit` with SIGKILL (of a container runtime's unit its main process alone), then `ResetFailedUnit`, then `RestartUnit`: for what hangs or will not stop.
+    KillRestartUnit {
+        /// Full unit name, on the allow-list.
+        unit: String,
+    },
+    /// Gives back the head of a log, never its tail.
+    ReclaimLog {
+        /// Which log.
+        log: LogId,
+    },
+    /// Keeps a hung container runtime's stacks for whoever looks for the cause, then kills and restarts it.
+    RestartRuntime {
+        /// Full unit name of the runtime, on the allow-list.
+        unit: String,
+    },
+    /// Removes stopped containers and unused images from docker, no more than the disk needs.
+    Prune {
+        /// The disk that is short.
+        mount_point: PathBuf,
+    },
+    /// Removes archived journal files, the oldest first.
+    VacuumJournal {
+        /// The disk that is short.
+        mount_point: PathBuf,
+    },
+    /// Restarts a container that fails its own health check.
+    RestartContainer {
+        /// Its name, on the allow-list.
+        name: String,
+    },
+    /// Moves a static pod's manifest out until its containers are gone, and back.
+    BounceStaticPod {
+        /// The pod's name in its manifest, among the components that may be bounced.
+        pod: String,
+    },
+    /// Restarts a unit that holds much of the node's memory, which is critically short.
+    RelieveMemory {
+        /// Full unit name, one of `memory.may_restart`.
+        unit: String,
+    },
+    /// Gives the kubelet and the container runtimes more weight until the next boot.
+    ProtectUnits,
+    /// Opens the boot gate. Only by the coordinator's word.
+    ReleaseKubelet {
+        /// The run that asked.
+        run_id: String,
+    },
+}
+
+impl Remedy {
+    /// What kind of remedy it is, for whoever holds some; `None` of a release, which nobody can.
+    pub const fn kind(&self) -> Option<RemedyKind> {
+        match self {
+            Self::RestartUnit { .. } => Some(RemedyKind::RestartUnit),
+            Self::KillRestartUnit { .. } => Some(RemedyKind::KillRestartUnit),
+            Self::ReclaimLog { .. } => Some(RemedyKind::ReclaimLog),
+            Self::RestartRuntime { .. } => Some(RemedyKind::RestartRuntime),
+            Self::Prune { .. } => Some(RemedyKind::Prune),
+            Self::VacuumJournal { .. } => Some(RemedyKind::VacuumJournal),
+            Self::RestartContainer { .. } => Some(RemedyKind::RestartContainer),
+            Self::BounceStaticPod { .. } => Some(RemedyKind::BounceStaticPod),
+            Self::RelieveMemory { .. } => Some(RemedyKind::RelieveMemory),
+            Self::ProtectUnits => Some(RemedyKind::ProtectUnits),
+            Self::ReleaseKubelet { .. } => None,
+        }
+    }
+
+    /// Its name in ledger, wire and terminal.
+    pub const fn name(&self) -> &'static str {
+        match self.kind() {
+            Some(kind) => kind.as_str(),
+            None => "release-kubelet",
+        }
+    }
+
+    /// What it is done to.
+    pub fn subject(&self) -> String {
+        match self {
+            Self::RestartUnit { unit }
+            | Self::KillRestartUnit { unit }
+            | Self::RestartRuntime { unit }
+            | Self::RelieveMemory { unit } => unit.clone(),
+            Self::ProtectUnits => "load".to_owned(),
+            Self::Prune { mount_point } | Self::VacuumJournal { mount_point } => {
+                mount_point.display().to_string()
+            }
+            Self::BounceStaticPod { pod } => pod.clone(),
+            Self::ReclaimLog { log } => log.path.display().to_string(),
+            Self::RestartContainer { name } => name.clone(),
+            Self::ReleaseKubelet { .. } => "kubelet".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Remedy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.name(), self.subject())
+    }
+}

@@ -1,0 +1,200 @@
+//! Memory → [`Signal::Memory`]: how much is available, and how long tasks wait for it.
+//!
+//! A kernel trigger on `/proc/pressure/memory` wakes the watcher within a window of tasks waiting (PSI); without PSI or the right to set a trigger, and
+//! between events, it looks every few seconds. Looks come closer while memory is short, and then the largest processes and control groups
+//! are told too, so that an operator sees who took it.
+
+pub(crate) mod files;
+mod trigger;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::unistd::{SysconfVar, sysconf};
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use self::trigger::Trigger;
+use super::cgroup::{self, Cgroups};
+use super::psi::{self, Over};
+use crate::signal::{CgroupUse, MemorySignal, ProcessUse, Signal};
+
+/// Between looks when nothing happens.
+const CALM: Duration = Duration::from_secs(5);
+/// Between looks while memory is short.
+const TENSE: Duration = Duration::from_secs(1);
+/// Memory counts as short, for the pace of the looks, below so many percent available…
+const TENSE_PERCENT: u64 = 15;
+/// … or when tasks wait for so many percent of the time.
+const TENSE_PRESSURE: f32 = 5.0;
+/// So many processes are named.
+const LARGEST: usize = 3;
+/// So many control groups are told, of each kind.
+const LARGEST_GROUPS: usize = 8;
+
+/// Where the kernel tells of memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sources {
+    /// PSI: `/proc/pressure/memory`, or `memory.pressure` of a cgroup (version 2).
+    pub pressure: PathBuf,
+    /// `/proc/meminfo`.
+    pub meminfo: PathBuf,
+    /// `/proc`, for the largest processes.
+    pub proc: PathBuf,
+    /// Control groups, for the largest of those.
+    pub cgroups: cgroup::Root,
+}
+
+impl Default for Sources {
+    fn default() -> Self {
+        Self {
+            pressure: "/proc/pressure/memory".into(),
+            meminfo: "/proc/meminfo".into(),
+            proc: "/proc".into(),
+            cgroups: cgroup::Root::default(),
+        }
+    }
+}
+
+/// Watches until `stop`. What cannot be read is told once in the log and raises nothing.
+pub async fn watch(sources: Sources, signals: mpsc::Sender<Signal>, stop: CancellationToken) {
+    let mut trigger = Trigger::set(&sources.pressure);
+    let mut observable = true;
+    loop {
+        let from = sources.clone();
+        let look = tokio::task::spawn_blocking(move || look(&from)).await;
+        let pace = match look.map_err(io::Error::other).and_then(|look| look) {
+            Ok(seen) => {
+                observable = true;
+                let pace = if tense(&seen) { TENSE } else { CALM };
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    sent = signals.send(Signal::Memory(seen)) => if sent.is_err() { return },
+                }
+                pace
+            }
+            Err(error) => {
+                if observable {
+                    warn!(%error, "memory cannot be looked at");
+                }
+                observable = false;
+                CALM
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = trigger.event() => {}
+            () = sleep(pace) => {}
+        }
+    }
+}
+
+fn tense(seen: &MemorySignal) -> bool {
+    seen.available < seen.total / 100 * TENSE_PERCENT || seen.some_percent >= TENSE_PRESSURE
+}
+
+/// Bytes that are available now.
+///
+/// # Errors
+/// The kernel's file cannot be read, or says something else.
+pub fn available(sources: &Sources) -> io::Result<u64> {
+    let text = fs::read_to_string(&sources.meminfo)?;
+    files::meminfo(&text)
+        .map(|(_, available)| available)
+        .ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+fn look(sources: &Sources) -> io::Result<MemorySignal> {
+    let text = fs::read_to_string(&sources.meminfo)?;
+    let (total, available) = files::meminfo(&text).ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            "meminfo has no MemTotal or MemAvailable",
+        )
+    })?;
+    // Kernels without PSI are judged by what is available alone.
+    let pressure = fs::read_to_string(&sources.pressure)
+        .ok()
+        .and_then(|text| psi::parse(&text, Over::TenSeconds))
+        .unwrap_or_default();
+    let mut seen = MemorySignal {
+        total,
+        available,
+        some_percent: pressure.some,
+        full_percent: pressure.full,
+        largest: Vec::new(),
+        cgroups: Vec::new(),
+    };
+    if tense(&seen) {
+        seen.largest = largest(&sources.proc);
+        seen.cgroups = largest_groups(&sources.cgroups);
+    }
+    Ok(seen)
+}
+
+/// The largest control groups of each kind, the largest first.
+fn largest_groups(root: &cgroup::Root) -> Vec<CgroupUse> {
+    let mut counts = BTreeMap::new();
+    let mut largest = Cgroups::mounted(root).memory();
+    largest.retain(|group| {
+        let count: &mut usize = counts.entry(group.cgroup.kind).or_default();
+        *count += 1;
+        *count <= LARGEST_GROUPS
+    });
+    cgroup::name_pods(largest.iter_mut().map(|group| &mut group.cgroup));
+    largest
+}
+
+/// The largest processes by resident memory; those that cannot be read are passed over.
+fn largest(proc: &Path) -> Vec<ProcessUse> {
+    let page = sysconf(SysconfVar::PAGE_SIZE)
+        .ok()
+        .flatten()
+        .and_then(|size| u64::try_from(size).ok())
+        .unwrap_or(4096);
+    let Ok(entries) = fs::read_dir(proc) else {
+        return Vec::new();
+    };
+    let mut found: Vec<(u64, u32)> = entries
+        .filter_map(|entry| {
+            let pid: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+            let statm = fs::read_to_string(proc.join(pid.to_string()).join("statm")).ok()?;
+            Some((files::resident_pages(&statm)?.checked_mul(page)?, pid))
+        })
+        .collect();
+    found.sort_unstable_by(|one, other| other.cmp(one));
+    found.truncate(LARGEST);
+    found
+        .into_iter()
+        .map(|(resident, pid)| {
+            let name = fs::read_to_string(proc.join(pid.to_string()).join("comm")).unwrap_or_default();
+            ProcessUse {
+                pid,
+                name: name.trim_end().to_owned(),
+                resident,
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_machine_it_runs_on_is_read() {
+        let seen = look(&Sources::default()).unwrap();
+        assert!(seen.total > 0 && seen.available <= seen.total, "{seen:?}");
+        let us = largest(Path::new("/proc"));
+        assert_eq!(us.len(), LARGEST);
+        assert!(
+            us.is_sorted_by(|one, other| one.resident >= other.resident),
+            "{us:?}"
+        );
+    }
+}

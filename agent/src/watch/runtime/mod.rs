@@ -1,0 +1,216 @@
+//! Container runtimes → [`Signal::Runtime`] and [`Signal::Container`].
+//!
+//! ```text
+//!  docker.sock ──list containers, with a deadline──► Signal::Runtime
+//!  containerd.sock ──list namespaces, likewise─────► Signal::Runtime
+//!  docker.sock ──/events──► containers: what it adds up to ──► Signal::Container
+//! ```
+//! A hung daemon answers a ping, and its socket is served by the kernel as long as the process exists: only a call that
+//! passes through the daemon's own state says that it works. Every call is made on a connection of its own.
+//!
+//! A socket that was never there means that the runtime is not installed: nothing is told. Events that came while the stream was
+//! down are asked for again (docker keeps the last 256).
+
+mod containerd;
+pub(crate) mod containers;
+pub(crate) mod docker;
+
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures_util::StreamExt;
+use futures_util::future::join3;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use self::containers::{Containers, Event};
+use crate::config::{RuntimeEndpoint, RuntimeSettings};
+use crate::signal::{ContainerSignal, Runtime, RuntimeAnswer, RuntimeSignal, Signal};
+
+/// A stream of events that ended, or could not be had, is asked for again after this.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// Watches both runtimes until `stop`.
+pub async fn watch(settings: RuntimeSettings, signals: mpsc::Sender<Signal>, stop: CancellationToken) {
+    let watching = join3(
+        ask(Runtime::Docker, &settings.docker, &settings, &signals),
+        ask(Runtime::Containerd, &settings.containerd, &settings, &signals),
+        follow(&settings, &signals),
+    );
+    tokio::select! {
+        () = stop.cancelled() => {}
+        _nobody_listens = watching => {}
+    }
+}
+
+/// One real call of a runtime; `None` where its socket is not there.
+pub async fn call(runtime: Runtime, socket: &Path, deadline: Duration) -> Option<RuntimeAnswer> {
+    match tokio::fs::try_exists(socket).await {
+        Ok(true) => {}
+        Ok(false) => return None,
+        Err(error) => {
+            let why = format!("look for {}: {error}", socket.display());
+            return Some(RuntimeAnswer::Unobservable { why });
+        }
+    }
+    let called = async {
+        match runtime {
+            Runtime::Docker => docker::call(socket).await,
+            Runtime::Containerd => containerd::call(socket).await,
+        }
+    };
+    let answer = timeout(deadline, called).await;
+    Some(answer.unwrap_or(RuntimeAnswer::TimedOut { after: deadline }))
+}
+
+async fn ask(
+    runtime: Runtime,
+    endpoint: &RuntimeEndpoint,
+    settings: &RuntimeSettings,
+    signals: &mpsc::Sender<Signal>,
+) {
+    let mut seen = false;
+    loop {
+        let begun = Instant::now();
+        let answer = match call(runtime, &endpoint.socket, settings.deadline).await {
+            Some(answer) => {
+                seen = true;
+                Some(answer)
+            }
+            None => seen.then(|| RuntimeAnswer::Unobservable {
+                why: format!("{} is gone", endpoint.socket.display()),
+            }),
+        };
+        if let Some(answer) = answer {
+            let told = Signal::Runtime(RuntimeSignal { runtime, answer });
+            if signals.send(told).await.is_err() {
+                return;
+            }
+        }
+        sleep_until(begun + settings.interval).await;
+    }
+}
+
+async fn follow(settings: &RuntimeSettings, signals: &mpsc::Sender<Signal>) {
+    let begun = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut containers = Containers::new(i64::try_from(begun.as_nanos()).unwrap_or(i64::MAX));
+    let mut told = false;
+    loop {
+        match stream(settings, &mut containers, signals, &mut told).await {
+            Ok(Ended::NobodyListens) => return,
+            Ok(Ended::NotInstalled) => {}
+            Err(error) => {
+                let why = docker::explain(&error);
+                if told {
+                    info!(%why, "docker's events ended; asking for them again");
+                } else {
+                    debug!(%why, "docker's events cannot be had");
+                }
+                told = false;
+            }
+        }
+        sleep(RETRY).await;
+    }
+}
+
+enum Ended {
+    NobodyListens,
+    NotInstalled,
+}
+
+async fn stream(
+    settings: &RuntimeSettings,
+    containers: &mut Containers,
+    signals: &mpsc::Sender<Signal>,
+    told: &mut bool,
+) -> Result<Ended, bollard::errors::Error> {
+    let socket = &settings.docker.socket;
+    if !tokio::fs::try_exists(socket).await.unwrap_or(false) {
+        return Ok(Ended::NotInstalled);
+    }
+    let client = docker::connect(socket, settings.deadline)?;
+    let since = containers.since();
+    let unhealthy = docker::unhealthy(&client).await?;
+    let mut events = Box::pin(docker::events(&client, since));
+    *told = true;
+    for changed in containers.only_these_unhealthy(&unhealthy) {
+        if !send(signals, changed).await {
+            return Ok(Ended::NobodyListens);
+        }
+    }
+    for event in unhealthy {
+        if !tell(&client, containers, &event, settings, signals).await {
+            return Ok(Ended::NobodyListens);
+        }
+    }
+    while let Some(message) = events.next().await {
+        if let Some(event) = containers::parse(message?)
+            && containers.is_new(&event)
+            && !tell(&client, containers, &event, settings, signals).await
+        {
+            return Ok(Ended::NobodyListens);
+        }
+    }
+    Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into())
+}
+
+/// Tells what an event changes; `false` when nobody listens.
+async fn tell(
+    client: &bollard::Docker,
+    containers: &mut Containers,
+    event: &Event,
+    settings: &RuntimeSettings,
+    signals: &mpsc::Sender<Signal>,
+) -> bool {
+    if containers.asks_for_policy(event) {
+        // That it cannot be told now is asked again at the next event.
+        let policy = timeout(settings.deadline, docker::has_policy(client, &event.id)).await;
+        if let Ok(Ok(has_policy)) = policy {
+            containers.policy(&event.id, has_policy);
+        }
+    }
+    match containers.observe(event) {
+        Some(changed) => send(signals, changed).await,
+        None => true,
+    }
+}
+
+async fn send(signals: &mpsc::Sender<Signal>, container: ContainerSignal) -> bool {
+    signals.send(Signal::Container(container)).await.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_runtime_that_is_not_installed_tells_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        for runtime in [Runtime::Docker, Runtime::Containerd] {
+            let socket = dir.path().join("none.sock");
+            assert_eq!(call(runtime, &socket, Duration::from_secs(5)).await, None);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_is_accepted_and_never_answered_times_out_and_one_without_a_listener_fails() {
+        let dir = tempfile::tempdir().unwrap();
+        for runtime in [Runtime::Docker, Runtime::Containerd] {
+            let socket = dir.path().join(runtime.as_str());
+            let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+            let deadline = Duration::from_millis(200);
+            assert_eq!(
+                call(runtime, &socket, deadline).await,
+                Some(RuntimeAnswer::TimedOut { after: deadline })
+            );
+            drop(listener);
+            let answer = call(runtime, &socket, Duration::from_secs(20)).await;
+            assert!(
+                matches!(&answer, Some(RuntimeAnswer::Failed { why }) if why.contains("refused")),
+                "{answer:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! `blackstart drill`: rehearsals of outages.
+//!
+//! ```text
+//! topology + seed ──► scenario (pure) ──► a ground holds it ──► history ──► laws (pure) ──► report
+//!                                         sim: real coordinator and agents, simulated machines
+//!                                         testbed: containers with systemd
+//! ```
+//!
+//! The laws are judged from the machines' own records and the agents' ledgers, not from what the coordinator says of itself.
+
+mod coordinator;
+mod fleet;
+mod follow;
+mod history;
+mod laws;
+mod power_loss;
+mod report;
+mod saboteur;
+mod scenario;
+mod seen;
+mod show;
+mod testbed;
+mod topology;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::output::table::Table;
+use coordinator::CoordinatorArgs;
+use laws::Law;
+use report::Report;
+use topology::Topology;
+
+/// What to rehearse.
+#[derive(Debug, Args)]
+pub struct DrillArgs {
+    #[command(subcommand)]
+    command: DrillCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum DrillCommand {
+    /// Cut the power of a whole fleet, bring it back in disorder, and judge how it recovers
+    #[command(after_help = "\
+Examples:
+  blackstart drill power-loss                        18 simulated nodes in 3 clusters; needs nothing
+  blackstart drill power-loss --seed 7               the same machines return, in the same order
+  blackstart drill power-loss --nodes 60             more workers
+  blackstart drill power-loss --clusters business    a part of the fleet
+  blackstart drill power-loss --report report.json   the whole outcome for programs
+  blackstart drill power-loss --on testbed           six real nodes; needs root and Docker
+
+Every drill draws anew which machines come back, when, and one or two that never do (one on the testbed); the
+report names its seed. Nothing of a drill stays behind but what --report and --keep ask for.
+
+Exit code 0: every law held and the cold start succeeded; 6: not; 130: interrupted.")]
+    PowerLoss(PowerLossArgs),
+    /// List the drills and the laws that they check
+    #[command(after_help = "\
+Examples:
+  blackstart drill list")]
+    List,
+    #[command(hide = true, name = coordinator::SUBCOMMAND)]
+    Coordinator(CoordinatorArgs),
+}
+
+#[derive(Debug, Args)]
+struct PowerLossArgs {
+    /// How many nodes in all; each cluster keeps its three masters [default: the drill plan's 18; 6 on the testbed]
+    #[arg(long, value_name = "N")]
+    nodes: Option<usize>,
+
+    /// Which scenario: the same seed draws the same one [default: another each time]
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+
+    /// Only these clusters of the plan: management, business, paas; not on the testbed, which is one cluster
+    #[arg(long, value_name = "NAME", value_delimiter = ',', num_args = 1..)]
+    clusters: Vec<String>,
+
+    /// Where it is held
+    #[arg(long, value_enum, default_value_t = Ground::Sim, value_name = "GROUND")]
+    on: Ground,
+
+    /// Write the report to a file, as JSON
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+
+    /// Keep everything that the drill wrote (ledgers, logs, store, certificates) in this directory
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+
+    /// Break a law on purpose: the drill must find it
+    #[arg(long, hide = true, value_enum)]
+    sabotage: Option<Sabotage>,
+}
+
+/// Where a drill is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Ground {
+    /// Simulated machines in this process; the coordinator, agents, gates and mTLS are real
+    Sim,
+    /// Real nodes: containers with systemd on this machine; needs root and Docker
+    Testbed,
+}
+
+impl Ground {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Sim => "sim",
+            Self::Testbed => "testbed",
+        }
+    }
+}
+
+/// What a test does behind the coordinator's back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Sabotage {
+    /// Opens the gate of a worker before its masters are up
+    EarlyWorker,
+    /// Opens the gate of a master before the cluster that it depends on serves
+    EarlyMaster,
+}
+
+/// Rehearses it. A drill that does not pass is [`Failure::RunDidNotSucceed`].
+///
+/// # Errors
+/// It could not be held, or did not pass.
+pub async fn run(args: DrillArgs, output: &mut Output) -> Result<(), Failure> {
+    match args.command {
+        DrillCommand::PowerLoss(args) => power_loss(args, output).await,
+        DrillCommand::List => list(output),
+        DrillCommand::Coordinator(args) => coordinator::serve(args).await,
+    }
+}
+
+async fn power_loss(args: PowerLossArgs, output: &mut Output) -> Result<(), Failure> {
+    // Short enough to be typed again.
+    let seed = args.seed.unwrap_or_else(|| rand::random_range(0..100_000));
+    let history = match args.on {
+        Ground::Sim => {
+            let order = power_loss::Order {
+                topology: Topology::new(&args.clusters, args.nodes)?,
+                seed,
+                sabotage: args.sabotage,
+                keep: args.keep.clone(),
+            };
+            Box::pin(power_loss::hold(&order, output)).await?
+        }
+        Ground::Testbed => {
+            let order = testbed::Order {
+                workers: testbed::workers(&args.clusters, args.nodes, args.sabotage)?,
+                seed,
+                sabotage: args.sabotage,
+                keep: args.keep.clone(),
+            };
+            Box::pin(testbed::hold(&order, output)).await?
+        }
+    };
+    let mut report = Report::of("power-loss", args.on.name(), seed, &history);
+    report.again = again(&args, seed);
+    report.kept = args.keep;
+    if let Some(path) = &args.report {
+        write(path, &report)?;
+    }
+    let marks = output.is_for_people();
+    output.object("DrillReport", &report, |_| report.lines(marks))?;
+    // Before whatever is told on standard error.
+    output.flush()?;
+    match report.failure() {
+        None => Ok(()),
+        Some(why) => Err(Failure::RunDidNotSucceed(why)),
+    }
+}
+
+/// Options that hold the same drill once more.
+fn again(args: &PowerLossArgs, seed: u64) -> String {
+    let on = match args.on {
+        Ground::Sim => None,
+        Ground::Testbed => Some("--on testbed".to_owned()),
+    };
+    let nodes = args.nodes.map(|nodes| format!("--nodes {nodes}"));
+    let clusters = (!args.clusters.is_empty()).then(|| format!("--clusters {}", args.clusters.join(",")));
+    let options = [on, Some(format!("--seed {seed}")), nodes, clusters];
+    options.into_iter().flatten().collect::<Vec<_>>().join(" ")
+}
+
+fn write(path: &Path, report: &Report) -> Result<(), Failure> {
+    let failed = |why: String| Failure::other(format!("write the report to {}: {why}", path.display()));
+    let mut text = serde_json::to_string_pretty(report).map_err(|error| failed(error.to_string()))?;
+    text.push('\n');
+    fs::write(path, text).map_err(|error| failed(error.to_string()))
+}
+
+fn list(output: &mut Output) -> Result<(), Failure> {
+    let mut drills = Table::new(["DRILL", "REHEARSES"]);
+    drills.row(vec![
+        "power-loss".into(),
+        "the whole fleet loses power, coordinator included; machines return in disorder, one or two never; on simulated machines or on the testbed"
+            .into(),
+    ]);
+    output.table(&drills)?;
+    output.line("")?;
+    let mut laws = Table::new(["LAW", "SAYS"]);
+    for law in Law::ALL {
+        laws.row(vec![law.name().into(), law.sentence().into()]);
+    }
+    output.table(&laws)?;
+    Ok(())
+}

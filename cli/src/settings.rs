@@ -1,0 +1,298 @@
+//! Which coordinator, and with which certificate: flags and environment first, then a context of a file.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use blackstart_proto::tls::TlsFiles;
+use blackstart_proto::yaml::{self, Item, Problems, Table};
+
+use crate::cli::{ConnectionArgs, Environment};
+use crate::failure::Failure;
+
+/// Read when nothing else names a file and the user has none.
+const SYSTEM_FILE: &str = "/etc/blackstart/cli.yaml";
+
+const EXAMPLE: &str = "\
+give --coordinator IP:PORT --tls-ca FILE --tls-cert FILE --tls-key FILE, or write a file such as
+    contexts:
+      - name: lab
+        addresses: [\"10.128.38.100:7443\"]
+        ca: ca.crt
+        certificate: ann.crt
+        key: ann.key";
+
+/// Everything that a connection needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Connection {
+    /// Tried in turn; never empty.
+    pub(crate) coordinators: Vec<SocketAddr>,
+    pub(crate) tls: TlsFiles,
+    /// For the connection, and again for each answer.
+    pub(crate) timeout: Duration,
+}
+
+/// One named coordinator in a file. Whatever a context lacks must come from flags.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Context {
+    name: String,
+    addresses: Vec<SocketAddr>,
+    ca: Option<PathBuf>,
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Contexts {
+    /// The one that is used when nobody says which.
+    current: Option<String>,
+    list: Vec<Context>,
+}
+
+/// Flags and environment over the chosen context.
+pub(crate) fn resolve(args: &ConnectionArgs, environment: &Environment) -> Result<Connection, Failure> {
+    let context = match find_file(args, environment)? {
+        Some((path, text)) => choose(&path, &text, args.context.as_deref())?,
+        None if args.context.is_some() => {
+            return Err(Failure::Usage {
+                what: "--context was given, and there is no configuration file".to_owned(),
+                advice: Some(EXAMPLE.to_owned()),
+            });
+        }
+        None => Context::default(),
+    };
+    let coordinators = if args.coordinators.is_empty() {
+        context.addresses
+    } else {
+        args.coordinators.clone()
+    };
+    let ca = args.tls_ca.clone().or(context.ca);
+    let certificate = args.tls_cert.clone().or(context.certificate);
+    let key = args.tls_key.clone().or(context.key);
+    match (coordinators.is_empty(), ca, certificate, key) {
+        (false, Some(ca), Some(certificate), Some(key)) => Ok(Connection {
+            coordinators,
+            tls: TlsFiles { ca, certificate, key },
+            timeout: args.timeout,
+        }),
+        (no_address, ca, certificate, key) => {
+            let lacking: Vec<_> = [
+                (no_address, "a coordinator's address (--coordinator)"),
+                (ca.is_none(), "the authority's certificate (--tls-ca)"),
+                (certificate.is_none(), "your operator certificate (--tls-cert)"),
+                (key.is_none(), "its key (--tls-key)"),
+            ]
+            .into_iter()
+            .filter_map(|(lacks, what)| lacks.then_some(what))
+            .collect();
+            Err(Failure::Usage {
+                what: format!("not known yet: {}", lacking.join(", ")),
+                advice: Some(EXAMPLE.to_owned()),
+            })
+        }
+    }
+}
+
+/// The file that was named, or the first that exists of the user's and the system's.
+fn find_file(args: &ConnectionArgs, environment: &Environment) -> Result<Option<(PathBuf, String)>, Failure> {
+    let cannot = |path: &Path, error: &io::Error| Failure::Usage {
+        what: format!("read configuration {}: {error}", path.display()),
+        advice: Some(
+            "name a file that can be read with --config; `blackstart get --help` shows one".to_owned(),
+        ),
+    };
+    if let Some(path) = &args.config {
+        let text = fs::read_to_string(path).map_err(|error| cannot(path, &error))?;
+        return Ok(Some((path.clone(), text)));
+    }
+    let users = environment
+        .config_home
+        .as_ref()
+        .map(|home| home.join("blackstart/config.yaml"));
+    for path in users.into_iter().chain([PathBuf::from(SYSTEM_FILE)]) {
+        match fs::read_to_string(&path) {
+            Ok(text) => return Ok(Some((path, text))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(cannot(&path, &error)),
+        }
+    }
+    Ok(None)
+}
+
+fn choose(path: &Path, text: &str, wanted: Option<&str>) -> Result<Context, Failure> {
+    let contexts = parse(path, text).map_err(|problems| Failure::usage(problems.to_string()))?;
+    let names = || {
+        contexts
+            .list
+            .iter()
+            .map(|context| context.name.as_str())
+            .collect::<Vec<_>>()
+    };
+    let wanted = match (wanted.or(contexts.current.as_deref()), &contexts.list[..]) {
+        (Some(wanted), _) => wanted,
+        (None, [only]) => return Ok(only.clone()),
+        (None, _) => {
+            return Err(Failure::Usage {
+                what: format!("{} has several contexts: {}", path.display(), names().join(", ")),
+                advice: Some(
+                    "choose one with --context NAME, or write `context: NAME` into the file".to_owned(),
+                ),
+            });
+        }
+    };
+    contexts
+        .list
+        .iter()
+        .find(|context| context.name == wanted)
+        .cloned()
+        .ok_or_else(|| {
+            let advice = match yaml::nearest(wanted, &names()) {
+                Some(meant) => format!("did you mean {meant:?}?"),
+                None => format!("it has: {}", names().join(", ")),
+            };
+            Failure::Usage {
+                what: format!("{} has no context {wanted:?}", path.display()),
+                advice: Some(advice),
+            }
+        })
+}
+
+/// Paths in the file are relative to it.
+fn parse(path: &Path, text: &str) -> Result<Contexts, Problems> {
+    let directory = path.parent().unwrap_or(Path::new(""));
+    yaml::read(&path.display().to_string(), text, |top| {
+        let current = top.string("context");
+        let mut list: Vec<Context> = Vec::new();
+        for item in top.required("contexts").and_then(Item::list).unwrap_or_default() {
+            let Some(mut table) = item.table() else { continue };
+            let context = one(&mut table, directory);
+            if list.iter().any(|other| other.name == context.name) {
+                table.problem("name", format!("{:?} stands here twice", context.name));
+            }
+            list.push(context);
+        }
+        if list.is_empty() {
+            top.problem("contexts", "names no context");
+        }
+        Contexts { current, list }
+    })
+}
+
+fn one(table: &mut Table, directory: &Path) -> Context {
+    let name = table
+        .required("name")
+        .and_then(|item| item.string())
+        .unwrap_or_default();
+    let addresses = table.list("addresses").unwrap_or_default();
+    let mut path = |key| table.string(key).map(|path| directory.join(path));
+    Context {
+        name,
+        addresses: addresses.iter().filter_map(Item::socket_address).collect(),
+        ca: path("ca"),
+        certificate: path("certificate"),
+        key: path("key"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = "\
+context: lab
+contexts:
+  - {name: lab, addresses: [\"10.0.0.1:7443\", \"10.0.0.2:7443\"], ca: ca.crt, certificate: /pki/ann.crt, key: ann.key}
+  - {name: production, addresses: [\"10.9.0.1:7443\"]}
+";
+
+    fn with_file(text: &str) -> (tempfile::TempDir, ConnectionArgs) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.yaml");
+        fs::write(&path, text).unwrap();
+        let args = ConnectionArgs {
+            config: Some(path),
+            timeout: Duration::from_secs(1),
+            ..ConnectionArgs::default()
+        };
+        (dir, args)
+    }
+
+    fn told(result: Result<Connection, Failure>) -> String {
+        let failure = result.unwrap_err();
+        assert_eq!(failure.exit(), crate::failure::Exit::Usage);
+        format!("{failure}\n{}", failure.details().join("\n"))
+    }
+
+    #[test]
+    fn the_current_context_is_used_and_its_paths_are_relative_to_the_file() {
+        let (dir, args) = with_file(FILE);
+        let connection = resolve(&args, &Environment::default()).unwrap();
+        assert_eq!(connection.coordinators.len(), 2);
+        assert_eq!(connection.tls.ca, dir.path().join("ca.crt"));
+        assert_eq!(connection.tls.certificate, Path::new("/pki/ann.crt"));
+    }
+
+    #[test]
+    fn flags_win_over_the_context() {
+        let (_dir, mut args) = with_file(FILE);
+        args.coordinators = vec!["[::1]:1".parse().unwrap()];
+        args.tls_key = Some("other.key".into());
+        let connection = resolve(&args, &Environment::default()).unwrap();
+        assert_eq!(connection.coordinators, args.coordinators);
+        assert_eq!(connection.tls.key, Path::new("other.key"));
+    }
+
+    #[test]
+    fn a_mistyped_context_is_recognized() {
+        let (_dir, mut args) = with_file(FILE);
+        args.context = Some("producton".into());
+        assert!(told(resolve(&args, &Environment::default())).contains("did you mean \"production\"?"));
+    }
+
+    #[test]
+    fn what_is_lacking_is_named() {
+        let (_dir, mut args) = with_file(FILE);
+        args.context = Some("production".into());
+        let told = told(resolve(&args, &Environment::default()));
+        assert!(told.contains("--tls-ca") && told.contains("--tls-key"), "{told}");
+        assert!(!told.contains("--coordinator)"), "{told}");
+    }
+
+    #[test]
+    fn several_contexts_and_none_chosen() {
+        let (_dir, args) = with_file(&FILE.replace("context: lab\n", ""));
+        let told = told(resolve(&args, &Environment::default()));
+        assert!(told.contains("several contexts: lab, production"), "{told}");
+    }
+
+    #[test]
+    fn every_problem_of_the_file_is_told_with_its_line() {
+        let (_dir, args) =
+            with_file("contexts:\n  - name: a\n    adresses: []\n  - name: a\n    addresses: [host:1]\n");
+        let told = told(resolve(&args, &Environment::default()));
+        for part in [
+            ":3:",
+            "did you mean \"addresses\"?",
+            "stands here twice",
+            "DNS may be down",
+        ] {
+            assert!(told.contains(part), "{part} in {told}");
+        }
+    }
+
+    #[test]
+    fn the_users_own_file_is_found() {
+        let (dir, mut args) = with_file("");
+        args.config = None;
+        fs::create_dir(dir.path().join("blackstart")).unwrap();
+        fs::write(dir.path().join("blackstart/config.yaml"), FILE).unwrap();
+        let environment = Environment {
+            config_home: Some(dir.path().to_owned()),
+            ..Environment::default()
+        };
+        let connection = resolve(&args, &environment).unwrap();
+        assert_eq!(connection.tls.key, dir.path().join("blackstart/ann.key"));
+    }
+}

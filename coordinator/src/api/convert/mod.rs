@@ -1,0 +1,17 @@
+//! Wire types ↔ our own: the one place. Nothing of the wire travels inward.
+//!
+//! | module | who speaks |
+//! |---|---|
+//! | [`agent`] | agents, and we to them |
+//! | [`brakes`] | we to both of holds, freezes and storms |
+//! | [`operator`] | we to operators |
+
+pub(crate) mod agent;
+pub(super) mod brakes;
+pub(super) mod operator;
+
+use std::time::Duration;
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,458 @@
+//! What operators see and steer. Every call wants an operator's certificate; what changes something is logged with the
+//! operator's name, and the run keeps it.
+
+use std::sync::Arc;
+
+use blackstart_proto::v1;
+use blackstart_proto::v1::fleet_service_server::{FleetService, FleetServiceServer};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::{Request, Response, Status};
+
+use super::convert::{brakes, operator as convert};
+use super::{auth, follow};
+use crate::events::Events;
+use crate::execute::status::RunStatus;
+use crate::execute::typical::typical;
+use crate::execute::{Executor, Refusal};
+use crate::fleet::view::Phase;
+use crate::fleet::{Fleet, Holds, NodeState};
+use crate::inventory::{ClusterName, Inventory, NodeName, NodeSpec, Role};
+use crate::plan::estimate::estimate;
+use crate::plan::{Plan, cold_start};
+use crate::policy::ColdStartPolicy;
+
+/// An operator's message is no larger.
+const MAX_MESSAGE: usize = 256 << 10;
+/// Bytes of an operator's reason that are kept.
+const REASON: usize = 1024;
+
+/// The service that operators call.
+#[derive(Debug)]
+pub struct Operators {
+    /// The declared fleet.
+    pub inventory: Arc<Inventory>,
+    /// How a cold start is planned.
+    pub policy: ColdStartPolicy,
+    /// The live picture.
+    pub fleet: Fleet,
+    /// Runs.
+    pub executor: Executor,
+    /// What is held and frozen.
+    pub holds: super::holds::Holds,
+    /// What happened.
+    pub events: Events,
+    /// Each stream is one of its tasks…
+    pub tasks: TaskTracker,
+    /// …and ends when this says so.
+    pub stop: CancellationToken,
+}
+
+impl Operators {
+    /// The service, with its limits.
+    pub fn serve(self) -> FleetServiceServer<Self> {
+        FleetServiceServer::new(self).max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    /// `Some`: the cluster that was asked for. `None`: all.
+    fn cluster(&self, name: String) -> Result<Option<ClusterName>, Status> {
+        if name.is_empty() {
+            return Ok(None);
+        }
+        let cluster = ClusterName(name);
+        match self.inventory.cluster(&cluster) {
+            Some(_) => Ok(Some(cluster)),
+            None => Err(Status::not_found(format!(
+                "cluster {cluster} is not in the inventory"
+            ))),
+        }
+    }
+
+    fn node(&self, name: String) -> Result<&NodeSpec, Status> {
+        let name = NodeName(name);
+        self.inventory
+            .node(&name)
+            .ok_or_else(|| Status::not_found(format!("node {name} is not in the inventory")))
+    }
+
+    /// The nodes that are asked for, with what is known of each.
+    fn look<T>(
+        &self,
+        cluster: String,
+        node: String,
+        mut take: impl FnMut(&NodeSpec, &NodeState) -> Option<T>,
+    ) -> Result<Vec<T>, Status> {
+        let cluster = self.cluster(cluster)?;
+        let node = match node.as_str() {
+            "" => None,
+            _ => Some(self.node(node)?),
+        };
+        let wanted = |spec: &&NodeSpec| {
+            cluster.as_ref().is_none_or(|cluster| spec.cluster == *cluster)
+                && node.is_none_or(|node| spec.name == node.name)
+        };
+        Ok(self.fleet.read(|state| {
+            self.inventory
+                .nodes
+                .values()
+                .filter(wanted)
+                .filter_map(|spec| take(spec, state.node(&spec.name)?))
+                .collect()
+        }))
+    }
+
+    fn summary(holds: &Holds, spec: &NodeSpec, node: &NodeState, now: Instant) -> v1::NodeSummary {
+        convert::node_summary(spec, node, holds.get(&spec.name), now)
+    }
+
+    fn run(&self, id: &str) -> Result<Arc<RunStatus>, Status> {
+        let run = self.executor.run(id);
+        run.ok_or_else(|| Status::not_found(format!("there is no run {id:?}")))
+    }
+
+    fn plan(&self, clusters: Vec<String>) -> Result<Plan, Status> {
+        let clusters: Vec<_> = clusters
+            .into_iter()
+            .map(|name| self.cluster(name))
+            .filter_map(Result::transpose)
+            .collect::<Result<_, _>>()?;
+        let view = Arc::clone(&self.fleet.view().borrow());
+        Ok(cold_start::plan(&self.inventory, &view, &self.policy, &clusters))
+    }
+}
+
+/// Why the executor did not do it, as a status.
+fn refused(refusal: &Refusal) -> Status {
+    let why = refusal.to_string();
+    match refusal {
+        Refusal::Unknown(_) => Status::not_found(why),
+        Refusal::Ended { .. }
+        | Refusal::Findings(_)
+        | Refusal::Overlap { .. }
+        | Refusal::Superseded(_)
+        | Refusal::Journal(_) => Status::failed_precondition(why),
+        Refusal::Stopping => Status::unavailable(why),
+    }
+}
+
+/// The answer to an operator's word on a run; logged with who said it.
+fn steered(
+    operator: &str,
+    word: &'static str,
+    id: &str,
+    done: Result<Arc<RunStatus>, Refusal>,
+) -> Result<Response<v1::RunSummary>, Status> {
+    match done {
+        Ok(run) => {
+            tracing::info!(operator, word, run = id, state = ?run.state, "an operator steers a run");
+            Ok(Response::new(convert::run_summary(&run)))
+        }
+        Err(refusal) => {
+            tracing::info!(operator, word, run = id, why = %refusal, "an operator's word was refused");
+            Err(refused(&refusal))
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl FleetService for Operators {
+    type WatchEventsStream = ReceiverStream<Result<v1::Event, Status>>;
+    type WatchRunStream = ReceiverStream<Result<v1::RunDetail, Status>>;
+
+    async fn list_clusters(
+        &self,
+        request: Request<v1::ListClustersRequest>,
+    ) -> Result<Response<v1::ListClustersResponse>, Status> {
+        auth::require_operator(&request)?;
+        let clusters = self.fleet.read(|state| {
+            let clusters = self.inventory.clusters.iter().map(|cluster| {
+                let mut summary = v1::ClusterSummary {
+                    name: cluster.name.0.clone(),
+                    after: cluster.after.iter().map(|name| name.0.clone()).collect(),
+                    ..v1::ClusterSummary::default()
+                };
+                for spec in self.inventory.members(&cluster.name) {
+                    if let Some(node) = state.node(&spec.name) {
+                        count(&mut summary, spec, node);
+                    }
+                }
+                summary
+            });
+            clusters.collect()
+        });
+        Ok(Response::new(v1::ListClustersResponse { clusters }))
+    }
+
+    async fn list_nodes(
+        &self,
+        request: Request<v1::ListNodesRequest>,
+    ) -> Result<Response<v1::ListNodesResponse>, Status> {
+        auth::require_operator(&request)?;
+        let holds = self.fleet.holds();
+        let holds = holds.borrow();
+        let now = Instant::now();
+        let nodes = self.look(request.into_inner().cluster, String::new(), |spec, node| {
+            Some(Self::summary(&holds, spec, node, now))
+        })?;
+        Ok(Response::new(v1::ListNodesResponse { nodes }))
+    }
+
+    async fn get_node(
+        &self,
+        request: Request<v1::GetNodeRequest>,
+    ) -> Result<Response<v1::NodeDetail>, Status> {
+        auth::require_operator(&request)?;
+        let spec = self.node(request.into_inner().name)?;
+        let holds = self.fleet.holds();
+        let holds = holds.borrow();
+        let now = Instant::now();
+        let held = self.holds.brakes.of(&spec.name);
+        let detail = self.fleet.read(|state| {
+            let node = state.node(&spec.name)?;
+            let summary = Self::summary(&holds, spec, node, now);
+            let mut detail = convert::node_detail(summary, node, now);
+            detail
+                .holds
+                .extend(held.holds.iter().map(|hold| brakes::hold(hold, now)));
+            detail.freezes = brakes::freezes(&held, self.holds.term);
+            Some(detail)
+        });
+        detail
+            .map(Response::new)
+            .ok_or_else(|| Status::not_found(format!("node {} is not known", spec.name)))
+    }
+
+    async fn list_conditions(
+        &self,
+        request: Request<v1::ListConditionsRequest>,
+    ) -> Result<Response<v1::ListConditionsResponse>, Status> {
+        auth::require_operator(&request)?;
+        let asked = request.into_inner();
+        let (of_cluster, of_node) = (asked.cluster.clone(), asked.node.clone());
+        let now = Instant::now();
+        let of_nodes = self.look(asked.cluster, asked.node, |spec, node| {
+            let conditions = node.conditions().iter().map(|condition| v1::NodeCondition {
+                node: spec.name.0.clone(),
+                cluster: spec.cluster.0.clone(),
+                condition: Some(convert::condition(condition, now)),
+            });
+            Some(conditions.collect::<Vec<_>>())
+        })?;
+        let mut conditions = of_nodes.concat();
+        if of_node.is_empty() {
+            let storms = self.holds.storms(&self.inventory, &self.fleet);
+            let wanted = |storm: &v1::Storm| of_cluster.is_empty() || storm.cluster == of_cluster;
+            conditions.extend(storms.into_iter().filter(wanted).map(convert::storm_condition));
+        }
+        Ok(Response::new(v1::ListConditionsResponse { conditions }))
+    }
+
+    async fn list_remedies(
+        &self,
+        request: Request<v1::ListRemediesRequest>,
+    ) -> Result<Response<v1::ListRemediesResponse>, Status> {
+        auth::require_operator(&request)?;
+        let asked = request.into_inner();
+        let of_nodes = self.look(asked.cluster, asked.node, |spec, node| {
+            let remedies = node.remedies().map(|remedy| v1::NodeRemedy {
+                node: spec.name.0.clone(),
+                cluster: spec.cluster.0.clone(),
+                remedy: Some(convert::remedy(remedy)),
+            });
+            Some(remedies.collect::<Vec<_>>())
+        })?;
+        let remedies = of_nodes.concat();
+        Ok(Response::new(v1::ListRemediesResponse { remedies }))
+    }
+
+    async fn list_runs(
+        &self,
+        request: Request<v1::ListRunsRequest>,
+    ) -> Result<Response<v1::ListRunsResponse>, Status> {
+        auth::require_operator(&request)?;
+        let runs = self.executor.runs();
+        let runs = runs.iter().map(|run| convert::run_summary(run)).collect();
+        Ok(Response::new(v1::ListRunsResponse { runs }))
+    }
+
+    async fn get_run(&self, request: Request<v1::GetRunRequest>) -> Result<Response<v1::RunDetail>, Status> {
+        auth::require_operator(&request)?;
+        let run = self.run(&request.into_inner().id)?;
+        Ok(Response::new(convert::run_detail(&run, &self.inventory)))
+    }
+
+    async fn watch_events(
+        &self,
+        request: Request<v1::WatchEventsRequest>,
+    ) -> Result<Response<Self::WatchEventsStream>, Status> {
+        auth::require_operator(&request)?;
+        let asked = request.into_inner();
+        let node = match asked.node.as_str() {
+            "" => None,
+            _ => Some(self.node(asked.node)?.name.clone()),
+        };
+        let (reader, stream) = mpsc::channel(follow::BACKLOG);
+        let events = follow::events(self.events.clone(), asked.follow, node, reader, self.stop.clone());
+        self.tasks.spawn(events);
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn watch_run(
+        &self,
+        request: Request<v1::GetRunRequest>,
+    ) -> Result<Response<Self::WatchRunStream>, Status> {
+        auth::require_operator(&request)?;
+        let id = request.into_inner().id;
+        let runs = self.executor.watch();
+        self.run(&id)?;
+        // One at a time: a slow reader gets the newest when it is ready.
+        let (reader, stream) = mpsc::channel(1);
+        let inventory = Arc::clone(&self.inventory);
+        let run = follow::run(id, runs, inventory, reader, self.stop.clone());
+        self.tasks.spawn(run);
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn plan_cold_start(
+        &self,
+        request: Request<v1::ColdStartRequest>,
+    ) -> Result<Response<v1::Plan>, Status> {
+        auth::require_operator(&request)?;
+        let plan = self.plan(request.into_inner().clusters)?;
+        let view = Arc::clone(&self.fleet.view().borrow());
+        let typical = typical(&self.executor.runs(), &self.policy.typical);
+        let estimate = estimate(&plan, &view, &typical, &self.policy.wave);
+        Ok(Response::new(convert::estimated(
+            &plan,
+            &estimate,
+            &self.inventory,
+        )))
+    }
+
+    async fn start_cold_start(
+        &self,
+        request: Request<v1::ColdStartRequest>,
+    ) -> Result<Response<v1::RunSummary>, Status> {
+        let operator = auth::require_operator(&request)?;
+        let asked = request.into_inner();
+        let plan = self.plan(asked.clusters)?;
+        let runs = self.executor.runs();
+        let other = runs
+            .iter()
+            .find(|run| run.state.is_active() && run.plan.runbook == cold_start::RUNBOOK);
+        if let Some(other) = other {
+            return Err(Status::failed_precondition(format!(
+                "{} is active; follow it, or abort it first",
+                other.id
+            )));
+        }
+        let reason: String = asked.reason.chars().take(REASON).collect();
+        let reason = match reason.trim() {
+            "" => format!("operator {operator}"),
+            why => format!("operator {operator}: {why}"),
+        };
+        let started = self.executor.start(plan, reason).await;
+        let id = started
+            .as_ref()
+            .map_or_else(|_| String::new(), |run| run.id.clone());
+        steered(&operator, "start", &id, started)
+    }
+
+    async fn pause_run(
+        &self,
+        request: Request<v1::RunControlRequest>,
+    ) -> Result<Response<v1::RunSummary>, Status> {
+        let operator = auth::require_operator(&request)?;
+        let id = request.into_inner().id;
+        steered(&operator, "pause", &id, self.executor.pause(&id).await)
+    }
+
+    async fn resume_run(
+        &self,
+        request: Request<v1::RunControlRequest>,
+    ) -> Result<Response<v1::RunSummary>, Status> {
+        let operator = auth::require_operator(&request)?;
+        let id = request.into_inner().id;
+        steered(&operator, "resume", &id, self.executor.resume(&id).await)
+    }
+
+    async fn abort_run(
+        &self,
+        request: Request<v1::RunControlRequest>,
+    ) -> Result<Response<v1::RunSummary>, Status> {
+        let operator = auth::require_operator(&request)?;
+        let id = request.into_inner().id;
+        steered(&operator, "abort", &id, self.executor.abort(&id).await)
+    }
+
+    async fn list_holds(
+        &self,
+        request: Request<v1::ListHoldsRequest>,
+    ) -> Result<Response<v1::ListHoldsResponse>, Status> {
+        auth::require_operator(&request)?;
+        let holds = self.holds.list(&self.inventory, &request.into_inner());
+        Ok(Response::new(v1::ListHoldsResponse { holds }))
+    }
+
+    async fn set_hold(
+        &self,
+        request: Request<v1::SetHoldRequest>,
+    ) -> Result<Response<v1::HoldDetail>, Status> {
+        let operator = auth::require_operator(&request)?;
+        let asked = request.into_inner();
+        let set = self.holds.set(&self.inventory, &self.events, operator, asked);
+        set.await.map(Response::new)
+    }
+
+    async fn lift_hold(
+        &self,
+        request: Request<v1::LiftHoldRequest>,
+    ) -> Result<Response<v1::HoldDetail>, Status> {
+        let operator = auth::require_operator(&request)?;
+        let asked = request.into_inner();
+        let lift = self.holds.lift(&self.inventory, &self.events, operator, asked);
+        lift.await.map(Response::new)
+    }
+
+    async fn list_storms(
+        &self,
+        request: Request<v1::ListStormsRequest>,
+    ) -> Result<Response<v1::ListStormsResponse>, Status> {
+        auth::require_operator(&request)?;
+        let storms = self.holds.storms(&self.inventory, &self.fleet);
+        Ok(Response::new(v1::ListStormsResponse { storms }))
+    }
+
+    async fn thaw_storm(
+        &self,
+        request: Request<v1::ThawStormRequest>,
+    ) -> Result<Response<v1::ListStormsResponse>, Status> {
+        let operator = auth::require_operator(&request)?;
+        let storms = self.holds.thaw(operator, request.into_inner()).await?;
+        Ok(Response::new(v1::ListStormsResponse { storms }))
+    }
+}
+
+/// Counts one node into its cluster.
+fn count(summary: &mut v1::ClusterSummary, spec: &NodeSpec, node: &NodeState) {
+    let phase = node.view().phase;
+    let ready = u32::from(phase == Phase::Ready);
+    match spec.role {
+        Role::ControlPlane => {
+            summary.control_planes += 1;
+            summary.control_planes_ready += ready;
+        }
+        Role::Worker => {
+            summary.workers += 1;
+            summary.workers_ready += ready;
+        }
+        // It runs no kubelet that is waited for by name; it counts where its trouble is.
+        Role::Etcd => {}
+    }
+    summary.silent += u32::from(phase == Phase::Silent);
+    summary.held += u32::from(phase == Phase::Held);
+    summary.conditions += convert::count(node.conditions().len());
+}

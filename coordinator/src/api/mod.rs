@@ -1,0 +1,24 @@
+//! The gRPC services, and who may call them.
+//!
+//! | module | story |
+//! |---|---|
+//! | [`serve`] | the one server of both services |
+//! | [`listen`] | connections, and their limits |
+//! | [`auth`] | who calls, by certificate |
+//! | [`session`] | an agent's one session |
+//! | [`fleet_service`] | what operators see and steer |
+//! | `coordinators` | who there is and who leads |
+//! | `elsewhere` | how one that follows refuses everything else |
+//! | `follow` | streams to operators |
+//! | `convert` | wire types ↔ our own |
+
+pub mod auth;
+pub(crate) mod convert;
+pub(crate) mod coordinators;
+pub(crate) mod elsewhere;
+pub mod fleet_service;
+mod follow;
+pub mod holds;
+pub mod listen;
+pub mod serve;
+pub mod session;

@@ -1,0 +1,114 @@
+//! The coordinator's configuration: YAML as written → validated [`Settings`].
+//!
+//! Every default stands here and in [`crate::policy`] once; `deploy/coordinator.yaml` shows them, and a test holds the
+//! two together. An empty file is a valid one.
+
+mod read;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use blackstart_proto::boot::KERNEL_BOOT_ID;
+use blackstart_proto::tls::TlsFiles;
+
+use crate::policy::{BackupPolicy, ColdStartPolicy, OutagePolicy, StormPolicy};
+
+pub use read::{ConfigError, load, parse};
+
+/// The port that agents and operators find a coordinator on.
+pub const PORT: u16 = 7443;
+
+/// Everything the coordinator is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Where it listens; never empty.
+    pub listen: Vec<SocketAddr>,
+    /// Its certificate.
+    pub tls: TlsFiles,
+    /// The store, the boot record and the clean-shutdown marker; survives reboots.
+    pub state_dir: PathBuf,
+    /// The boot nonce; must be gone after a reboot (a tmpfs).
+    pub runtime_dir: PathBuf,
+    /// Where the kernel tells its boot id.
+    pub boot_id_file: PathBuf,
+    /// Where runs and known boots are kept: alone, or with other coordinators.
+    pub store: StoreSettings,
+    /// The declared fleet.
+    pub inventory: PathBuf,
+    /// A session that has not reported for so long is silent.
+    pub silent_after: Duration,
+    /// When lost nodes are a power event.
+    pub outage: OutagePolicy,
+    /// When one condition on many nodes is a storm.
+    pub storm: StormPolicy,
+    /// How a cold start is planned and executed.
+    pub cold_start: ColdStartPolicy,
+    /// The backups that it makes of its store.
+    pub backup: BackupPolicy,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT))],
+            tls: TlsFiles::in_dir(Path::new("/etc/blackstart/pki"), "coordinator"),
+            state_dir: "/var/lib/blackstart-coordinator".into(),
+            runtime_dir: "/run/blackstart-coordinator".into(),
+            boot_id_file: KERNEL_BOOT_ID.into(),
+            store: StoreSettings::Embedded,
+            inventory: "/etc/blackstart/inventory.yaml".into(),
+            // Three reports at the agent's default of one in two seconds.
+            silent_after: Duration::from_secs(6),
+            outage: OutagePolicy::default(),
+            storm: StormPolicy::default(),
+            cold_start: ColdStartPolicy::default(),
+            backup: BackupPolicy::default(),
+        }
+    }
+}
+
+impl Settings {
+    /// The embedded store's file.
+    pub fn store_file(&self) -> PathBuf {
+        self.state_dir.join("store.redb")
+    }
+
+    /// Where it keeps the backups that it makes by itself.
+    pub fn backups(&self) -> PathBuf {
+        self.state_dir.join("backups")
+    }
+
+    /// Where a running coordinator gives its backup to whoever may read its store.
+    pub fn backup_socket(&self) -> PathBuf {
+        self.runtime_dir.join("backup.sock")
+    }
+}
+
+/// Where runs and known boots are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreSettings {
+    /// In a file of `state_dir`: this is the only coordinator.
+    Embedded,
+    /// In etcd, with other coordinators, of which one leads.
+    Etcd(EtcdSettings),
+}
+
+/// Several coordinators over etcd.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EtcdSettings {
+    /// `https://IP:PORT` of each member; tried in turn, never empty.
+    pub endpoints: Vec<String>,
+    /// For `https` endpoints.
+    pub tls: Option<TlsFiles>,
+    /// Before every key; ends with a slash.
+    pub prefix: String,
+    /// Another coordinator leads so long after the leader was last heard of. Whole seconds; etcd may make it longer.
+    pub lease_ttl: Duration,
+    /// For each read and write.
+    pub timeout: Duration,
+    /// This coordinator's name among the others.
+    pub name: String,
+    /// Where agents and operators find this coordinator; never empty, and none unspecified.
+    pub advertise: Vec<SocketAddr>,
+}

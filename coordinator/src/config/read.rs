@@ -1,0 +1,485 @@
+//! YAML → [`Settings`], with every problem told at once.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use blackstart_proto::tls::TlsFiles;
+use blackstart_proto::yaml::{self, Item, Problems, Table};
+
+use super::{EtcdSettings, Settings, StoreSettings};
+use crate::policy::{BackupPolicy, ColdStartPolicy, OutagePolicy, StormPolicy, Trigger, Typical, WavePolicy};
+
+/// More at once than any fleet has nodes.
+const WAVE_LIMIT: u64 = 10_000;
+/// etcd makes a shorter one longer; with a longer one a fleet would be without a leader for as long.
+const LEASE: RangeInclusive<Duration> = Duration::from_secs(2)..=Duration::from_mins(10);
+
+/// More than anybody looks through.
+const BACKUP_LIMIT: u64 = 10_000;
+
+/// Why there are no settings.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("read configuration {}", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// It says something that cannot be.
+    #[error("{0}")]
+    Invalid(Problems),
+}
+
+/// Reads and validates a file.
+///
+/// # Errors
+/// The file cannot be read, or everything that is wrong with it.
+pub fn load(path: &Path) -> Result<Settings, ConfigError> {
+    let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    parse(&path.display().to_string(), &text).map_err(ConfigError::Invalid)
+}
+
+/// Validates the text of a file that is called `name` in messages.
+///
+/// # Errors
+/// Everything that is wrong.
+pub fn parse(name: &str, text: &str) -> Result<Settings, Problems> {
+    yaml::read(name, text, |top| {
+        let mut to = Settings::default();
+        listen(top, &mut to);
+        if let Some(table) = top.table("tls") {
+            tls(table, &mut to.tls);
+        }
+        set(&mut to.state_dir, absolute(top, "state_dir"));
+        set(&mut to.runtime_dir, absolute(top, "runtime_dir"));
+        set(&mut to.boot_id_file, absolute(top, "boot_id_file"));
+        if let Some(mut table) = top.table("store")
+            && let Some(table) = table.table("etcd")
+        {
+            to.store = StoreSettings::Etcd(etcd(table, &to.listen));
+        }
+        set(&mut to.inventory, absolute(top, "inventory"));
+        set(&mut to.silent_after, positive(top, "silent_after"));
+        if let Some(table) = top.table("outage") {
+            outage(table, &mut to.outage);
+        }
+        if let Some(table) = top.table("storm") {
+            storm(table, &mut to.storm);
+        }
+        if let Some(table) = top.table("cold_start") {
+            cold_start(table, &mut to.cold_start);
+        }
+        if let Some(table) = top.table("backup") {
+            backup(table, &mut to.backup);
+        }
+        to
+    })
+}
+
+fn set<T>(to: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *to = value;
+    }
+}
+
+fn absolute(table: &mut Table, key: &'static str) -> Option<PathBuf> {
+    let item = table.item(key)?;
+    let path = PathBuf::from(item.string()?);
+    if path.is_absolute() {
+        return Some(path);
+    }
+    item.problem("expected an absolute path");
+    None
+}
+
+/// A duration above zero.
+fn positive(table: &mut Table, key: &'static str) -> Option<Duration> {
+    let item = table.item(key)?;
+    let duration = item.duration()?;
+    if duration.is_zero() {
+        item.problem("must be longer than nothing");
+        return None;
+    }
+    Some(duration)
+}
+
+fn percent(table: &mut Table, key: &'static str) -> Option<u32> {
+    table
+        .integer(key, 1..=100)
+        .and_then(|value| u32::try_from(value).ok())
+}
+
+fn count(table: &mut Table, key: &'static str) -> Option<usize> {
+    table
+        .integer(key, 1..=WAVE_LIMIT)
+        .and_then(|value| usize::try_from(value).ok())
+}
+
+fn listen(top: &mut Table, to: &mut Settings) {
+    let Some(items) = top.list("listen") else { return };
+    to.listen.clear();
+    for item in &items {
+        let Some(address) = item.socket_address() else {
+            continue;
+        };
+        if to.listen.contains(&address) {
+            item.problem(format!("{address} stands here twice"));
+        } else {
+            to.listen.push(address);
+        }
+    }
+    if items.is_empty() {
+        top.problem("listen", "names no address: nobody could reach the coordinator");
+    }
+}
+
+fn tls(mut table: Table, to: &mut TlsFiles) {
+    set(&mut to.ca, absolute(&mut table, "ca"));
+    set(&mut to.certificate, absolute(&mut table, "certificate"));
+    set(&mut to.key, absolute(&mut table, "key"));
+}
+
+/// Several coordinators. What is not written has a default, but for the endpoints, and for `advertise` where it cannot be told
+/// from `listen`.
+fn etcd(mut table: Table, listen: &[SocketAddr]) -> EtcdSettings {
+    let mut to = EtcdSettings {
+        endpoints: Vec::new(),
+        tls: None,
+        prefix: "/blackstart/".to_owned(),
+        lease_ttl: Duration::from_secs(5),
+        timeout: Duration::from_secs(5),
+        name: host_name(),
+        advertise: Vec::new(),
+    };
+    let endpoints = table.required("endpoints").and_then(Item::list);
+    let is_empty = endpoints.as_ref().is_some_and(Vec::is_empty);
+    for item in endpoints.unwrap_or_default() {
+        match item.string() {
+            Some(text) if is_endpoint(&text) => to.endpoints.push(text),
+            Some(_) => {
+                item.problem("expected https://IP:PORT or http://IP:PORT; an address, since DNS may be down");
+            }
+            None => {}
+        }
+    }
+    if is_empty {
+        table.problem("endpoints", "names no member of etcd");
+    }
+    let files = ["ca", "certificate", "key"].map(|key| absolute(&mut table, key));
+    let is_secure = to.endpoints.iter().any(|endpoint| endpoint.starts_with("https:"));
+    match files {
+        [Some(ca), Some(certificate), Some(key)] => to.tls = Some(TlsFiles { ca, certificate, key }),
+        [None, None, None] if !is_secure => {}
+        [_, _, _] => table.problem("ca", "https endpoints need all of ca, certificate and key"),
+    }
+    if let Some(item) = table.item("prefix")
+        && let Some(prefix) = item.string()
+    {
+        if prefix.starts_with('/') && prefix.ends_with('/') && prefix.len() > 1 {
+            to.prefix = prefix;
+        } else {
+            item.problem("expected /NAME/: it begins and ends with a slash");
+        }
+    }
+    if let Some(item) = table.item("lease_ttl")
+        && let Some(ttl) = item.duration()
+    {
+        if LEASE.contains(&ttl) && ttl.subsec_nanos() == 0 {
+            to.lease_ttl = ttl;
+        } else {
+            item.problem("expected whole seconds, 2s to 10m");
+        }
+    }
+    set(&mut to.timeout, positive(&mut table, "timeout"));
+    set(&mut to.name, table.string("name").filter(|name| !name.is_empty()));
+    to.advertise = advertise(&mut table, listen);
+    to
+}
+
+/// Where the others are sent to: what is written, or else what is listened on.
+fn advertise(table: &mut Table, listen: &[SocketAddr]) -> Vec<SocketAddr> {
+    let Some(items) = table.list("advertise") else {
+        let told = listen
+            .iter()
+            .copied()
+            .filter(|address| !address.ip().is_unspecified());
+        let told: Vec<_> = told.collect();
+        if told.is_empty() {
+            table.problem(
+                "advertise",
+                "is needed: `listen` does not say by which address agents and operators reach this coordinator",
+            );
+        }
+        return told;
+    };
+    if items.is_empty() {
+        table.problem("advertise", "names no address");
+    }
+    let mut told = Vec::new();
+    for item in items {
+        match item.socket_address() {
+            Some(address) if address.ip().is_unspecified() || address.port() == 0 => {
+                item.problem("nobody can be sent there");
+            }
+            Some(address) => told.push(address),
+            None => {}
+        }
+    }
+    told
+}
+
+fn is_endpoint(text: &str) -> bool {
+    let address = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"));
+    address.is_some_and(|address| address.parse::<SocketAddr>().is_ok())
+}
+
+fn host_name() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match name.trim() {
+        "" => "coordinator".to_owned(),
+        name => name.to_owned(),
+    }
+}
+
+fn outage(mut table: Table, to: &mut OutagePolicy) {
+    set(&mut to.share_percent, percent(&mut table, "share_percent"));
+    set(&mut to.window, positive(&mut table, "window"));
+}
+
+fn storm(mut table: Table, to: &mut StormPolicy) {
+    set(&mut to.nodes, count(&mut table, "nodes"));
+    if to.nodes < 2 {
+        table.problem("nodes", "must be at least 2: one node is no storm");
+    }
+    set(&mut to.share_percent, percent(&mut table, "share_percent"));
+    set(&mut to.window, positive(&mut table, "window"));
+    set(&mut to.hold, positive(&mut table, "hold"));
+    if let Some(item) = table.item("term")
+        && let Some(term) = item.duration()
+    {
+        if term < Duration::from_secs(10) || term > Duration::from_mins(10) {
+            item.problem("must be between 10s and 10m: it is said again three times within it, and no agent keeps a freeze for longer");
+        } else {
+            to.term = term;
+        }
+    }
+    if let Some(items) = table.list("exempt") {
+        to.exempt = items.iter().filter_map(Item::string).collect();
+    }
+}
+
+fn cold_start(mut table: Table, to: &mut ColdStartPolicy) {
+    set(&mut to.trigger, table.item("trigger").as_ref().and_then(trigger));
+    set(&mut to.fresh, positive(&mut table, "fresh"));
+    set(&mut to.release_deadline, positive(&mut table, "release_deadline"));
+    set(&mut to.return_deadline, positive(&mut table, "return_deadline"));
+    set(
+        &mut to.control_plane_deadline,
+        positive(&mut table, "control_plane_deadline"),
+    );
+    set(&mut to.serving_percent, percent(&mut table, "serving_percent"));
+    if let Some(table) = table.table("wave") {
+        wave(table, &mut to.wave);
+    }
+    if let Some(table) = table.table("typical") {
+        typical(table, &mut to.typical);
+    }
+}
+
+fn wave(mut table: Table, to: &mut WavePolicy) {
+    set(&mut to.initial, count(&mut table, "initial"));
+    set(&mut to.max, count(&mut table, "max"));
+    set(&mut to.increase, count(&mut table, "increase"));
+    set(&mut to.interval, positive(&mut table, "interval"));
+    set(&mut to.latency_good, positive(&mut table, "latency_good"));
+    set(&mut to.latency_bad, positive(&mut table, "latency_bad"));
+    if to.max < to.initial {
+        table.problem("max", format!("must not be below initial ({})", to.initial));
+    }
+    if to.latency_bad <= to.latency_good {
+        table.problem(
+            "latency_bad",
+            format!("must be above latency_good ({:?})", to.latency_good),
+        );
+    }
+}
+
+fn backup(mut table: Table, to: &mut BackupPolicy) {
+    set(&mut to.every, positive(&mut table, "every"));
+    let keep = table.integer("keep", 0..=BACKUP_LIMIT);
+    set(&mut to.keep, keep.and_then(|value| usize::try_from(value).ok()));
+}
+
+fn typical(mut table: Table, to: &mut Typical) {
+    set(&mut to.node_return, positive(&mut table, "node_return"));
+    set(&mut to.kubelet, positive(&mut table, "kubelet"));
+    set(&mut to.control_plane, positive(&mut table, "control_plane"));
+}
+
+fn trigger(item: &Item) -> Option<Trigger> {
+    item.choice(&[
+        ("auto", Trigger::Auto),
+        ("propose", Trigger::Propose),
+        ("off", Trigger::Off),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHIPPED: &str = include_str!("../../../deploy/coordinator.yaml");
+
+    #[test]
+    fn the_shipped_example_shows_the_defaults() {
+        assert_eq!(
+            parse("deploy/coordinator.yaml", SHIPPED).unwrap(),
+            Settings::default()
+        );
+    }
+
+    #[test]
+    fn the_shipped_example_names_every_field() {
+        // Each line that gives a value is made wrong in turn: were one not read, its error would not be told.
+        let lines: Vec<_> = SHIPPED.lines().collect();
+        let mut values = 0;
+        for (index, line) in lines.iter().enumerate() {
+            let Some((key, value)) = line.split_once(": ") else {
+                continue;
+            };
+            if line.trim_start().starts_with('#') || value.is_empty() {
+                continue;
+            }
+            values += 1;
+            let wrong = format!("{key}: {{}}");
+            let mut text = lines.clone();
+            text[index] = &wrong;
+            let problems = parse("f", &text.join("\n")).unwrap_err();
+            assert_eq!(problems.list[0].line, index as u64 + 1, "{line}: {problems}");
+        }
+        // Fifteen of `cold_start` (six of its waves, three of its estimates), six of `storm`, two each of `outage` and `backup`, three of
+        // `tls`, and six that stand alone.
+        assert_eq!(values, 34, "{SHIPPED}");
+    }
+
+    /// The block of the shipped example that is commented out, as an operator would uncomment it.
+    fn with_etcd() -> String {
+        let start = SHIPPED.find("# store:").unwrap();
+        let end = start + SHIPPED[start..].find("\n\n").unwrap();
+        let block: Vec<_> = SHIPPED[start..end]
+            .lines()
+            .map(|line| line.strip_prefix("# ").unwrap())
+            .collect();
+        block.join("\n")
+    }
+
+    #[test]
+    fn the_shipped_example_of_several_coordinators_shows_the_defaults() {
+        let StoreSettings::Etcd(etcd) = parse("f", &with_etcd()).unwrap().store else {
+            panic!("no etcd in {}", with_etcd());
+        };
+        assert_eq!(etcd.endpoints.len(), 3);
+        assert_eq!(etcd.advertise, ["10.128.38.101:7443".parse().unwrap()]);
+        let least = "listen: [\"10.0.0.1:7443\"]\nstore: {etcd: {endpoints: [\"http://10.0.0.1:2379\"]}}\n";
+        let StoreSettings::Etcd(least) = parse("f", least).unwrap().store else {
+            panic!("no etcd");
+        };
+        let shown = (etcd.prefix, etcd.lease_ttl, etcd.timeout);
+        assert_eq!(shown, (least.prefix, least.lease_ttl, least.timeout));
+        assert_eq!(least.advertise, ["10.0.0.1:7443".parse().unwrap()]);
+        assert!(!least.name.is_empty());
+    }
+
+    #[test]
+    fn what_is_wrong_with_several_coordinators_is_told() {
+        let text = "\
+store:
+  etcd:
+    endpoints: [etcd.lan:2379, \"https://10.0.0.1:2379\"]
+    prefix: blackstart
+    lease_ttl: 500ms
+    timeout: 0s
+    leasettl: 5s
+";
+        let problems = parse("coordinator.yaml", text).unwrap_err();
+        let fields: Vec<_> = problems.list.iter().map(|p| p.field.as_str()).collect();
+        for field in [
+            "endpoints[0]",
+            "ca",
+            "prefix",
+            "lease_ttl",
+            "timeout",
+            "leasettl",
+            "advertise",
+        ] {
+            let field = format!("store.etcd.{field}");
+            assert!(fields.contains(&field.as_str()), "{field} in {problems}");
+        }
+    }
+
+    #[test]
+    fn an_empty_file_is_all_defaults() {
+        assert_eq!(parse("f", "").unwrap(), Settings::default());
+    }
+
+    #[test]
+    fn every_trigger_may_be_written_bare() {
+        for (word, expected) in [
+            ("auto", Trigger::Auto),
+            ("propose", Trigger::Propose),
+            ("off", Trigger::Off),
+        ] {
+            let settings = parse("f", &format!("cold_start: {{trigger: {word}}}\n")).unwrap();
+            assert_eq!(settings.cold_start.trigger, expected);
+        }
+    }
+
+    #[test]
+    fn every_error_is_told_with_line_and_field() {
+        let text = "\
+listen: [coordinator.lan:7443, \"10.0.0.1:1\", \"10.0.0.1:1\"]
+state_dir: var
+silent_after: 0s
+outage: {share_percent: 0}
+cold_start:
+  wave: {initial: 60, latency_good: 3s}
+  trigger: maybe
+  serving: 5
+";
+        let problems = parse("coordinator.yaml", text).unwrap_err();
+        let fields: Vec<_> = problems.list.iter().map(|p| (p.line, p.field.as_str())).collect();
+        assert_eq!(
+            fields,
+            [
+                (1, "listen[0]"),
+                (1, "listen[2]"),
+                (2, "state_dir"),
+                (3, "silent_after"),
+                (4, "outage.share_percent"),
+                (6, "cold_start.wave.max"),
+                (6, "cold_start.wave.latency_bad"),
+                (7, "cold_start.trigger"),
+                (8, "cold_start.serving"),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_named() {
+        let error = load(Path::new("/nowhere/coordinator.yaml")).unwrap_err();
+        assert_eq!(error.to_string(), "read configuration /nowhere/coordinator.yaml");
+    }
+}

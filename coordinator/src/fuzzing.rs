@@ -1,0 +1,122 @@
+//! What the fuzzer feeds: one function for each file and message that the coordinator parses. Each must return whatever the
+//! bytes are, and says what else must hold. The fuzzer itself lives in `tests/fuzz`; its corpora are read by the test here as well.
+
+use blackstart_proto::Message as _;
+use blackstart_proto::v1;
+use blackstart_proto::v1::agent_message::Body;
+use tokio::time::Instant;
+
+use crate::api::convert::agent as convert;
+use crate::execute::record::Run;
+use crate::inventory::NodeName;
+use crate::store::backup;
+use crate::upkeep::check;
+use crate::{config, inventory};
+
+/// What a fuzzer feeds.
+pub type Target = fn(&[u8]);
+
+/// Every target with its name, which is also that of its corpus.
+pub const TARGETS: [(&str, Target); 5] = [
+    ("agent_messages", agent_messages),
+    ("backup", read_backup),
+    ("coordinator_config", coordinator_config),
+    ("inventory", read_inventory),
+    ("journal", journal),
+];
+
+/// What an agent says. Whatever is kept of a report is bounded.
+pub fn agent_messages(bytes: &[u8]) {
+    let Ok(message) = v1::AgentMessage::decode(bytes) else {
+        return;
+    };
+    let now = Instant::now();
+    match message.body {
+        Some(Body::Hello(hello)) => {
+            let _hello = convert::hello(hello);
+        }
+        Some(Body::Report(report)) => {
+            if let Ok(report) = convert::report(report, now) {
+                assert!(report.conditions.len() <= 256 && report.remedies.len() <= 256);
+                assert!(
+                    report
+                        .conditions
+                        .iter()
+                        .all(|one| one.evidence.len() <= 2048 && one.since <= now)
+                );
+            }
+        }
+        Some(Body::Result(result)) => {
+            let _answer = convert::answer(&NodeName("n".to_owned()), result);
+        }
+        Some(Body::Goodbye(goodbye)) => {
+            let _leave = convert::leave(goodbye);
+        }
+        None => {}
+    }
+}
+
+/// A backup of the store; and a body that a checksum vouches for, which is read, checked, and comes back as it was.
+pub fn read_backup(bytes: &[u8]) {
+    let body = bytes
+        .iter()
+        .position(|byte| *byte == b'\n')
+        .map_or(bytes, |at| &bytes[at + 1..]);
+    for form in [bytes, &backup::framed(body)] {
+        if let Ok(snapshot) = backup::decode(form) {
+            let report = check::check(&snapshot);
+            let broken = report
+                .problems
+                .iter()
+                .filter(|problem| problem.of.starts_with("run "));
+            assert_eq!(report.runs.len() + broken.count(), snapshot.runs.len());
+            assert_eq!(backup::decode(&backup::encode(&snapshot)), Ok(snapshot));
+        }
+    }
+}
+
+/// The configuration.
+pub fn coordinator_config(bytes: &[u8]) {
+    let Ok(text) = str::from_utf8(bytes) else { return };
+    if let Err(problems) = config::parse("coordinator.yaml", text) {
+        assert!(!problems.to_string().is_empty());
+    }
+}
+
+/// The declared fleet, read and linted.
+pub fn read_inventory(bytes: &[u8]) {
+    let Ok(text) = str::from_utf8(bytes) else { return };
+    if let Err(problems) = inventory::parse("inventory.yaml", text) {
+        assert!(!problems.to_string().is_empty());
+    }
+}
+
+/// The journal of a run, an entry a line.
+pub fn journal(bytes: &[u8]) {
+    let entries: Vec<_> = bytes.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+    if let Err(why) = Run::replay("run", &entries, Instant::now()) {
+        assert!(why.index <= entries.len() as u64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+
+    use super::*;
+
+    #[test]
+    fn every_corpus_is_survived() {
+        let corpora = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz/corpus");
+        for (name, target) in TARGETS {
+            let dir = corpora.join(name);
+            let mut files = 0;
+            for entry in fs::read_dir(&dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display())) {
+                target(&fs::read(entry.unwrap().path()).unwrap());
+                files += 1;
+            }
+            assert!(files > 0, "{} is empty", dir.display());
+        }
+    }
+}

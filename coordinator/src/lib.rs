@@ -1,0 +1,46 @@
+//! The coordinator: knows the fleet, and brings whole clusters back in order.
+//!
+//! ```text
+//!  agents ──mTLS──► api/ ──► fleet/ ──► outage/ (pure: is this a power event?)
+//!                                          │
+//!                                      trigger (pure: what begins by itself?) ─► starter
+//!                                                                                  │
+//!  operators ──mTLS──► api/ ──► queries, plan, start, pause, resume, abort         │
+//!                                 │                                                │
+//!              inventory/ ──► plan/ (pure) ◄──────────────────────────────────────┘
+//!                               │ Plan: a DAG of typed steps
+//!                               ▼
+//!                           execute/  journal before dispatch, resume after a crash
+//!                               │
+//!                            store/   redb; or etcd, when leader/ says that we lead
+//! ```
+//!
+//! `brakes/` keeps operators' holds, `storm/` (pure, and its guard) freezes what many nodes have at once; sessions tell both to agents.
+//!
+//! [`run`](mod@run) puts it together; [`cli`] is what may be typed, [`config`] and [`policy`] what may be tuned, [`pki`] makes the
+//! certificates, [`upkeep`] sees to the store, [`own_boot`] tells how the coordinator's own machine ended, [`notify`] speaks with systemd.
+
+pub mod api;
+pub mod brakes;
+pub mod cli;
+pub mod config;
+mod etcd;
+pub mod events;
+pub mod execute;
+pub mod fleet;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
+pub mod inventory;
+pub mod leader;
+pub mod notify;
+pub mod outage;
+pub mod own_boot;
+pub mod pki;
+pub mod plan;
+pub mod policy;
+pub mod run;
+pub mod starter;
+pub mod store;
+pub mod storm;
+pub mod trigger;
+pub mod upkeep;

@@ -1,0 +1,309 @@
+//! A small private authority: one directory, no service, nothing to be down when it is needed.
+//!
+//! ```text
+//!  create ──► ca.crt, ca.key ──issue──► NAME.crt, NAME.key   with the URI name blackstart://ROLE/NAME
+//! ```
+//!
+//! What is issued is valid from a day ago: after a power loss clocks lie, and a certificate that is not valid yet keeps a
+//! node out. Nothing that exists is replaced unless told to, and never by a certificate of somebody else.
+
+mod files;
+mod seen;
+#[cfg(test)]
+mod tests;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use blackstart_proto::identity::{COORDINATOR_DNS_NAME, PeerIdentity, valid_name};
+use blackstart_proto::tls::TlsFiles;
+use rcgen::string::Ia5String;
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, SanType,
+};
+use time::{Duration, OffsetDateTime};
+
+pub use seen::{Holder, Seen, list};
+
+pub(crate) use seen::identity;
+
+/// Days that an authority is valid: ten years.
+pub const AUTHORITY_DAYS: u32 = 3653;
+/// Days that an issued certificate is valid unless told otherwise.
+pub const DEFAULT_DAYS: u32 = 365;
+/// Clocks may be wrong by so much.
+const BACKDATED: Duration = Duration::days(1);
+/// The authority's own files are called so, and nobody else's.
+const AUTHORITY: &str = "ca";
+
+/// Why nothing was made or read. What was there is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum PkiError {
+    /// It would have been replaced.
+    #[error("{} exists already; {advice}", path.display())]
+    Exists {
+        /// Which file.
+        path: PathBuf,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// Replacing was allowed, but it is somebody else's.
+    #[error("{} is the certificate of {holder}, not of {wanted}; choose another name or directory", path.display())]
+    SomebodyElses {
+        /// Which file.
+        path: PathBuf,
+        /// Whose it is.
+        holder: String,
+        /// Whose it was to be.
+        wanted: PeerIdentity,
+    },
+    /// The name cannot stand in a certificate.
+    #[error(
+        "{0:?} cannot be a name: 1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit, and not \"ca\""
+    )]
+    Name(String),
+    /// The time asked for is none, or reaches beyond the authority's own.
+    #[error("{days} days is no lifetime for it; from 1 to {most}, when the authority itself ends")]
+    Lifetime {
+        /// What was asked for.
+        days: u32,
+        /// What is left of the authority.
+        most: i64,
+    },
+    /// There is no authority, or what is there is none.
+    #[error("{} holds no authority: {why}; make one with: blackstart pki init --dir {}", dir.display(), dir.display())]
+    NoAuthority {
+        /// Where it was looked for.
+        dir: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// Reading or writing failed.
+    #[error("{action} {}: {source}", path.display())]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The cryptography failed.
+    #[error("make a certificate: {0}")]
+    Crypto(#[from] rcgen::Error),
+}
+
+/// How a certificate is issued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IssueOptions {
+    /// How long it is valid from now.
+    pub days: u32,
+    /// A certificate of the same holder may be replaced.
+    pub replace: bool,
+}
+
+impl Default for IssueOptions {
+    fn default() -> Self {
+        Self {
+            days: DEFAULT_DAYS,
+            replace: false,
+        }
+    }
+}
+
+/// An authority that can issue.
+#[derive(Debug)]
+pub struct Authority {
+    dir: PathBuf,
+    issuer: Issuer<'static, KeyPair>,
+    ends: OffsetDateTime,
+}
+
+impl Authority {
+    /// Makes a new authority in `dir`, which is made if it is not there.
+    ///
+    /// # Errors
+    /// There is one already, which is never replaced: every certificate would be void. Or the files cannot be written.
+    pub fn create(dir: &Path) -> Result<Self, PkiError> {
+        for file in ["ca.crt", "ca.key"] {
+            let path = dir.join(file);
+            if path.symlink_metadata().is_ok() {
+                return Err(PkiError::Exists {
+                    path,
+                    advice: "an authority is never replaced, since every certificate of it would be void: move the whole directory away",
+                });
+            }
+        }
+        files::make_directory(dir)?;
+        let now = OffsetDateTime::now_utc();
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        // Numbered, so that two authorities are told apart by eye.
+        let number = rand::random::<u32>();
+        params
+            .distinguished_name
+            .push(DnType::CommonName, format!("blackstart authority {number:08x}"));
+        params.not_before = now - BACKDATED;
+        params.not_after = now + Duration::days(AUTHORITY_DAYS.into());
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let certificate = params.self_signed(&key)?;
+        // The key last: a certificate without a key is no authority, and is told so.
+        files::write_certificate(&dir.join("ca.crt"), &certificate.pem())?;
+        files::write_key(&dir.join("ca.key"), &key.serialize_pem())?;
+        files::sync_directory(dir)?;
+        let ends = params.not_after;
+        Ok(Self {
+            dir: dir.to_owned(),
+            issuer: Issuer::new(params, key),
+            ends,
+        })
+    }
+
+    /// The authority in `dir`.
+    ///
+    /// # Errors
+    /// There is none, its key is not its certificate's, or it has ended.
+    pub fn open(dir: &Path) -> Result<Self, PkiError> {
+        let none = |why: String| PkiError::NoAuthority {
+            dir: dir.to_owned(),
+            why,
+        };
+        let read = |file: &str| {
+            fs::read_to_string(dir.join(file))
+                .map_err(|error| none(format!("{file} cannot be read: {error}")))
+        };
+        let (certificate, key) = (read("ca.crt")?, read("ca.key")?);
+        let seen = Seen::read(&dir.join("ca.crt"))?;
+        if seen.holder != Holder::Authority {
+            return Err(none("ca.crt is not an authority's certificate".to_owned()));
+        }
+        let key = KeyPair::from_pem(&key).map_err(|error| none(format!("ca.key is not a key: {error}")))?;
+        if seen.public_key != key.public_key_raw() {
+            return Err(none("ca.key is not the key of ca.crt".to_owned()));
+        }
+        let ends = OffsetDateTime::from_unix_timestamp(seen.ends.as_second())
+            .map_err(|error| none(format!("ca.crt ends at no time: {error}")))?;
+        if ends <= OffsetDateTime::now_utc() {
+            return Err(none(format!(
+                "its certificate ended at {} (if this machine's clock is right)",
+                seen.ends
+            )));
+        }
+        Ok(Self {
+            dir: dir.to_owned(),
+            issuer: Issuer::from_ca_cert_pem(&certificate, key)?,
+            ends,
+        })
+    }
+
+    /// [`Self::issue`] for a node's agent, with the defaults.
+    ///
+    /// # Errors
+    /// As [`Self::issue`].
+    pub fn issue_node(&self, name: &str) -> Result<TlsFiles, PkiError> {
+        self.issue(&PeerIdentity::Node(name.to_owned()), IssueOptions::default())
+    }
+
+    /// [`Self::issue`] for a coordinator, with the defaults.
+    ///
+    /// # Errors
+    /// As [`Self::issue`].
+    pub fn issue_coordinator(&self, name: &str) -> Result<TlsFiles, PkiError> {
+        self.issue(
+            &PeerIdentity::Coordinator(name.to_owned()),
+            IssueOptions::default(),
+        )
+    }
+
+    /// [`Self::issue`] for a person, with the defaults.
+    ///
+    /// # Errors
+    /// As [`Self::issue`].
+    pub fn issue_operator(&self, name: &str) -> Result<TlsFiles, PkiError> {
+        self.issue(&PeerIdentity::Operator(name.to_owned()), IssueOptions::default())
+    }
+
+    /// Issues a certificate and its key to `whose`, as `NAME.crt` and `NAME.key` beside the authority's.
+    ///
+    /// # Errors
+    /// The name or the lifetime cannot be, a file exists that may not be replaced, or the files cannot be written.
+    pub fn issue(&self, whose: &PeerIdentity, options: IssueOptions) -> Result<TlsFiles, PkiError> {
+        let name = whose.name();
+        if !valid_name(name) || name.eq_ignore_ascii_case(AUTHORITY) {
+            return Err(PkiError::Name(name.to_owned()));
+        }
+        let to = TlsFiles::in_dir(&self.dir, name);
+        may_write(&to, whose, options.replace)?;
+        let key = KeyPair::generate()?;
+        let params = self.params(whose, options.days, OffsetDateTime::now_utc())?;
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        files::write_key(&to.key, &key.serialize_pem())?;
+        files::write_certificate(&to.certificate, &certificate.pem())?;
+        files::sync_directory(&self.dir)?;
+        Ok(to)
+    }
+
+    fn params(
+        &self,
+        whose: &PeerIdentity,
+        days: u32,
+        now: OffsetDateTime,
+    ) -> Result<CertificateParams, PkiError> {
+        let not_after = now
+            .checked_add(Duration::days(days.into()))
+            .filter(|ends| days > 0 && *ends <= self.ends)
+            .ok_or_else(|| PkiError::Lifetime {
+                days,
+                most: (self.ends - now).whole_days(),
+            })?;
+        let mut params = CertificateParams::default();
+        params.not_before = now - BACKDATED;
+        params.not_after = not_after;
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, whose.name());
+        params.subject_alt_names = vec![SanType::URI(Ia5String::try_from(whose.to_string())?)];
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.use_authority_key_identifier_extension = true;
+        params.extended_key_usages = match whose {
+            PeerIdentity::Node(_) | PeerIdentity::Operator(_) => vec![ExtendedKeyUsagePurpose::ClientAuth],
+            PeerIdentity::Coordinator(_) => {
+                // What clients verify. No address and no other name: those may change.
+                let dns = Ia5String::try_from(COORDINATOR_DNS_NAME)?;
+                params.subject_alt_names.push(SanType::DnsName(dns));
+                vec![ExtendedKeyUsagePurpose::ServerAuth]
+            }
+        };
+        Ok(params)
+    }
+}
+
+/// May these files be written for `whose`?
+fn may_write(to: &TlsFiles, whose: &PeerIdentity, replace: bool) -> Result<(), PkiError> {
+    for path in [&to.certificate, &to.key] {
+        if path.symlink_metadata().is_err() {
+            continue;
+        }
+        if !replace {
+            return Err(PkiError::Exists {
+                path: path.clone(),
+                advice: "--force replaces it by a new one of the same holder",
+            });
+        }
+    }
+    if to.certificate.exists() {
+        let holder = Seen::read(&to.certificate)?.holder;
+        if holder != Holder::Peer(whose.clone()) {
+            return Err(PkiError::SomebodyElses {
+                path: to.certificate.clone(),
+                holder: holder.to_string(),
+                wanted: whose.clone(),
+            });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,174 @@
+//! Reads certificates: whose one is, how long it is valid, and who issued it.
+
+use std::fmt::{self, Write};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use blackstart_proto::identity::PeerIdentity;
+use jiff::Timestamp;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::pem::parse_x509_pem;
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::PkiError;
+
+/// Whose a certificate is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Holder {
+    /// The authority itself.
+    Authority,
+    /// One of us.
+    Peer(PeerIdentity),
+    /// Nobody that we know; why.
+    Unknown(String),
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Authority => f.write_str("an authority"),
+            Self::Peer(peer) => peer.fmt(f),
+            Self::Unknown(why) => write!(f, "nobody known ({why})"),
+        }
+    }
+}
+
+/// What stands in a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// The file.
+    pub path: PathBuf,
+    /// Whose it is.
+    pub holder: Holder,
+    /// Valid from.
+    pub begins: Timestamp,
+    /// Valid until.
+    pub ends: Timestamp,
+    /// Names the authority that issued it: the beginning of its key's digest, in hex; empty if it does not say.
+    pub authority: String,
+    /// The key that it is for, as a bit string.
+    pub(super) public_key: Vec<u8>,
+}
+
+impl Seen {
+    /// Reads a PEM file.
+    ///
+    /// # Errors
+    /// It cannot be read, or is no certificate.
+    pub fn read(path: &Path) -> Result<Self, PkiError> {
+        let failed = |source| PkiError::Io {
+            action: "read certificate",
+            path: path.to_owned(),
+            source,
+        };
+        let invalid = |why: String| failed(io::Error::new(io::ErrorKind::InvalidData, why));
+        let bytes = fs::read(path).map_err(failed)?;
+        let (_, pem) = parse_x509_pem(&bytes).map_err(|error| invalid(format!("not PEM: {error}")))?;
+        let certificate = pem
+            .parse_x509()
+            .map_err(|error| invalid(format!("not a certificate: {error}")))?;
+        let time = |seconds: i64| {
+            Timestamp::from_second(seconds)
+                .map_err(|error| invalid(format!("valid at no time that there is: {error}")))
+        };
+        let validity = certificate.validity();
+        let holder = if certificate.is_ca() {
+            Holder::Authority
+        } else {
+            identity_in(&certificate).map_or_else(Holder::Unknown, Holder::Peer)
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            holder,
+            begins: time(validity.not_before.timestamp())?,
+            ends: time(validity.not_after.timestamp())?,
+            authority: authority(&certificate),
+            public_key: certificate.public_key().subject_public_key.data.to_vec(),
+        })
+    }
+}
+
+/// Every certificate in a directory, the authority's first, then by name.
+///
+/// # Errors
+/// The directory or one of them cannot be read.
+pub fn list(dir: &Path) -> Result<Vec<Seen>, PkiError> {
+    let failed = |source| PkiError::Io {
+        action: "list",
+        path: dir.to_owned(),
+        source,
+    };
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(dir).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.extension().is_some_and(|extension| extension == "crt") {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    let mut seen = paths
+        .iter()
+        .map(|path| Seen::read(path))
+        .collect::<Result<Vec<_>, _>>()?;
+    seen.sort_by_key(|seen| seen.holder != Holder::Authority);
+    Ok(seen)
+}
+
+/// The one name of ours in a certificate; or why there is none.
+pub(crate) fn identity(der: &[u8]) -> Result<PeerIdentity, String> {
+    let (_, certificate) =
+        X509Certificate::from_der(der).map_err(|error| format!("the certificate cannot be read: {error}"))?;
+    identity_in(&certificate)
+}
+
+fn identity_in(certificate: &X509Certificate<'_>) -> Result<PeerIdentity, String> {
+    let names = certificate
+        .subject_alternative_name()
+        .map_err(|error| format!("the names in the certificate cannot be read: {error}"))?;
+    let ours: Vec<_> = names
+        .iter()
+        .flat_map(|extension| &extension.value.general_names)
+        .filter_map(|name| {
+            if let GeneralName::URI(uri) = name {
+                Some(*uri)
+            } else {
+                None
+            }
+        })
+        .filter(|uri| uri.starts_with("blackstart:"))
+        .collect();
+    match ours[..] {
+        [only] => only
+            .parse()
+            .map_err(|error| format!("in the certificate, {error}")),
+        [] => Err(
+            "the certificate names no blackstart:// identity; issue one with: blackstart pki issue"
+                .to_owned(),
+        ),
+        [..] => Err(format!(
+            "the certificate names several identities: {}",
+            ours.join(", ")
+        )),
+    }
+}
+
+/// The first eight digits of the issuing key's identifier; of its own for an authority.
+fn authority(certificate: &X509Certificate<'_>) -> String {
+    let mut issuer = None;
+    let mut own = None;
+    for extension in certificate.extensions() {
+        if let ParsedExtension::AuthorityKeyIdentifier(id) = extension.parsed_extension() {
+            issuer = id.key_identifier.as_ref().map(|id| id.0);
+        } else if let ParsedExtension::SubjectKeyIdentifier(id) = extension.parsed_extension() {
+            own = Some(id.0);
+        }
+    }
+    let id = if certificate.is_ca() { own } else { issuer };
+    let mut text = String::new();
+    for byte in id.into_iter().flatten().take(4) {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}

@@ -1,0 +1,454 @@
+//! Puts the coordinator together, and takes it apart in order.
+//!
+//! ```text
+//!  store, own boot, inventory                        what lasts
+//!        ▼   of several coordinators, only one that leads goes on (`run/several.rs`)
+//!  fleet, executor
+//!        ├► inner: driver, live picture, orders     end last: what was dispatched is still written down
+//!        └► outer: server, starter, reports         begin last, end first
+//! ```
+//!
+//! Each part is a task of one of two sets. One that ends by itself ends the coordinator: the service manager starts it anew,
+//! and it goes on from its journal.
+
+pub mod copy;
+mod error;
+mod several;
+
+pub use error::RunError;
+
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use blackstart_proto::v1::coordinator_service_server::CoordinatorServiceServer;
+use blackstart_proto::yaml::Problems;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
+use tonic::transport::ServerTlsConfig;
+
+use crate::api::auth::server_tls;
+use crate::api::coordinators::Coordinators;
+use crate::api::fleet_service::Operators;
+use crate::api::holds;
+use crate::api::serve::serve;
+use crate::api::session::Sessions;
+use crate::brakes::BrakesHandle;
+use crate::config::{Settings, StoreSettings};
+use crate::events::Events;
+use crate::execute::{Driver, Executor, Ports};
+use crate::fleet::{Delivery, Fleet, FleetParts, Holds, Order};
+use crate::inventory::{self, Inventory};
+use crate::leader::Tenure;
+use crate::notify::Notify;
+use crate::own_boot::OwnBoot;
+use crate::policy::{OutagePolicy, StormPolicy};
+use crate::starter::Starter;
+use crate::store::Store;
+use crate::store::redb::RedbStore;
+use crate::storm::guard::{Guard, ThawRequest};
+use crate::upkeep::{periodic, socket};
+
+/// Orders and answers on their way between the executor and the sessions.
+const BACKLOG: usize = 256;
+/// Operators who thaw at once.
+const THAWS: usize = 4;
+/// So long each of the two halves may take to end.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// Listens on every address of the settings.
+///
+/// # Errors
+/// The first that cannot be listened on.
+pub async fn bind(settings: &Settings) -> Result<Vec<TcpListener>, RunError> {
+    let mut listeners = Vec::with_capacity(settings.listen.len());
+    for &address in &settings.listen {
+        let listener = TcpListener::bind(address).await;
+        listeners.push(listener.map_err(|source| RunError::Listen { address, source })?);
+    }
+    Ok(listeners)
+}
+
+/// A task that must not end before it is told to: its name, and how it ended.
+type Part = (&'static str, Result<(), RunError>);
+
+/// Runs a coordinator until `stop`, and ends it in order.
+///
+/// # Errors
+/// What keeps it from beginning or from going on.
+pub async fn run(
+    settings: Settings,
+    listeners: Vec<TcpListener>,
+    notify: Notify,
+    stop: CancellationToken,
+) -> Result<(), RunError> {
+    let tls = server_tls(&settings.tls.read()?);
+    let inventory = load_inventory(&settings)?;
+    fs::create_dir_all(&settings.state_dir).map_err(|source| RunError::StateDir {
+        path: settings.state_dir.clone(),
+        source,
+    })?;
+    let embedded = match &settings.store {
+        // First of all: it tells whether another process is at work with the same files.
+        StoreSettings::Embedded => Some(Arc::new(RedbStore::open(&settings.store_file())?)),
+        StoreSettings::Etcd(_) => None,
+    };
+    let own_boot = OwnBoot::begin(&settings)?;
+    let house = House {
+        tls,
+        inventory,
+        own_boot,
+        notify,
+        events: Events::default(),
+        settings,
+    };
+    let work = async {
+        match (&house.settings.store, embedded) {
+            (StoreSettings::Etcd(etcd), None) => several::run(&house, etcd, listeners, &stop).await,
+            (StoreSettings::Etcd(_), Some(_)) | (StoreSettings::Embedded, None) => Ok(()),
+            (StoreSettings::Embedded, Some(store)) => {
+                let leading = Leading {
+                    file: Some(Arc::clone(&store)),
+                    store,
+                    tenure: Tenure::alone(),
+                    coordinators: several::alone(&listeners),
+                };
+                lead(&house, listeners, leading, &stop).await.map(drop)
+            }
+        }
+    };
+    let ended = tokio::select! {
+        ended = Box::pin(work) => ended,
+        never = house.settle() => never,
+    };
+    if ended.is_ok() {
+        house.own_boot.end().map_err(RunError::OwnBoot)?;
+    }
+    ended
+}
+
+/// What a coordinator has whether it leads or not.
+#[derive(Debug)]
+struct House {
+    settings: Settings,
+    tls: ServerTlsConfig,
+    inventory: Arc<Inventory>,
+    own_boot: OwnBoot,
+    notify: Notify,
+    events: Events,
+}
+
+impl House {
+    /// Once the first minutes of a boot are over, how the last one ended is history. Never ends.
+    async fn settle(&self) -> Result<(), RunError> {
+        if self.own_boot.is_unclean() {
+            sleep(self.settings.outage.window).await;
+            if let Err(error) = self.own_boot.settle() {
+                tracing::error!(%error, "that this boot is settled was not saved");
+            }
+        }
+        std::future::pending().await
+    }
+}
+
+/// What it has while it leads.
+struct Leading {
+    store: Arc<dyn Store>,
+    /// The same, where it is a file that this coordinator makes backups of.
+    file: Option<Arc<RedbStore>>,
+    tenure: Tenure,
+    coordinators: CoordinatorServiceServer<Coordinators>,
+}
+
+/// Why it does not lead any more.
+enum Led {
+    /// It was told to stop.
+    Stopped,
+    /// Another may lead.
+    Lost(String),
+}
+
+/// What was read from the store.
+struct Opened {
+    fleet: Fleet,
+    brakes: BrakesHandle,
+    executor: Executor,
+    driver: Driver,
+    to_nodes: mpsc::Receiver<Order>,
+}
+
+/// Reads everything anew. That may take a while, and the store may have to wait for others, so it is done on threads that may.
+async fn open(house: &House, store: &Arc<dyn Store>) -> Result<Opened, RunError> {
+    let (results, answers) = mpsc::channel(BACKLOG);
+    let (orders, to_nodes) = mpsc::channel(BACKLOG);
+    let (hold, holds) = watch::channel(Holds::new());
+    let own_unclean_boot = house.own_boot.is_unclean();
+    let of_fleet = FleetParts {
+        inventory: Arc::clone(&house.inventory),
+        silent_after: house.settings.silent_after,
+        own_unclean_boot,
+        events: house.events.clone(),
+        results,
+        holds,
+    };
+    let from = Arc::clone(store);
+    let fleet = spawn_blocking(move || Fleet::new(of_fleet, from.as_ref()));
+    let fleet = fleet.await.map_err(RunError::Broke)??;
+    let ports = Ports {
+        view: fleet.view(),
+        orders,
+        results: answers,
+        holds: hold,
+        events: house.events.clone(),
+    };
+    let (from, inventory) = (Arc::clone(store), Arc::clone(&house.inventory));
+    let brakes = spawn_blocking(move || BrakesHandle::open(from, inventory));
+    let brakes = brakes.await.map_err(RunError::Broke)??;
+    let (from, inventory) = (Arc::clone(store), Arc::clone(&house.inventory));
+    let policy = house.settings.cold_start.clone();
+    let opened = spawn_blocking(move || Executor::open(from, inventory, policy, ports));
+    let (executor, driver) = opened.await.map_err(RunError::Broke)??;
+    tracing::info!(
+        nodes = house.inventory.nodes.len(),
+        clusters = house.inventory.clusters.len(),
+        epoch = executor.epoch(),
+        own_unclean_boot,
+        "coordinator begins"
+    );
+    Ok(Opened {
+        fleet,
+        brakes,
+        executor,
+        driver,
+        to_nodes,
+    })
+}
+
+/// Leads until `stop`, or until the tenure is over, and takes everything apart in order.
+async fn lead(
+    house: &House,
+    listeners: Vec<TcpListener>,
+    leading: Leading,
+    stop: &CancellationToken,
+) -> Result<Led, RunError> {
+    let Leading {
+        store,
+        file,
+        tenure,
+        coordinators,
+    } = leading;
+    let (settings, events) = (&house.settings, &house.events);
+    let Opened {
+        fleet,
+        brakes,
+        executor,
+        driver,
+        to_nodes,
+    } = open(house, &store).await?;
+    let policy = settings.cold_start.clone();
+
+    let working = CancellationToken::new();
+    let mut inner = JoinSet::new();
+    spawn(&mut inner, "executor", driver.run(working.clone()));
+    spawn(
+        &mut inner,
+        "orders",
+        deliver(fleet.clone(), to_nodes, working.clone()),
+    );
+    spawn(
+        &mut inner,
+        "live picture",
+        fleet.clone().run(store, working.clone()),
+    );
+    if let Some(file) = file {
+        keep_backups(&mut inner, file, settings, &working);
+    }
+
+    let serving = stop.child_token();
+    let mut outer = JoinSet::new();
+    let (thaw, thaws) = mpsc::channel(THAWS);
+    let tasks = TaskTracker::new();
+    let operators = Operators {
+        inventory: Arc::clone(&house.inventory),
+        policy,
+        fleet,
+        executor,
+        holds: holds::Holds {
+            brakes,
+            thaws: thaw,
+            term: settings.storm.term,
+        },
+        events: events.clone(),
+        tasks: tasks.clone(),
+        stop: serving.clone(),
+    };
+    let (starter, guard) = watchers(settings.outage.clone(), settings.storm.clone(), &operators, thaws);
+    spawn(&mut outer, "starter", starter.run(serving.clone()));
+    spawn(&mut outer, "storm guard", guard.run(serving.clone()));
+    let reporter = house.notify.clone().report(
+        operators.fleet.view(),
+        operators.executor.watch(),
+        serving.clone(),
+    );
+    spawn(&mut outer, "reports to the service manager", reporter);
+    let agents = Sessions::new(
+        operators.fleet.clone(),
+        events.clone(),
+        (operators.executor.epoch(), tenure.clone()),
+        (operators.holds.brakes.clone(), operators.holds.term),
+        tasks.clone(),
+        serving.clone(),
+    );
+    let services = Routes::new(agents)
+        .add_service(operators.serve())
+        .add_service(coordinators);
+    let server = serve(house.tls.clone(), listeners, services, serving.clone());
+    outer.spawn(async move { ("server", server.await.map_err(RunError::Tls)) });
+    house.notify.ready();
+
+    let ended = tokio::select! {
+        biased;
+        ended = until_one_ends(stop, &mut outer, &mut inner) => ended.map(|()| Led::Stopped),
+        why = tenure.ended() => Ok(Led::Lost(why)),
+    };
+    if !matches!(ended, Ok(Led::Lost(_))) {
+        house.notify.stopping();
+    }
+    tracing::info!("coordinator ends");
+    serving.cancel();
+    wind_down(outer, tasks, inner, working).await;
+    ended
+}
+
+/// Who looks at the fleet and begins, or holds back, something by itself.
+fn watchers(
+    outage: OutagePolicy,
+    storm: StormPolicy,
+    with: &Operators,
+    thaws: mpsc::Receiver<ThawRequest>,
+) -> (Starter, Guard) {
+    let starter = Starter {
+        inventory: Arc::clone(&with.inventory),
+        outage: outage.clone(),
+        policy: with.policy.clone(),
+        fleet: with.fleet.clone(),
+        executor: with.executor.clone(),
+        brakes: with.holds.brakes.clone(),
+        events: with.events.clone(),
+    };
+    let guard = Guard {
+        inventory: Arc::clone(&with.inventory),
+        policy: storm,
+        outage,
+        fleet: with.fleet.clone(),
+        executor: with.executor.clone(),
+        brakes: with.holds.brakes.clone(),
+        events: with.events.clone(),
+        thaws,
+    };
+    (starter, guard)
+}
+
+/// Backups of the store, by itself and for whoever asks.
+fn keep_backups(
+    parts: &mut JoinSet<Part>,
+    store: Arc<RedbStore>,
+    settings: &Settings,
+    working: &CancellationToken,
+) {
+    let given = socket::serve(Arc::clone(&store), settings.backup_socket(), working.clone());
+    spawn(parts, "backups that are asked for", given);
+    let made = periodic::run(store, settings.backups(), settings.backup, working.clone());
+    spawn(parts, "backups by itself", made);
+}
+
+fn load_inventory(settings: &Settings) -> Result<Arc<Inventory>, RunError> {
+    let loaded = inventory::load(&settings.inventory)?;
+    if !loaded.warnings.is_empty() {
+        let warnings = Problems {
+            file: settings.inventory.display().to_string(),
+            list: loaded.warnings,
+        };
+        tracing::warn!("the inventory may not mean what it says:\n{warnings}");
+    }
+    Ok(Arc::new(loaded.inventory))
+}
+
+fn spawn(parts: &mut JoinSet<Part>, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
+    parts.spawn(async move {
+        part.await;
+        (name, Ok(()))
+    });
+}
+
+/// From the executor to the sessions. An order for a node that is not in session is dropped: it is sent again.
+async fn deliver(fleet: Fleet, mut orders: mpsc::Receiver<Order>, stop: CancellationToken) {
+    loop {
+        let order = tokio::select! {
+            () = stop.cancelled() => return,
+            order = orders.recv() => order,
+        };
+        // The executor is gone, and says so itself.
+        let Some(order) = order else {
+            return stop.cancelled().await;
+        };
+        let (node, command) = (order.node.clone(), order.command_id.clone());
+        match fleet.deliver(order) {
+            Delivery::Queued => {}
+            not_sent @ (Delivery::NotInSession | Delivery::Full) => {
+                tracing::debug!(%node, command, ?not_sent, "an order was dropped; it is sent again");
+            }
+        }
+    }
+}
+
+/// Until `stop`, or until a part ends before that.
+async fn until_one_ends(
+    stop: &CancellationToken,
+    outer: &mut JoinSet<Part>,
+    inner: &mut JoinSet<Part>,
+) -> Result<(), RunError> {
+    let ended = tokio::select! {
+        // At a stop the outer parts end as well, and that is no failure.
+        biased;
+        () = stop.cancelled() => return Ok(()),
+        Some(ended) = outer.join_next() => ended,
+        Some(ended) = inner.join_next() => ended,
+    };
+    match ended {
+        Ok((name, Ok(()))) => Err(RunError::Ended(name)),
+        Ok((_, Err(error))) => Err(error),
+        Err(error) => Err(RunError::Broke(error)),
+    }
+}
+
+/// The outer parts were told to end; then the inner ones are. None takes longer than the grace.
+async fn wind_down(
+    mut outer: JoinSet<Part>,
+    sessions: TaskTracker,
+    mut inner: JoinSet<Part>,
+    working: CancellationToken,
+) {
+    sessions.close();
+    let served = async {
+        all(&mut outer).await;
+        sessions.wait().await;
+    };
+    if timeout(GRACE, served).await.is_err() {
+        tracing::warn!("connections are still open; they are cut");
+        outer.shutdown().await;
+    }
+    working.cancel();
+    if timeout(GRACE, all(&mut inner)).await.is_err() {
+        tracing::warn!("the executor or the store does not come to an end; they are cut");
+    }
+}
+
+async fn all(parts: &mut JoinSet<Part>) {
+    while parts.join_next().await.is_some() {}
+}

@@ -1,0 +1,212 @@
+//! A coordinator among others: follows until it leads, and follows again when it does not lead any more.
+
+use std::time::Duration;
+
+use blackstart_proto::v1::agent_service_server::AgentServiceServer;
+use blackstart_proto::v1::coordinator_service_server::CoordinatorServiceServer;
+use blackstart_proto::v1::fleet_service_server::FleetServiceServer;
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
+
+use super::{House, Leading, Led, RunError, lead};
+use crate::api::coordinators::Coordinators;
+use crate::api::elsewhere::Elsewhere;
+use crate::api::fleet_service::Operators;
+use crate::api::serve::serve;
+use crate::api::session::Sessions;
+use crate::config::EtcdSettings;
+use crate::etcd::Etcd;
+use crate::events::{EventKind, NewEvent, Severity};
+use crate::leader::{Candidate, Card, Won, keep_until};
+use crate::store::StoreError;
+use crate::store::etcd::EtcdStore;
+
+/// Connections to one that followed are cut after this; who is connected dials anew.
+const FOLLOWED: Duration = Duration::from_secs(1);
+/// Giving back what is lost already must not keep us from following.
+const GIVE_BACK: Duration = Duration::from_secs(1);
+
+/// Who there is, when there is only one.
+pub(super) fn alone(listeners: &[TcpListener]) -> CoordinatorServiceServer<Coordinators> {
+    let card = Card {
+        name: "coordinator".to_owned(),
+        addresses: listeners
+            .iter()
+            .filter_map(|listener| listener.local_addr().ok())
+            .collect(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    Coordinators::new(card, None, true)
+}
+
+/// The client, with what it is to show.
+pub(super) fn setup(settings: &EtcdSettings) -> Result<Etcd, RunError> {
+    Etcd::new(settings).map_err(|error| {
+        let cause = std::error::Error::source(&error);
+        RunError::Etcd(cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}")))
+    })
+}
+
+/// Follows and leads until `stop`.
+pub(super) async fn run(
+    house: &House,
+    settings: &EtcdSettings,
+    listeners: Vec<TcpListener>,
+    stop: &CancellationToken,
+) -> Result<(), RunError> {
+    let etcd = setup(settings)?;
+    let card = Card {
+        name: settings.name.clone(),
+        addresses: settings.advertise.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let candidate = Candidate::new(etcd.clone(), settings, card.clone());
+    let seat = Seat {
+        house,
+        settings,
+        listeners,
+        etcd,
+        card,
+        candidate,
+    };
+    loop {
+        let Some(won) = seat.follow(stop).await? else {
+            return Ok(());
+        };
+        // The keeper goes on while the last things are written down, and is told when it is over.
+        let kept = CancellationToken::new();
+        let keepers = TaskTracker::new();
+        keepers.spawn(keep_until(seat.candidate.clone(), won.clone(), kept.clone()));
+        let led = seat.lead(&won, stop).await;
+        kept.cancel();
+        match led {
+            Ok(Led::Lost(why)) => {
+                tracing::error!(why, "does not lead any more");
+                let text = format!("{} does not lead any more: {why}", seat.card.name);
+                seat.tell(Severity::Critical, text);
+                let given_back = timeout(GIVE_BACK, seat.candidate.resign(&won)).await;
+                tracing::debug!(?given_back, "the lease");
+            }
+            Ok(Led::Stopped) => {
+                seat.candidate.resign(&won).await;
+                return Ok(());
+            }
+            Err(error) => {
+                seat.candidate.resign(&won).await;
+                return Err(error);
+            }
+        }
+    }
+}
+
+struct Seat<'a> {
+    house: &'a House,
+    settings: &'a EtcdSettings,
+    listeners: Vec<TcpListener>,
+    etcd: Etcd,
+    card: Card,
+    candidate: Candidate,
+}
+
+impl Seat<'_> {
+    /// The same sockets for each of the two lives.
+    fn sockets(&self) -> Result<Vec<TcpListener>, RunError> {
+        let again = |listener: &TcpListener| {
+            let failed = |source| RunError::Listen {
+                address: self.card.addresses[0],
+                source,
+            };
+            let socket = std::os::fd::AsFd::as_fd(listener)
+                .try_clone_to_owned()
+                .map_err(failed)?;
+            TcpListener::from_std(socket.into()).map_err(failed)
+        };
+        self.listeners.iter().map(again).collect()
+    }
+
+    fn tell(&self, severity: Severity, text: String) {
+        let event = NewEvent::new(severity, EventKind::Leadership, text);
+        self.house.events.emit(event);
+    }
+
+    /// Sends everybody to the leader until there is none; `None` when it was told to stop.
+    async fn follow(&self, stop: &CancellationToken) -> Result<Option<Won>, RunError> {
+        let seen = self.candidate.seen();
+        let services = Routes::new(Elsewhere::<AgentServiceServer<Sessions>>::new(seen.clone()))
+            .add_service(Elsewhere::<FleetServiceServer<Operators>>::new(seen.clone()))
+            .add_service(Coordinators::new(
+                self.card.clone(),
+                Some(self.candidate.clone()),
+                false,
+            ));
+        let following = stop.child_token();
+        let serving = serve(
+            self.house.tls.clone(),
+            self.sockets()?,
+            services,
+            following.clone(),
+        );
+        let mut serving = Box::pin(serving);
+        self.house.notify.ready();
+        let won = tokio::select! {
+            // At a stop the server ends as well, and that is no failure.
+            biased;
+            () = stop.cancelled() => None,
+            won = self.candidate.campaign() => Some(won),
+            ended = &mut serving => return match ended {
+                Ok(()) => Err(RunError::Ended("server")),
+                Err(error) => Err(RunError::Tls(error)),
+            },
+            () = self.house.notify.report_following(seen) => None,
+        };
+        following.cancel();
+        if won.is_some() {
+            // Who is connected is told at once, and cut off after a while; the leader need not wait for that.
+            tokio::spawn(timeout(FOLLOWED, serving));
+        } else {
+            self.house.notify.stopping();
+            let cut = timeout(FOLLOWED, serving).await;
+            tracing::debug!(cut = cut.is_err(), "follows no more");
+        }
+        Ok(won)
+    }
+
+    async fn lead(&self, won: &Won, stop: &CancellationToken) -> Result<Led, RunError> {
+        let (etcd, settings, of) = (self.etcd.clone(), self.settings.clone(), won.clone());
+        let runtime = Handle::current();
+        let opened = spawn_blocking(move || EtcdStore::open(etcd, &settings, &of, runtime));
+        let store = match opened.await.map_err(RunError::Broke)? {
+            Ok(store) => store,
+            Err(error) => return lost(error),
+        };
+        self.tell(Severity::Warning, format!("{} leads", self.card.name));
+        let leading = Leading {
+            // etcd has snapshots of its own.
+            file: None,
+            store: std::sync::Arc::new(store),
+            tenure: won.tenure.clone(),
+            coordinators: Coordinators::new(self.card.clone(), Some(self.candidate.clone()), true),
+        };
+        match lead(self.house, self.sockets()?, leading, stop).await {
+            Err(RunError::Store(error) | RunError::Execute(crate::execute::ExecuteError::Store(error))) => {
+                lost(error)
+            }
+            led => led,
+        }
+    }
+}
+
+/// etcd may be away for a while, or another may lead by now: no reason to end.
+fn lost(error: StoreError) -> Result<Led, RunError> {
+    match error {
+        StoreError::Io { .. } | StoreError::NotLeading(_) | StoreError::OutOfTurn { .. } => {
+            Ok(Led::Lost(error.to_string()))
+        }
+        StoreError::Damaged { .. } | StoreError::Busy(_) => Err(RunError::Store(error)),
+    }
+}

@@ -1,0 +1,9 @@
+//! The coordinator as those who connect to it see it: over real mutual TLS on loopback, with a real store.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod brakes;
+mod recovery;
+mod sessions;
+mod support;
+mod trust;

@@ -1,0 +1,284 @@
+//! A real coordinator on loopback, with real certificates; and agents that do what a test tells them.
+
+use std::fs;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use blackstart_coordinator::config::Settings;
+use blackstart_coordinator::notify::Notify;
+use blackstart_coordinator::pki::Authority;
+use blackstart_coordinator::run::{RunError, run};
+use blackstart_proto::tls::{TlsFiles, client_config};
+use blackstart_proto::v1::agent_message::Body;
+use blackstart_proto::v1::agent_service_client::AgentServiceClient;
+use blackstart_proto::v1::coordinator_message::Body as Told;
+use blackstart_proto::v1::fleet_service_client::FleetServiceClient;
+use blackstart_proto::v1::{
+    AgentMessage, Attestation, BootIdentity, CommandResult, CommandStatus, CoordinatorMessage, GateState,
+    Goodbye, GoodbyeReason, Hello, PreviousShutdown, Report,
+};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+use tonic::{Status, Streaming};
+
+/// Nothing that these tests wait for takes longer on the slowest machine.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Waits for it, and says what for when it does not come.
+pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    let done = timeout(DEADLINE, future).await;
+    done.unwrap_or_else(|_| panic!("waited for {what} in vain"))
+}
+
+/// One cluster, `biz`: master `biz-1`, workers `biz-2` and `biz-3`; and an empty-handed node of the authority, `stranger`.
+pub(crate) const NODES: [&str; 3] = ["biz-1", "biz-2", "biz-3"];
+
+const INVENTORY: &str = "\
+clusters:
+  - name: biz
+    nodes:
+      - {name: biz-1, address: 10.0.0.1, role: control-plane, rack: r1}
+      - {name: biz-2, address: 10.0.0.2}
+      - {name: biz-3, address: 10.0.0.3}
+";
+
+/// A directory with certificates, and the coordinator that lives in it.
+pub(crate) struct World {
+    dir: tempfile::TempDir,
+    running: Option<Running>,
+}
+
+struct Running {
+    address: SocketAddr,
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), RunError>>,
+}
+
+impl World {
+    /// With a coordinator that runs.
+    pub(crate) async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    pub(crate) async fn with(change: impl FnOnce(&mut Settings)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Authority::create(&dir.path().join("pki")).unwrap();
+        authority.issue_coordinator("coordinator").unwrap();
+        authority.issue_operator("ann").unwrap();
+        for node in NODES.iter().chain(&["stranger"]) {
+            authority.issue_node(node).unwrap();
+        }
+        fs::write(dir.path().join("inventory.yaml"), INVENTORY).unwrap();
+        fs::write(dir.path().join("boot_id"), "boot-of-the-coordinator").unwrap();
+        let mut world = Self { dir, running: None };
+        world.start(change).await;
+        world
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(crate) async fn start(&mut self, change: impl FnOnce(&mut Settings)) {
+        let mut settings = Settings {
+            tls: self.files("coordinator"),
+            state_dir: self.path("state"),
+            runtime_dir: self.path("run"),
+            boot_id_file: self.path("boot_id"),
+            inventory: self.path("inventory.yaml"),
+            ..Settings::default()
+        };
+        change(&mut settings);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(run(settings, vec![listener], Notify::none(), stop.clone()));
+        self.running = Some(Running { address, stop, task });
+    }
+
+    /// Ends the coordinator in order; whatever it ran into is a failure.
+    pub(crate) async fn stop(&mut self) {
+        let running = self.running.take().unwrap();
+        running.stop.cancel();
+        within("the coordinator's end", running.task)
+            .await
+            .unwrap()
+            .unwrap();
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.running.as_ref().unwrap().address
+    }
+
+    pub(crate) fn files(&self, name: &str) -> TlsFiles {
+        let found = TlsFiles::in_dir(&self.path("pki"), name);
+        assert!(found.certificate.exists(), "{}", found.certificate.display());
+        found
+    }
+
+    /// How `name` of this authority shows itself.
+    pub(crate) fn tls(&self, name: &str) -> ClientTlsConfig {
+        client_config(&self.files(name).read().unwrap())
+    }
+
+    /// A connection with whatever certificate.
+    pub(crate) async fn connect(&self, tls: ClientTlsConfig) -> Result<Channel, tonic::transport::Error> {
+        let endpoint = Endpoint::from_shared(format!("https://{}", self.address()))
+            .unwrap()
+            .tls_config(tls)
+            .unwrap();
+        within("a connection", endpoint.connect()).await
+    }
+
+    pub(crate) async fn operator(&self) -> FleetServiceClient<Channel> {
+        FleetServiceClient::new(self.connect(self.tls("ann")).await.unwrap())
+    }
+
+    /// An agent of `node` that has said hello in this boot.
+    pub(crate) async fn agent(&self, node: &str, boot: &str) -> Agent {
+        let channel = self.connect(self.tls(node)).await.unwrap();
+        let mut agent = Agent::open(channel, hello(node, boot)).await.unwrap();
+        let welcome = agent.told().await.unwrap();
+        assert!(matches!(welcome, Told::Welcome(_)), "{welcome:?}");
+        agent
+    }
+}
+
+/// A directory of another authority, which issues certificates of the same names.
+pub(crate) fn other_authority(dir: &Path) -> ClientTlsConfig {
+    let authority = Authority::create(&dir.join("other")).unwrap();
+    let files = authority.issue_node("biz-1").unwrap();
+    client_config(&files.read().unwrap())
+}
+
+/// The hello of `node` after an unclean end.
+pub(crate) fn hello(node: &str, boot: &str) -> Hello {
+    Hello {
+        node: node.to_owned(),
+        agent_version: "1.2.3".to_owned(),
+        boot: Some(BootIdentity {
+            boot_id: boot.to_owned(),
+            nonce: format!("{boot}-of-{node}"),
+            previous_shutdown: PreviousShutdown::Unclean.into(),
+        }),
+        highest_epoch: 0,
+        report_interval_ms: 1000,
+    }
+}
+
+/// One session, in the hands of a test.
+pub(crate) struct Agent {
+    say: mpsc::Sender<AgentMessage>,
+    told: Streaming<CoordinatorMessage>,
+    sequence: u64,
+}
+
+impl Agent {
+    pub(crate) async fn open(channel: Channel, hello: Hello) -> Result<Self, Status> {
+        Self::open_with(channel, Body::Hello(hello)).await
+    }
+
+    pub(crate) async fn open_with(channel: Channel, first: Body) -> Result<Self, Status> {
+        let (say, said) = mpsc::channel(16);
+        say.send(AgentMessage { body: Some(first) }).await.unwrap();
+        let mut client = AgentServiceClient::new(channel);
+        let told = within("the session", client.session(ReceiverStream::new(said))).await?;
+        Ok(Self {
+            say,
+            told: told.into_inner(),
+            sequence: 0,
+        })
+    }
+
+    pub(crate) async fn say(&self, body: Body) {
+        // A session that the coordinator ended takes nothing more: the test sees that when it listens.
+        let _ended = self.say.send(AgentMessage { body: Some(body) }).await;
+    }
+
+    /// The next that it is told.
+    pub(crate) async fn told(&mut self) -> Result<Told, Status> {
+        let message = within("a word of the coordinator", self.told.message()).await?;
+        Ok(message.expect("the session goes on").body.expect("a body"))
+    }
+
+    /// Until the session ends: why.
+    pub(crate) async fn ends(&mut self) -> Status {
+        loop {
+            if let Err(status) = self.told().await {
+                return status;
+            }
+        }
+    }
+
+    pub(crate) fn report_of(&mut self, gate: GateState, healthy: bool) -> Report {
+        self.sequence += 1;
+        Report {
+            attestation: Some(Attestation {
+                gate: gate.into(),
+                kubelet_active: healthy,
+                kubelet_healthy: healthy,
+                apiserver_ready: healthy,
+                apiserver_latency_ms: 0,
+                apiserver_error: 0,
+                age_ms: 0,
+                waiting_on: String::new(),
+            }),
+            sequence: self.sequence,
+            ..Report::default()
+        }
+    }
+
+    /// Reports, and waits for the answer; commands that come before it are kept for [`Agent::command`].
+    pub(crate) async fn reports(&mut self, gate: GateState, healthy: bool) -> Answered {
+        let report = self.report_of(gate, healthy);
+        self.say(Body::Report(report)).await;
+        let mut commands = Vec::new();
+        loop {
+            match self.told().await.unwrap() {
+                Told::Ack(ack) => {
+                    assert_eq!(ack.sequence, self.sequence);
+                    return Answered {
+                        hold: ack.hold,
+                        waiting_on: ack.waiting_on,
+                        commands,
+                    };
+                }
+                Told::Command(command) => commands.push(command),
+                // For those who wait for it.
+                Told::Brakes(_) => {}
+                Told::Welcome(_) => panic!("a second welcome"),
+            }
+        }
+    }
+
+    pub(crate) async fn answers(&self, command_id: &str) {
+        let result = CommandResult {
+            command_id: command_id.to_owned(),
+            status: CommandStatus::Done.into(),
+            detail: String::new(),
+        };
+        self.say(Body::Result(result)).await;
+    }
+
+    /// Says goodbye, and waits until the coordinator has ended the session for it.
+    pub(crate) async fn leaves(mut self, reason: GoodbyeReason) {
+        let reason = reason.into();
+        self.say(Body::Goodbye(Goodbye { reason })).await;
+        let last = within("the session's end", self.told.message()).await;
+        assert!(matches!(last, Ok(None)), "{last:?}");
+    }
+}
+
+/// What came back for a report.
+pub(crate) struct Answered {
+    pub(crate) hold: bool,
+    pub(crate) waiting_on: String,
+    pub(crate) commands: Vec<blackstart_proto::v1::Command>,
+}

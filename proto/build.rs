@@ -1,0 +1,15 @@
+//! Compiles `proto/blackstart/v1/*.proto` with protox, so that no `protoc` is needed.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo::rerun-if-changed=proto");
+    let files = protox::compile(
+        [
+            "blackstart/v1/types.proto",
+            "blackstart/v1/agent.proto",
+            "blackstart/v1/fleet.proto",
+        ],
+        ["proto"],
+    )?;
+    tonic_prost_build::configure().bytes(".").compile_fds(files)?;
+    Ok(())
+}

@@ -1,0 +1,90 @@
+//! The three PEM files that every part of Blackstart has, and the client side of the mutual TLS made of them.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tonic::transport::{Certificate, ClientTlsConfig, Identity};
+
+use crate::identity::COORDINATOR_DNS_NAME;
+
+/// Where certificate, key and authority are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The authority's certificate.
+    pub ca: PathBuf,
+    /// Our certificate.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+}
+
+/// A file that could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("read {what} {}", path.display())]
+pub struct TlsFileError {
+    /// Which of the three.
+    pub what: &'static str,
+    /// The file.
+    pub path: PathBuf,
+    /// Why not.
+    #[source]
+    pub source: io::Error,
+}
+
+/// The contents of [`TlsFiles`].
+#[derive(Clone)]
+pub struct TlsMaterial {
+    /// The authority's certificate, PEM.
+    pub ca: Vec<u8>,
+    /// Our certificate, PEM.
+    pub certificate: Vec<u8>,
+    /// Its key, PEM.
+    pub key: Vec<u8>,
+}
+
+impl std::fmt::Debug for TlsMaterial {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Never the key.
+        f.debug_struct("TlsMaterial").finish_non_exhaustive()
+    }
+}
+
+impl TlsFiles {
+    /// The files of `name` in a directory as `blackstart pki` lays it out: `ca.crt`, `NAME.crt`, `NAME.key`.
+    pub fn in_dir(dir: &Path, name: &str) -> Self {
+        Self {
+            ca: dir.join("ca.crt"),
+            certificate: dir.join(format!("{name}.crt")),
+            key: dir.join(format!("{name}.key")),
+        }
+    }
+
+    /// Reads all three.
+    ///
+    /// # Errors
+    /// The first that cannot be read.
+    pub fn read(&self) -> Result<TlsMaterial, TlsFileError> {
+        let read = |what, path: &Path| {
+            fs::read(path).map_err(|source| TlsFileError {
+                what,
+                path: path.to_owned(),
+                source,
+            })
+        };
+        Ok(TlsMaterial {
+            ca: read("the authority's certificate", &self.ca)?,
+            certificate: read("the certificate", &self.certificate)?,
+            key: read("the key", &self.key)?,
+        })
+    }
+}
+
+/// How a client speaks to a coordinator: shows its own certificate, and verifies the coordinator by
+/// [`COORDINATOR_DNS_NAME`] whatever its address.
+pub fn client_config(material: &TlsMaterial) -> ClientTlsConfig {
+    ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(&material.ca))
+        .identity(Identity::from_pem(&material.certificate, &material.key))
+        .domain_name(COORDINATOR_DNS_NAME)
+}
