@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use blackstart_proto::tls::TlsFileError;
+use blackstart_proto::tls::{TlsFileError, TlsFiles};
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, ConnectError, Response, Status};
 
+use super::trouble;
 use super::wire::kv_client::KvClient;
 use super::wire::lease_client::LeaseClient;
 use super::wire::watch_client::WatchClient;
@@ -69,6 +70,8 @@ pub(crate) struct Etcd {
     members: Arc<Vec<Member>>,
     /// The member that answered last.
     turn: Arc<AtomicUsize>,
+    /// To name them when they are refused.
+    files: Option<Arc<TlsFiles>>,
 }
 
 /// A lease as it was granted or renewed.
@@ -138,6 +141,7 @@ impl Etcd {
         Ok(Self {
             members: Arc::new(members),
             turn: Arc::default(),
+            files: settings.tls.clone().map(Arc::new),
         })
     }
 
@@ -168,7 +172,7 @@ impl Etcd {
                         return Err(EtcdError::Refused { why, open });
                     }
                     open |= !never_sent(&status);
-                    status.message().to_owned()
+                    trouble::why(&status, &member.endpoint, self.files.as_deref())
                 }
                 Err(_) => {
                     open = true;
