@@ -9,6 +9,7 @@ mod trouble;
 pub(crate) use client::{
     Etcd, EtcdError, Leased, created_at, found, holds, put, read, unsettled, written_at,
 };
+pub(crate) use trouble::{alert, causes};
 
 /// Messages and services generated from `proto/etcd.proto`.
 #[allow(

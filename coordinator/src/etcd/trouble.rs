@@ -8,7 +8,7 @@ use rustls::{AlertDescription, CertificateError};
 use tonic::Status;
 
 /// Every cause of an error, beginning with itself.
-fn causes<'a>(
+pub(crate) fn causes<'a>(
     error: &'a (dyn Error + 'static),
 ) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&error| {
@@ -22,7 +22,7 @@ fn causes<'a>(
 
 /// The alert by which the other end refused a TLS handshake of ours. TLS 1.3 sends it when HTTP/2 already speaks, and h2 keeps
 /// the cause as text alone.
-fn alert(error: &(dyn Error + 'static)) -> Option<String> {
+pub(crate) fn alert(error: &(dyn Error + 'static)) -> Option<String> {
     causes(error).find_map(|cause| {
         if let Some(rustls::Error::AlertReceived(alert)) = cause.downcast_ref::<rustls::Error>() {
             return Some(format!("{alert:?}"));

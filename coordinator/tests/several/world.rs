@@ -210,6 +210,32 @@ impl World {
             .ok()
     }
 
+    /// The service for operators, called with this certificate.
+    pub(crate) async fn as_whom(&self, whom: &str, index: usize) -> FleetServiceClient<Channel> {
+        until("a coordinator to answer", async || {
+            let channel = self.channel(whom, self.coordinators[index].listens).await?;
+            Some(FleetServiceClient::new(channel))
+        })
+        .await
+    }
+
+    /// Whoever does not lead and is not passed over, once it knows who leads.
+    pub(crate) async fn follower_but(&self, but: &[usize]) -> usize {
+        until("a follower that knows the leader", async || {
+            for index in (0..self.coordinators.len()).filter(|index| !but.contains(index)) {
+                let Some(answer) = self.asked(index).await else {
+                    continue;
+                };
+                let known = answer.coordinators.iter().any(|coordinator| coordinator.leads);
+                if !answer.leads && known {
+                    return Some(index);
+                }
+            }
+            None
+        })
+        .await
+    }
+
     /// What a coordinator says of all of them, by a line of its own; `None` if it does not answer.
     pub(crate) async fn asked(&self, index: usize) -> Option<ListCoordinatorsResponse> {
         let channel = self.channel("ann", self.coordinators[index].listens).await?;
