@@ -169,7 +169,7 @@ async fn the_largest_unit_that_may_be_is_restarted_when_memory_is_short_and_then
             Yaml::default().with(
                 "memory",
                 format!(
-                    "{{raise_available_percent: 55, critical_available_percent: 50, clear_available_percent: 65, \
+                    "{{raise_available_percent: 75, critical_available_percent: 70, clear_available_percent: 85, \
                      may_restart: [{HOG}], restart_hold: 1s, restarts: 1}}"
                 ),
             )
