@@ -306,6 +306,7 @@ fn picture_of(conditions: Vec<Condition>) -> Picture {
         },
         conditions,
         units: Vec::new(),
+        helpers: Vec::new(),
         disks: Vec::new(),
         brakes: Standing::default(),
         waiting: Vec::new(),

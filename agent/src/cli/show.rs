@@ -8,7 +8,7 @@ use super::hold::held_text;
 use super::table::{one_line, rough, table};
 use crate::bytes::Bytes;
 use crate::gate::GateState;
-use crate::local::answer::{Coordinator, Done, Lacking, NodeStatus, Standing};
+use crate::local::answer::{Budget, Coordinator, Done, Lacking, NodeStatus, Standing};
 
 pub(super) fn status_text(status: &NodeStatus) -> String {
     let mut text = String::new();
@@ -79,20 +79,26 @@ pub(super) fn status_text(status: &NodeStatus) -> String {
     text += &units(status);
     text.push('\n');
     text += &disks_table(status);
-    let logs: Vec<_> = status
+    // Those of watched units stand beside them.
+    let of_unit = |budget: &&Budget| {
+        status.watches.units.contains(&budget.subject)
+            && matches!(budget.remedy.as_str(), "restart-unit" | "kill-restart-unit")
+    };
+    let others: Vec<_> = status
         .budgets
         .iter()
-        .filter(|budget| budget.remedy == "reclaim-log")
+        .filter(|budget| !of_unit(budget))
         .map(|budget| {
             [
+                budget.remedy.clone(),
                 one_line(&budget.subject),
                 format!("{} of {}", budget.left, budget.limit),
             ]
         })
         .collect();
-    if !logs.is_empty() {
+    if !others.is_empty() {
         text.push('\n');
-        text += &table(["RECLAIMED LOG", "RECLAIMS LEFT"], &logs);
+        text += &table(["REMEDY", "OF", "LEFT"], &others);
     }
     text + &lacks_text(&status.lacks)
 }

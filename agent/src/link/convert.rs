@@ -351,6 +351,7 @@ mod tests {
             },
             conditions,
             units: Vec::new(),
+            helpers: Vec::new(),
             disks: Vec::new(),
             brakes: Standing::default(),
             waiting: Vec::new(),

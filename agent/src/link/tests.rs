@@ -136,6 +136,7 @@ fn picture(waiting_on: &str) -> Arc<Picture> {
         },
         conditions: Vec::new(),
         units: Vec::new(),
+        helpers: Vec::new(),
         disks: Vec::new(),
         brakes: Standing::default(),
         waiting: Vec::new(),

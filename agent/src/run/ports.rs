@@ -61,6 +61,7 @@ pub(super) fn channels() -> Channels {
         },
         conditions: Vec::new(),
         units: Vec::new(),
+        helpers: Vec::new(),
         disks: Vec::new(),
         brakes: Standing::default(),
         waiting: Vec::new(),

@@ -34,6 +34,7 @@ impl View<'_> {
         Picture {
             attestation: self.attestation(),
             units: self.diagnosis.units().cloned().collect(),
+            helpers: self.health.helpers(self.settings).cloned().collect(),
             disks: self.diagnosis.disks().cloned().collect(),
             brakes: self.brakes,
             waiting: self.waiting.to_vec(),
