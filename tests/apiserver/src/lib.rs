@@ -165,6 +165,23 @@ impl Double {
         result
     }
 
+    /// Waits until `look` finds something, looking after every write.
+    pub async fn until<T>(&self, deadline: Duration, mut look: impl FnMut(&World) -> Option<T>) -> Result<T> {
+        let mut changed = self.shared.changed.subscribe();
+        let found = async {
+            loop {
+                changed.borrow_and_update();
+                if let Some(found) = self.shared.read(&mut look) {
+                    return Ok(found);
+                }
+                changed.changed().await.context("the double has ended")?;
+            }
+        };
+        tokio::time::timeout(deadline, found)
+            .await
+            .context("it did not come about within the deadline")?
+    }
+
     /// Moves a manual clock; the controllers do what becomes due on the way.
     pub fn advance(&self, by: Duration) {
         self.shared.advance(by);
