@@ -19,6 +19,7 @@
 mod access;
 mod api;
 pub mod clock;
+mod collection;
 mod control;
 pub mod controllers;
 mod discovery;
@@ -45,7 +46,7 @@ mod world;
 pub use access::{Access, User};
 pub use clock::Clock;
 pub use controllers::Controller;
-pub use controllers::kubelet::Outcome;
+pub use controllers::containers::Outcome;
 pub use faults::{Budget, Fault, Faults, Rule};
 pub use machines::NodeSpec;
 pub use refusal::Refusal;
@@ -182,7 +183,7 @@ impl Double {
             .context("it did not come about within the deadline")?
     }
 
-    /// Moves a manual clock; the controllers do what becomes due on the way.
+    /// Moves a manual clock; the controllers do what becomes due on the way. Zero lets them do what is due now.
     pub fn advance(&self, by: Duration) {
         self.shared.advance(by);
     }

@@ -24,8 +24,10 @@ pub struct World {
     /// The machines by the name of their node.
     pub machines: BTreeMap<String, Machine>,
     /// How pods fare whose image contains a text, and which do not simply run. An annotation of the pod goes first.
-    pub outcomes: Vec<(String, crate::controllers::kubelet::Outcome)>,
+    pub outcomes: Vec<(String, crate::controllers::containers::Outcome)>,
     pub(crate) lifecycle: lifecycle::Memory,
+    /// The revision that each controller has looked at.
+    pub(crate) looked_at: BTreeMap<Controller, u64>,
 }
 
 impl World {
@@ -39,6 +41,7 @@ impl World {
             machines: BTreeMap::new(),
             outcomes: Vec::new(),
             lifecycle: lifecycle::Memory::default(),
+            looked_at: BTreeMap::new(),
         };
         for name in ["default", "kube-node-lease", "kube-public", "kube-system"] {
             let namespace = json!({"metadata": {"name": name}});

@@ -1,5 +1,7 @@
 //! Who may do what, and that the record of requests is what a manifest of least privilege has to allow.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod client;
 
 use blackstart_apiserver::{Access, Authority, Clock, Double, Options, User};

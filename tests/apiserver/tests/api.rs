@@ -1,5 +1,7 @@
 //! What a client may rely on of the protocol.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod client;
 
 use blackstart_apiserver::{

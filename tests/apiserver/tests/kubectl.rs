@@ -1,5 +1,11 @@
 //! The real `kubectl` against the double: what it prints is what an operator would see.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "helpers of tests; what kubectl printed explains a failure"
+)]
+
 use blackstart_apiserver::{Clock, Double, NodeSpec, Options, Release, World, json};
 use std::path::Path;
 use std::process::Stdio;
@@ -8,7 +14,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_mins(2);
 
 // Applied without validation: kubectl before 1.24 asks for a form of the schema that the double does not have.
 const MANIFEST: &str = r#"

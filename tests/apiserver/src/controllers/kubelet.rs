@@ -1,5 +1,6 @@
 //! A kubelet a machine: heartbeats, and pods that start, fail by script, and end.
 
+use super::containers::{Container, Outcome, STEP, go_on, status};
 use super::{attach, conditions};
 use crate::clock::{self, elapsed};
 use crate::json::{at, default, is_terminating, items, member, name, namespace, number, set, text, uid};
@@ -15,47 +16,6 @@ use std::sync::Arc;
 const HEARTBEAT: i64 = 10;
 /// The status of a node that does not change is sent every five minutes (`nodeStatusReportFrequency`).
 const REPORT: i64 = 300;
-/// What it takes until an image is there, and until its container is ready, or has ended by itself; seconds.
-const STEP: i64 = 1;
-
-/// How a pod fares.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Outcome {
-    /// It becomes ready and stays so.
-    #[default]
-    Runs,
-    /// It runs and is never ready.
-    NeverReady,
-    /// Its image cannot be had.
-    ImagePullBackOff,
-    /// It ends with an error as soon as it has started, over and over.
-    CrashLoopBackOff,
-    /// The same, killed for its memory.
-    OomKilled,
-    /// It ends well.
-    Completes,
-    /// It ends with an error, for good.
-    Fails,
-    /// It runs, and takes its whole grace period to end.
-    IgnoresTermination,
-}
-
-impl Outcome {
-    /// Reads the annotation `apiserver-double/outcome`.
-    pub fn parse(text: &str) -> Option<Self> {
-        Some(match text {
-            "runs" => Self::Runs,
-            "never-ready" => Self::NeverReady,
-            "image-pull-back-off" => Self::ImagePullBackOff,
-            "crash-loop-back-off" => Self::CrashLoopBackOff,
-            "oom-killed" => Self::OomKilled,
-            "completes" => Self::Completes,
-            "fails" => Self::Fails,
-            "ignores-termination" => Self::IgnoresTermination,
-            _ => return None,
-        })
-    }
-}
 
 /// The machine behind a node.
 #[derive(Clone, Debug)]
@@ -69,18 +29,6 @@ pub struct Machine {
     pub(crate) since: Timestamp,
     pub(crate) beat: Option<Timestamp>,
     pub(crate) pods: BTreeMap<String, Container>,
-}
-
-/// The containers of a pod; they fare alike.
-#[derive(Clone, Debug)]
-pub(crate) struct Container {
-    seen: Timestamp,
-    started: Option<Timestamp>,
-    /// When it is started, or started again.
-    next: Option<Timestamp>,
-    restarts: i64,
-    last: Option<Value>,
-    ended: bool,
 }
 
 impl Machine {
@@ -267,100 +215,6 @@ fn sync(world: &mut World, node: &str, machine: &mut Machine, pod: &Value) {
     let status = status(container, fate, pod, now);
     tell(world, pod, container, fate, &status);
     report(world, node, pod, container, fate, &status);
-}
-
-/// What a container does by the time.
-fn go_on(container: &mut Container, fate: Outcome, now: Timestamp) {
-    if let Some(started) = container.started {
-        let ends = matches!(
-            fate,
-            Outcome::CrashLoopBackOff | Outcome::OomKilled | Outcome::Completes | Outcome::Fails
-        );
-        if !ends || elapsed(started, now) < STEP || container.ended {
-            return;
-        }
-        let (code, reason) = match fate {
-            Outcome::Completes => (0, "Completed"),
-            Outcome::OomKilled => (137, "OOMKilled"),
-            Outcome::Runs
-            | Outcome::NeverReady
-            | Outcome::ImagePullBackOff
-            | Outcome::CrashLoopBackOff
-            | Outcome::Fails
-            | Outcome::IgnoresTermination => (1, "Error"),
-        };
-        container.last = Some(json!({"terminated": {
-            "exitCode": code, "reason": reason, "startedAt": clock::seconds(started), "finishedAt": clock::seconds(now),
-        }}));
-        container.ended = true;
-        if matches!(fate, Outcome::CrashLoopBackOff | Outcome::OomKilled) {
-            container.next = Some(now + SignedDuration::from_secs(back_off(container.restarts)));
-        }
-    } else if container.next.is_some_and(|next| now >= next) {
-        container.started = Some(now);
-    }
-    if container.ended && container.next.is_some_and(|next| now >= next) && container.started < container.next
-    {
-        container.restarts += 1;
-        container.started = Some(now);
-        container.ended = false;
-    }
-}
-
-/// 10 s, doubled with each restart, 300 s at most (`MaxContainerBackOff`).
-fn back_off(restarts: i64) -> i64 {
-    (10 << restarts.clamp(0, 5)).min(300)
-}
-
-/// The state of a container, and its phase: `Pending`, `Running`, `Succeeded`, `Failed`.
-fn status(container: &Container, fate: Outcome, pod: &Value, now: Timestamp) -> (Value, &'static str) {
-    let image = text(pod, "/spec/containers/0/image");
-    if fate == Outcome::ImagePullBackOff {
-        let waiting = if elapsed(container.seen, now) < HEARTBEAT {
-            json!({"reason": "ErrImagePull", "message": format!("failed to pull and unpack image \"{image}\": not found")})
-        } else {
-            json!({"reason": "ImagePullBackOff", "message": format!("Back-off pulling image \"{image}\"")})
-        };
-        return (json!({"waiting": waiting}), "Pending");
-    }
-    let Some(started) = container.started else {
-        let phase = if container.restarts > 0 {
-            "Running"
-        } else {
-            "Pending"
-        };
-        return (json!({"waiting": {"reason": "ContainerCreating"}}), phase);
-    };
-    if !container.ended {
-        return (
-            json!({"running": {"startedAt": clock::seconds(started)}}),
-            "Running",
-        );
-    }
-    let ended = container.last.clone().unwrap_or_default();
-    match fate {
-        Outcome::Completes => (ended, "Succeeded"),
-        Outcome::Fails => (ended, "Failed"),
-        Outcome::Runs
-        | Outcome::NeverReady
-        | Outcome::ImagePullBackOff
-        | Outcome::CrashLoopBackOff
-        | Outcome::OomKilled
-        | Outcome::IgnoresTermination => {
-            let name = text(pod, "/spec/containers/0/name");
-            let message = format!(
-                "back-off {}s restarting failed container={name} pod={}_{}({})",
-                back_off(container.restarts),
-                crate::json::name(pod),
-                namespace(pod),
-                uid(pod)
-            );
-            (
-                json!({"waiting": {"reason": "CrashLoopBackOff", "message": message}}),
-                "Running",
-            )
-        }
-    }
 }
 
 /// The events of what changed.
