@@ -104,11 +104,7 @@ fn body(request: &Request<'_>) -> Result<Value, Refusal> {
         request.content_type.split(';').next().unwrap_or_default().trim(),
         "" | "application/json"
     ) {
-        return Err(Refusal {
-            code: 415,
-            reason: "UnsupportedMediaType",
-            ..Refusal::unsupported_patch()
-        });
+        return Err(Refusal::unsupported_body());
     }
     serde_json::from_slice(request.body).map_err(|error| {
         Refusal::bad_request(format!("the body of the request could not be decoded: {error}"))

@@ -50,6 +50,9 @@ pub(crate) fn collection(
     };
     shared.write(|world| {
         if asked.verb == "list" {
+            if since > world.store.revision() {
+                return Err(Refusal::too_large(since, world.store.revision()));
+            }
             return list(world, asked, &form, &selector, space.as_deref())
                 .map(|list| Answer::Object(200, list));
         }

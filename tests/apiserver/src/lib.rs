@@ -241,18 +241,37 @@ impl Double {
         Ok(())
     }
 
-    /// A kubeconfig for a client with a token, or with none.
-    pub fn kubeconfig(&self, authority: Option<&str>, token: Option<&str>) -> String {
+    /// A kubeconfig for somebody, who believes an authority if the double speaks TLS.
+    pub fn kubeconfig(&self, authority: Option<&str>, credentials: &Credentials<'_>) -> String {
+        let data = |pem: &str| base64(pem.as_bytes());
         let trust = authority
-            .map(|pem| format!("\n    certificate-authority-data: {}", base64(pem.as_bytes())))
+            .map(|pem| format!("\n    certificate-authority-data: {}", data(pem)))
             .unwrap_or_default();
-        let user = token.map_or_else(|| "{}".to_owned(), |token| format!("{{token: \"{token}\"}}"));
+        let user = match credentials {
+            Credentials::None => "{}".to_owned(),
+            Credentials::Token(token) => format!("{{token: \"{token}\"}}"),
+            Credentials::Certificate(Certificate { certificate, key }) => {
+                let (certificate, key) = (data(certificate), data(key));
+                format!("{{client-certificate-data: {certificate}, client-key-data: {key}}}")
+            }
+        };
         format!(
             "apiVersion: v1\nkind: Config\ncurrent-context: double\nclusters:\n- name: double\n  cluster:\n    server: {}{trust}\n\
              users:\n- name: double\n  user: {user}\ncontexts:\n- name: double\n  context: {{cluster: double, user: double}}\n",
             self.url()
         )
     }
+}
+
+/// How a client shows who it is.
+#[derive(Clone, Copy, Debug)]
+pub enum Credentials<'a> {
+    /// Not at all.
+    None,
+    /// A bearer token of [`Access::tokens`].
+    Token(&'a str),
+    /// A client certificate.
+    Certificate(&'a Certificate),
 }
 
 /// Lets the controllers work: after every write, and as time goes by on a clock that runs.

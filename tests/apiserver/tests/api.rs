@@ -489,3 +489,50 @@ async fn faults_meet_the_requests_they_are_for() {
     double.come_back().await.unwrap();
     assert_eq!(client.get(&format!("{PODS}/a")).await.code, 200);
 }
+
+#[tokio::test]
+async fn a_pod_is_resized_in_place_where_the_release_can() {
+    for (release, code) in [(Release::CURRENT, 200), (Release { minor: 30 }, 404)] {
+        let (_double, client) = quiet(release).await;
+        client.post(PODS, pod("a", "x")).await;
+        let resources = json!({"requests": {"cpu": "200m"}, "limits": {"cpu": "400m"}});
+        let change = json!({"spec": {"containers": [{"name": "main", "resources": resources}]}});
+        assert_eq!(
+            client
+                .patch(&format!("{PODS}/a/resize"), change.clone())
+                .await
+                .code,
+            code
+        );
+        assert_eq!(
+            client.patch(&format!("{PODS}/a"), change).await.code,
+            if code == 200 { 200 } else { 422 }
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_restored_etcd_is_behind_what_clients_have_seen() {
+    let (double, client) = quiet(Release::CURRENT).await;
+    client.post(PODS, pod("a", "x")).await;
+    let saved = double.with(|world| world.store.clone());
+    for name in ["b", "c", "d"] {
+        client.post(PODS, pod(name, "x")).await;
+    }
+    let seen = double.with(|world| world.store.revision());
+    let mut watch = client
+        .watch(&format!("{PODS}?watch=true&resourceVersion={seen}"))
+        .await;
+    double.with(|world| world.store = saved);
+    let ahead = client.get(&format!("{PODS}?resourceVersion={seen}")).await;
+    assert_eq!(
+        (ahead.code, &ahead.body["details"]["causes"][0]["reason"]),
+        (504, &json!("ResourceVersionTooLarge"))
+    );
+    assert_eq!(client.get(PODS).await.body["items"].as_array().unwrap().len(), 1);
+    // What is written below the revision that a watch has seen is never told to it: why a restore bumps the revision.
+    for name in ["lost-1", "lost-2", "lost-3", "told"] {
+        client.post(PODS, pod(name, "x")).await;
+    }
+    assert_eq!(watch.said().await, "ADDED told");
+}

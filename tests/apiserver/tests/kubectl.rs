@@ -6,7 +6,10 @@
     reason = "helpers of tests; what kubectl printed explains a failure"
 )]
 
-use blackstart_apiserver::{Clock, Double, NodeSpec, Options, Release, World, json};
+use blackstart_apiserver::{
+    Access, Authority, Clock, Credentials, Double, NodeSpec, Options, Release, World, json::name,
+};
+use serde_json::json;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -41,7 +44,7 @@ fn pods(world: &World) -> Vec<String> {
     world
         .store
         .list("pods", None)
-        .map(|pod| json::name(pod).to_owned())
+        .map(|pod| name(pod).to_owned())
         .collect()
 }
 
@@ -79,7 +82,11 @@ impl Bench {
             world.add_node(&NodeSpec::worker("worker-3").label("pool", "b"));
         });
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("config"), double.kubeconfig(None, None)).unwrap();
+        std::fs::write(
+            dir.path().join("config"),
+            double.kubeconfig(None, &Credentials::None),
+        )
+        .unwrap();
         Some(Self { dir, double })
     }
 
@@ -154,7 +161,7 @@ async fn nodes_are_listed_described_labelled_and_tainted() {
     bench
         .says(
             "get node worker-1 -o yaml",
-            &["kind: Node", "kubeletVersion: v1.34.2"],
+            &["kind: Node", "kubeletVersion: v1.33.2"],
         )
         .await;
     bench
@@ -406,4 +413,57 @@ async fn an_old_server_is_drained_by_the_old_evictions() {
         .says("api-versions", &["policy/v1beta1", "extensions/v1beta1"])
         .await;
     assert!(!versions.lines().any(|line| line == "policy/v1"), "{versions}");
+}
+
+#[tokio::test]
+async fn what_a_certificate_may_not_do_is_said() {
+    if Bench::start(Release::CURRENT).await.is_none() {
+        return;
+    }
+    let authority = Authority::new().unwrap();
+    let options = Options {
+        tls: Some(authority.server(&["127.0.0.1".parse().unwrap()]).unwrap()),
+        access: Access {
+            rbac: true,
+            ..Access::default()
+        },
+        ..Options::default()
+    };
+    let double = Double::start(options).await.unwrap();
+    double.with(|world| world.add_node(&NodeSpec::master("m").static_control_plane()));
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench { dir, double };
+    let act_as = |user: &str, group: &str| {
+        let certificate = authority.client(user, group).unwrap();
+        let config = bench.double.kubeconfig(
+            Some(&authority.certificate),
+            &Credentials::Certificate(&certificate),
+        );
+        std::fs::write(bench.dir.path().join("config"), config).unwrap();
+    };
+    act_as("admin", "system:masters");
+    let role = json!({
+        "kind": "ClusterRole", "metadata": {"name": "reader"},
+        "rules": [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list"]}],
+    });
+    let binding = json!({
+        "kind": "ClusterRoleBinding", "metadata": {"name": "readers"},
+        "roleRef": {"kind": "ClusterRole", "name": "reader"}, "subjects": [{"kind": "User", "name": "bob"}],
+    });
+    bench
+        .double
+        .with(|world| world.apply_manifests(&[role, binding]))
+        .unwrap();
+    bench.says("drain m --ignore-daemonsets", &["node/m"]).await;
+    bench
+        .says(
+            "get pods -A",
+            &["kube-system etcd-m", "kube-system kube-scheduler-m"],
+        )
+        .await;
+    act_as("bob", "visitors");
+    bench.says("get nodes", &["m Ready,SchedulingDisabled"]).await;
+    let (allowed, said) = bench.run("label node m rack=r1").await;
+    let expected = "nodes \"m\" is forbidden: User \"bob\" cannot patch resource \"nodes\" in API group \"\" at the cluster scope";
+    assert!(!allowed && said.contains(expected), "{said}");
 }

@@ -26,6 +26,8 @@ pub struct Machine {
     pub kubelet: bool,
     /// How often it was booted.
     pub boots: u32,
+    /// The names of its static pods.
+    pub static_pods: Vec<String>,
     pub(crate) since: Timestamp,
     pub(crate) beat: Option<Timestamp>,
     pub(crate) pods: BTreeMap<String, Container>,
@@ -37,6 +39,7 @@ impl Machine {
             powered: true,
             kubelet: true,
             boots: 1,
+            static_pods: Vec::new(),
             since: now,
             beat: None,
             pods: BTreeMap::new(),
@@ -64,6 +67,7 @@ pub fn pass(world: &mut World) {
             continue;
         };
         beat(world, &node, &mut machine);
+        mirror(world, &node, &machine);
         let pods = by_node.remove(&node).unwrap_or_default();
         machine
             .pods
@@ -139,6 +143,40 @@ fn beat(world: &mut World, node: &str, machine: &mut Machine) {
     if !well {
         let message = format!("Node {node} status is now: NodeReady");
         world.event(("nodes", &object), "Normal", "NodeReady", &message, "kubelet");
+    }
+}
+
+/// Mirrors static pods in the API; a mirror that was deleted comes back
+/// (<https://kubernetes.io/docs/tasks/configure-pod-container/static-pod/>).
+fn mirror(world: &mut World, node: &str, machine: &Machine) {
+    let Some(owner) = world.get("nodes", "", node) else {
+        return;
+    };
+    for called in &machine.static_pods {
+        let pod_name = format!("{called}-{node}");
+        if world.store.get("pods", "kube-system", &pod_name).is_some() {
+            continue;
+        }
+        let hash = super::pods::hash(&json!(pod_name));
+        let pod = json!({
+            "metadata": {
+                "name": pod_name, "labels": {"component": called, "tier": "control-plane"},
+                "annotations": {
+                    "kubernetes.io/config.hash": hash, "kubernetes.io/config.mirror": hash,
+                    "kubernetes.io/config.seen": clock::seconds(world.now), "kubernetes.io/config.source": "file",
+                },
+                "ownerReferences": [
+                    {"apiVersion": "v1", "kind": "Node", "name": node, "uid": uid(&owner), "controller": true},
+                ],
+            },
+            "spec": {
+                "nodeName": node, "hostNetwork": true, "priorityClassName": "system-node-critical",
+                "tolerations": [{"operator": "Exists", "effect": "NoExecute"}],
+                "containers": [{"name": called, "image": format!("registry.k8s.io/{called}:1")}],
+            },
+        });
+        // In a namespace that ends it cannot be mirrored, and runs all the same.
+        let _ = world.create(named("pods"), "kube-system", pod);
     }
 }
 
