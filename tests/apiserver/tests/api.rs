@@ -456,9 +456,14 @@ async fn faults_meet_the_requests_they_are_for() {
         let client = client.clone();
         async move { client.call("GET", "/api/v1/pods", "", None).await }
     });
-    while double.requests().last().is_none_or(|request| request.code != 0) {
-        tokio::task::yield_now().await;
-    }
+    let recorded = async {
+        while double.requests().last().is_none_or(|request| request.code != 0) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(client::DEADLINE, recorded)
+        .await
+        .expect("it hangs within the deadline");
     double.set_faults(|faults| faults.rules.clear());
     assert!(hung.await.unwrap().is_err(), "what hung is cut off");
 

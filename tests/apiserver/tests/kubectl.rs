@@ -316,7 +316,7 @@ async fn a_drain_waits_for_the_disruption_budget() {
         .unwrap();
     bench.says("cordon worker-1", &["cordoned"]).await;
     bench.says("cordon worker-2", &["cordoned"]).await;
-    let (drained, said) = bench.run("drain worker-1 worker-2 --timeout=8s").await;
+    let (drained, said) = bench.run("drain worker-1 worker-2 --timeout=12s").await;
     assert!(!drained, "a drain that breaks the budget succeeded: {said}");
     assert!(
         said.contains("Cannot evict pod as it would violate the pod's disruption budget."),

@@ -59,6 +59,8 @@ pub(crate) struct Container {
     pub(crate) restarts: i64,
     pub(crate) last: Option<Value>,
     pub(crate) ended: bool,
+    /// The revision of the pod at which it was told to be ready.
+    pub(crate) told: String,
 }
 
 /// What a container does by the time.
