@@ -37,19 +37,19 @@ pub fn pass(world: &mut World) {
 }
 
 fn dependents(world: &mut World) {
-    let known: BTreeSet<String> = RESOURCES
-        .iter()
+    // Events belong to nobody, and there are many.
+    let owned = || RESOURCES.iter().filter(|resource| resource.plural != "events");
+    let known: BTreeSet<String> = owned()
         .flat_map(|resource| world.store.list(resource.plural, None))
         .map(|object| uid(object).to_owned())
         .collect();
     let mut waiting: BTreeSet<String> = BTreeSet::new();
-    let ending: BTreeSet<String> = RESOURCES
-        .iter()
+    let ending: BTreeSet<String> = owned()
         .flat_map(|resource| world.store.list(resource.plural, None))
         .filter(|object| is_foreground(object))
         .map(|object| uid(object).to_owned())
         .collect();
-    for resource in RESOURCES {
+    for resource in owned() {
         for object in world.store.all(resource.plural) {
             let owners: Vec<_> = items(&object, "/metadata/ownerReferences")
                 .iter()
@@ -76,7 +76,7 @@ fn dependents(world: &mut World) {
             }
         }
     }
-    for resource in RESOURCES {
+    for resource in owned() {
         for object in world.store.all(resource.plural) {
             if is_foreground(&object) && !waiting.contains(uid(&object)) {
                 world.store.remove(&Key::of(resource.plural, &object));
