@@ -13,6 +13,24 @@
 //! The controllers are passes over the one [`World`], each behind a switch, driven by a [`Clock`] that runs (as fast as wanted) or that
 //! the test moves.
 //!
+//! ```
+//! use blackstart_apiserver::{Clock, Credentials, Double, NodeSpec, Options};
+//! use std::time::Duration;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> anyhow::Result<()> {
+//! let double = Double::start(Options { clock: Clock::manual(), ..Options::default() }).await?;
+//! double.with(|world| world.add_node(&NodeSpec::worker("w1")));
+//! double.with(|world| world.power_off("w1"));
+//! double.advance(Duration::from_secs(60));
+//! let node = double.with(|world| world.get("nodes", "", "w1")).expect("the API still knows it");
+//! assert_eq!(blackstart_apiserver::json::condition(&node, "Ready"), "Unknown");
+//! let kubeconfig = double.kubeconfig(None, &Credentials::None);
+//! # drop(kubeconfig);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! It is no conformance suite: objects are checked for what users get wrong most, not for everything; server-side apply is
 //! answered with 415; lists show the present, whatever `resourceVersion` asks for.
 

@@ -452,3 +452,39 @@ async fn daemon_sets_jobs_and_namespaces_come_and_go() {
         "its pods go with it"
     );
 }
+
+#[tokio::test]
+async fn disruption_budgets_count_what_they_can_spare() {
+    let double = cluster(Release::CURRENT, 4).await;
+    let budget = |called: &str, rule: Value| {
+        let mut spec = rule;
+        spec["selector"] = json!({"matchLabels": {"app": "web"}});
+        json!({"kind": "PodDisruptionBudget", "metadata": {"name": called}, "spec": spec})
+    };
+    apply(
+        &double,
+        &[
+            workload("Deployment", "web", 4, &container()),
+            budget("half", json!({"minAvailable": "50%"})),
+            budget("one", json!({"maxUnavailable": 1})),
+            budget("third", json!({"maxUnavailable": "30%"})),
+            budget("all", json!({"minAvailable": 4})),
+        ],
+    );
+    advance(&double, 5);
+    let allowed = |double: &Double| {
+        ["half", "one", "third", "all"].map(|budget| {
+            let budget = get(double, "poddisruptionbudgets", "default", budget).unwrap();
+            number(&budget, "/status/disruptionsAllowed")
+        })
+    };
+    // 30 % of four is rounded up to two.
+    assert_eq!(allowed(&double), [2, 1, 2, 0]);
+    double.with(|world| world.power_off("w1"));
+    advance(&double, 55);
+    assert_eq!(
+        allowed(&double),
+        [1, 0, 1, 0],
+        "what is not ready is spent already"
+    );
+}
