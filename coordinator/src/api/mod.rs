@@ -7,6 +7,7 @@
 //! | [`auth`] | who calls, by certificate |
 //! | [`session`] | an agent's one session |
 //! | [`fleet_service`] | what operators see and steer |
+//! | [`permits`] | requests of an agent's session, and what operators see of them |
 //! | `coordinators` | who there is and who leads |
 //! | `elsewhere` | how one that follows refuses everything else |
 //! | `follow` | streams to operators |
@@ -20,5 +21,6 @@ pub mod fleet_service;
 mod follow;
 pub mod holds;
 pub mod listen;
+pub mod permits;
 pub mod serve;
 pub mod session;
