@@ -227,7 +227,7 @@ async fn open(house: &House, store: &Arc<dyn Store>) -> Result<Opened, RunError>
     let policy = house.settings.cold_start.clone();
     let opened = spawn_blocking(move || Executor::open(from, inventory, policy, ports));
     let (executor, driver) = opened.await.map_err(RunError::Broke)??;
-    let parts = KeeperParts {
+    let of_keeper = KeeperParts {
         inventory: Arc::clone(&house.inventory),
         policy: house.settings.permits,
         outage: house.settings.outage.clone(),
@@ -238,7 +238,7 @@ async fn open(house: &House, store: &Arc<dyn Store>) -> Result<Opened, RunError>
         events: house.events.clone(),
     };
     let from = Arc::clone(store);
-    let keeping = spawn_blocking(move || Keeper::open(from, parts));
+    let keeping = spawn_blocking(move || Keeper::open(from, of_keeper));
     let (keeper, permits) = keeping.await.map_err(RunError::Broke)??;
     tracing::info!(
         nodes = house.inventory.nodes.len(),
@@ -338,16 +338,7 @@ async fn lead(
         tasks.clone(),
         serving.clone(),
     );
-    if let Some(fleetlock) = &settings.fleetlock {
-        let door = Door {
-            inventory: Arc::clone(&house.inventory),
-            permits,
-            tenure: tenure.clone(),
-            tls: house.fleetlock_tls.clone(),
-        };
-        let served = fleetlock::serve(fleetlock.listen, door, serving.clone());
-        spawn(&mut outer, "FleetLock", served);
-    }
+    serve_reboot_tools(&mut outer, house, permits, &tenure, &serving);
     let services = Routes::new(agents)
         .add_service(operators.serve())
         .add_service(coordinators);
@@ -367,6 +358,27 @@ async fn lead(
     serving.cancel();
     wind_down(outer, tasks, inner, working).await;
     ended
+}
+
+/// The same lanes for reboot tools, where they are to be served.
+fn serve_reboot_tools(
+    parts: &mut JoinSet<Part>,
+    house: &House,
+    permits: PermitsHandle,
+    tenure: &Tenure,
+    serving: &CancellationToken,
+) {
+    let Some(fleetlock) = &house.settings.fleetlock else {
+        return;
+    };
+    let door = Door {
+        inventory: Arc::clone(&house.inventory),
+        permits,
+        tenure: tenure.clone(),
+        tls: house.fleetlock_tls.clone(),
+    };
+    let served = fleetlock::serve(fleetlock.listen, door, serving.clone());
+    spawn(parts, "FleetLock", served);
 }
 
 /// Who looks at the fleet and begins, or holds back, something by itself.

@@ -266,7 +266,7 @@ mod tests {
         says(&mut desk, &id, Verdict::Wait { on: "m-2".to_owned() }, now);
         assert_eq!(desk.told().values().collect::<Vec<_>>(), ["m-2"]);
         assert!(desk.granted().is_empty());
-        let until = now + Duration::from_secs(60);
+        let until = now + Duration::from_mins(1);
         says(&mut desk, &id, Verdict::Granted { until }, now);
         assert_eq!(desk.granted().len(), 1);
         assert_eq!(desk.used(KIND, "docker.service"), Some(7));
@@ -287,7 +287,7 @@ mod tests {
     #[test]
     fn what_is_not_wished_for_any_more_or_not_begun_in_time_goes_back_unused() {
         let now = Instant::now();
-        let later = now + Duration::from_secs(60);
+        let later = now + Duration::from_mins(1);
         for (wishes, at) in [(vec![], now), (vec![wish()], later)] {
             let mut desk = Desk::new(1);
             desk.want(&[wish()], now);

@@ -73,7 +73,7 @@ impl<H: Host> Crew<H> {
             }
             ledger.intent(intent).map(Some)
         };
-        let begun = match self.write(begin).await {
+        let admitted = match self.write(begin).await {
             Ok(Some(sequence)) => Ok(sequence),
             Ok(None) => {
                 warn!(%remedy, epoch = permit, "its permit is of an older epoch; not begun");
@@ -84,7 +84,7 @@ impl<H: Host> Crew<H> {
             }
             Err(why) => Err(why),
         };
-        let (outcome, sequence, ledger) = match begun {
+        let (outcome, sequence, ledger) = match admitted {
             Ok(sequence) => {
                 self.tell_begun(&remedy, reason, Some(sequence));
                 let outcome = self.hands.perform(&remedy).await;

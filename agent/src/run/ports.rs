@@ -60,7 +60,7 @@ pub(super) fn channels(link: watch::Receiver<LinkState>) -> Channels {
     let (answered, answers) = mpsc::channel(ORDERS);
     let (told, happenings) = mpsc::channel(QUEUE);
     let (lacks, lacking) = watch::channel(None);
-    let (wishes, wished) = watch::channel(Arc::default());
+    let (wishes, to_be_said) = watch::channel(Arc::default());
     let (permits, permitted) = mpsc::channel(PERMITS);
     let (published, picture) = watch::channel(Arc::new(Picture {
         attestation: Attestation {
@@ -90,7 +90,7 @@ pub(super) fn channels(link: watch::Receiver<LinkState>) -> Channels {
             permits: permitted,
             link,
         },
-        wishes: wished,
+        wishes: to_be_said,
         permits,
         lacks,
         signals,

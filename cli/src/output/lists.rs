@@ -374,7 +374,7 @@ impl Listed for Permit {
         };
         let mut row = vec![
             self.node.as_str().into(),
-            self.permit.as_str().into(),
+            self.what.as_str().into(),
             self.subject.as_str().into(),
             Cell::tinted(self.state.word(), tint),
             age(self.age_ms).into(),

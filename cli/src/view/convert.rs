@@ -326,7 +326,7 @@ impl From<v1::PermitDetail> for Permit {
             node: wire.node,
             cluster: given(wire.cluster),
             lane: given(wire.lane),
-            permit: wire.kind,
+            what: wire.kind,
             subject: wire.subject,
             state: if wire.granted {
                 PermitState::Granted

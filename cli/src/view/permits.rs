@@ -29,7 +29,8 @@ pub(crate) struct Permit {
     /// `control-plane` or `workers`: what goes in turn with it.
     pub(crate) lane: Option<String>,
     /// `control-plane-repair`, `runtime-restart` or `reboot`.
-    pub(crate) permit: String,
+    #[serde(rename = "permit")]
+    pub(crate) what: String,
     pub(crate) subject: String,
     pub(crate) state: PermitState,
     /// So long it has stood, or has been waited for.
@@ -49,7 +50,7 @@ impl Resource for Permit {
     const NOUN: &'static str = "permit";
 
     fn key(&self) -> String {
-        format!("{}/{}/{}/{}", self.node, self.permit, self.subject, self.asked_by)
+        format!("{}/{}/{}/{}", self.node, self.what, self.subject, self.asked_by)
     }
 
     fn settled(&self) -> Self {

@@ -1,4 +1,4 @@
-//! FleetLock v1: reboot tools (Zincati, and whatever else speaks it) draw on the lanes of [`permit`](crate::permit).
+//! `FleetLock` v1: reboot tools (Zincati, and whatever else speaks it) draw on the lanes of [`permit`](crate::permit).
 //!
 //! ```text
 //!  POST /v1/pre-reboot    {client_params: {id, group}} ─► permits.lock       200: boot now; 409: not yet, ask again

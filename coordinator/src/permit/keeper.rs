@@ -68,7 +68,7 @@ struct Asked {
     /// When it was last said, or its session last seen.
     last: Instant,
     standing: Standing,
-    asked: u64,
+    times: u64,
 }
 
 /// Who is answered after the look: a reboot tool by how its request stands.
@@ -234,7 +234,7 @@ impl Keeper {
             .find(|known| known.request.wish.id == *id)
         {
             (known.session, known.last) = (session, now);
-            known.asked += 1;
+            known.times += 1;
             known.request.presence = Presence::Here;
             return Ok(());
         }
@@ -254,7 +254,7 @@ impl Keeper {
             session,
             last: now,
             standing: Standing::Waiting("its first look".to_owned()),
-            asked: 1,
+            times: 1,
         });
         Ok(())
     }
@@ -386,7 +386,7 @@ impl Keeper {
         for (known, verdict) in self.requests.iter_mut().zip(verdicts) {
             known.standing = match verdict {
                 Verdict::Grant => {
-                    granted.push((known.request.wish.clone(), known.session, known.asked));
+                    granted.push((known.request.wish.clone(), known.session, known.times));
                     continue;
                 }
                 Verdict::Wait(on) => Standing::Waiting(on.to_string()),
@@ -485,7 +485,7 @@ impl Keeper {
                 wish: known.request.wish.clone(),
                 since: known.request.since,
                 standing: known.standing.clone(),
-                asked: known.asked,
+                asked: known.times,
             }
         });
         granted.chain(waiting).collect()

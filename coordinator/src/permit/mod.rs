@@ -70,7 +70,7 @@ impl PermitKind {
 pub enum Asker {
     /// The node's agent, which says by itself when it is done.
     Agent,
-    /// A reboot tool by the FleetLock protocol, which is gone while its machine boots.
+    /// A reboot tool by the `FleetLock` protocol, which is gone while its machine boots.
     FleetLock,
 }
 

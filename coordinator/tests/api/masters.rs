@@ -1,71 +1,23 @@
-//! Real agents of masters whose container runtimes hang at once: one after the other.
+//! Real agents of masters whose container runtimes die at once: they are killed and restarted one after the other.
 
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use blackstart_agent::config::{
-    CoordinatorSettings, GateRole, PERMIT_WAIT, ProbeSettings, RuntimeEndpoint, Settings,
-};
-use blackstart_agent::host::Host;
-use blackstart_agent::host::sim::{SimCluster, SimHost, SimMachine, SimSpec};
+use blackstart_agent::config::{CoordinatorSettings, GateRole, PERMIT_WAIT, ProbeSettings, Settings};
+use blackstart_agent::host::sim::{SimCluster, SimFault, SimHost, SimMachine, SimSpec};
 use blackstart_agent::ledger::{Ledger, Outcome, Record};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixListener;
-use tokio::time::sleep;
+use blackstart_proto::v1::{ListClustersRequest, ListConditionsRequest, WatchEventsRequest};
+use tokio::time::{sleep, timeout};
 
 use crate::permits::MASTERS;
 use crate::support::{NODES, World, within};
 
 const DOCKER: &str = "docker.service";
+/// Two restarts, one after the other, take no longer on the slowest machine.
+const PATIENCE: Duration = Duration::from_mins(2);
 
-/// A dockerd that answers, unless its process is the one that hangs.
-struct Dockerd {
-    hangs: Arc<Mutex<Option<u32>>>,
-    task: tokio::task::JoinHandle<()>,
-}
-
-impl Dockerd {
-    fn start(socket: &Path, host: Arc<SimHost>) -> Self {
-        let listener = UnixListener::bind(socket).unwrap();
-        let hangs = Arc::new(Mutex::new(None));
-        let hung = Arc::clone(&hangs);
-        let task = tokio::spawn(async move {
-            loop {
-                let (mut stream, _) = listener.accept().await.unwrap();
-                let (hung, host) = (Arc::clone(&hung), Arc::clone(&host));
-                tokio::spawn(async move {
-                    let mut request = [0; 4096];
-                    let read = stream.read(&mut request).await.unwrap_or_default();
-                    let pid = host.unit_state(DOCKER).await.unwrap().main_pid;
-                    let events = String::from_utf8_lossy(&request[..read]).contains("/events");
-                    if events || *hung.lock().unwrap() == Some(pid) {
-                        // Until the other end gives up.
-                        let _ended = stream.read(&mut request).await;
-                        return;
-                    }
-                    let answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\nConnection: close\r\n\r\n[]";
-                    let _gone = stream.write_all(answer).await;
-                });
-            }
-        });
-        Self { hangs, task }
-    }
-}
-
-impl Drop for Dockerd {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-struct Master {
-    machine: SimMachine,
-    dockerd: Dockerd,
-    ledger: PathBuf,
-}
-
-fn master(world: &World, name: &'static str, cluster: &Arc<SimCluster>) -> Master {
+fn master(world: &World, name: &'static str, cluster: &Arc<SimCluster>) -> SimMachine {
     let dir = world.path(name);
     std::fs::create_dir_all(&dir).unwrap();
     let spec = SimSpec {
@@ -74,8 +26,6 @@ fn master(world: &World, name: &'static str, cluster: &Arc<SimCluster>) -> Maste
         kubelet_start: Duration::from_millis(100),
         disks: Vec::new(),
     };
-    let host = Arc::new(SimHost::new(spec, Arc::clone(cluster)));
-    let dockerd = Dockerd::start(&dir.join("docker.sock"), Arc::clone(&host));
     let probe = |port, path| ProbeSettings {
         interval: Duration::from_millis(300),
         ..ProbeSettings::new(port, path)
@@ -98,44 +48,40 @@ fn master(world: &World, name: &'static str, cluster: &Arc<SimCluster>) -> Maste
     settings.preflight.certificates.clear();
     settings.preflight.container_runtimes.clear();
     settings.preflight.etcd_data.clear();
-    settings.runtime.docker = RuntimeEndpoint {
-        socket: dir.join("docker.sock"),
-        ..settings.runtime.docker
-    };
-    settings.runtime.containerd.socket = dir.join("containerd.sock");
-    settings.runtime.interval = Duration::from_millis(300);
-    settings.runtime.deadline = Duration::from_secs(1);
-    let ledger = settings.ledger();
-    Master {
-        machine: SimMachine::new(settings, host),
-        dockerd,
-        ledger,
-    }
+    // At once to what needs a permit.
+    settings.restart.restarts = 0;
+    SimMachine::new(settings, Arc::new(SimHost::new(spec, Arc::clone(cluster))))
 }
 
-/// The restart of the runtime that succeeded.
-fn restarted(ledger: &Path) -> Option<Record> {
-    let records = Ledger::read(ledger).ok()?.records;
+/// The kill of the runtime that succeeded.
+fn restarted(machine: &SimMachine) -> Option<Record> {
+    let records = records(&machine.settings().ledger());
     let is = |record: &Record| {
-        record.intent.remedy == "restart-runtime" && matches!(record.outcome, Some(Outcome::Succeeded { .. }))
+        record.intent.remedy == "kill-restart-unit"
+            && record.intent.subject == DOCKER
+            && matches!(record.outcome, Some(Outcome::Succeeded { .. }))
     };
     records.into_iter().find(is)
 }
 
+fn records(ledger: &Path) -> Vec<Record> {
+    Ledger::read(ledger)
+        .map(|contents| contents.records)
+        .unwrap_or_default()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_masters_whose_runtimes_hang_at_once_are_mended_one_after_the_other() {
+async fn two_masters_whose_runtimes_die_at_once_are_mended_one_after_the_other() {
     let mut world = World::of(MASTERS, |_| {}).await;
     let cluster = Arc::new(SimCluster::new(2, Duration::from_millis(100)));
     let mut masters = NODES.map(|name| master(&world, name, &cluster));
     for master in &mut masters {
-        master.machine.power_on().unwrap();
+        master.power_on().unwrap();
     }
     let mut operator = world.operator().await;
     within("three masters that are up", async {
         loop {
-            let listed = operator
-                .list_clusters(blackstart_proto::v1::ListClustersRequest {})
-                .await;
+            let listed = operator.list_clusters(ListClustersRequest {}).await;
             if listed.unwrap().into_inner().clusters[0].control_planes_ready == 3 {
                 return;
             }
@@ -144,26 +90,55 @@ async fn two_masters_whose_runtimes_hang_at_once_are_mended_one_after_the_other(
     })
     .await;
     for master in &masters[..2] {
-        let pid = master.machine.host().unit_state(DOCKER).await.unwrap().main_pid;
-        *master.dockerd.hangs.lock().unwrap() = Some(pid);
+        master.host().inject(SimFault::Kill(DOCKER));
     }
     let mut spans = Vec::new();
     for master in &masters[..2] {
-        let record = within("a restarted runtime", async {
+        let mended = timeout(PATIENCE, async {
             loop {
-                if let Some(record) = restarted(&master.ledger) {
+                if let Some(record) = restarted(master) {
                     return record;
                 }
                 sleep(Duration::from_millis(50)).await;
             }
-        })
-        .await;
+        });
+        let Ok(record) = mended.await else {
+            let conditions = operator.list_conditions(ListConditionsRequest::default()).await;
+            let records = records(&master.settings().ledger());
+            panic!("never mended: {records:#?}\n{conditions:#?}");
+        };
         spans.push((record.at_unix_ms, record.at_unix_ms + record.took_ms));
     }
     spans.sort_unstable();
     assert!(spans[0].1 <= spans[1].0, "both at once: {spans:?}");
+
+    // By the coordinator's own account: one permit ends before the other begins.
+    let mut said = Vec::new();
+    let follow = WatchEventsRequest {
+        follow: true,
+        node: String::new(),
+    };
+    let mut events = operator.watch_events(follow).await.unwrap().into_inner();
+    within("two permits and their ends", async {
+        while said.len() < 4 {
+            let event = events.message().await.unwrap().unwrap();
+            if event.kind.starts_with("Permit") {
+                said.push((event.kind, event.node));
+            }
+        }
+    })
+    .await;
+    let kinds: Vec<_> = said.iter().map(|(kind, _)| kind.as_str()).collect();
+    assert_eq!(
+        kinds,
+        ["PermitGranted", "PermitEnded", "PermitGranted", "PermitEnded"]
+    );
+    assert!(
+        said[0].1 == said[1].1 && said[2].1 == said[3].1 && said[0].1 != said[2].1,
+        "{said:?}"
+    );
     for master in &mut masters {
-        master.machine.cut_power();
+        master.cut_power();
     }
     world.stop().await;
 }

@@ -172,7 +172,7 @@ fn with_a_coordinator_etcd_and_the_api_server_need_its_permit_or_the_policy() {
             "it was only just asked for"
         );
         let key = |pod: &str| (PermitKind::ControlPlaneRepair, pod.to_owned());
-        let later = world.now + Duration::from_secs(60);
+        let later = world.now + Duration::from_mins(1);
         world.brakes.permits.granted.insert(key("another"), later);
         world.brakes.permits.told.insert(key(pod), "m-2".to_owned());
         assert_eq!(world.waits(pod), waits(Some("it waits for m-2")));
@@ -189,7 +189,7 @@ fn with_a_coordinator_etcd_and_the_api_server_need_its_permit_or_the_policy() {
             (vec![pod.to_owned()], Vec::new())
         );
         world.brakes.permits = Permits {
-            away_since: Some(world.now - Duration::from_secs(3600)),
+            away_since: Some(world.now - Duration::from_hours(1)),
             ..Permits::default()
         };
         assert_eq!(world.waits(pod), waits(Some("there is no session with it")));
