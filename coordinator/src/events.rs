@@ -73,6 +73,8 @@ pub enum EventKind {
     PermitOverdue,
     /// Another coordinator leads.
     Leadership,
+    /// An operator's command came by way of a coordinator that follows.
+    Forwarded,
 }
 
 impl EventKind {
@@ -102,6 +104,7 @@ impl EventKind {
             Self::PermitEnded => "PermitEnded",
             Self::PermitOverdue => "PermitOverdue",
             Self::Leadership => "Leadership",
+            Self::Forwarded => "Forwarded",
         }
     }
 }

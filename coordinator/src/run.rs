@@ -21,6 +21,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
+use blackstart_proto::tls::client_config;
 use blackstart_proto::v1::coordinator_service_server::CoordinatorServiceServer;
 use blackstart_proto::yaml::Problems;
 use tokio::net::TcpListener;
@@ -31,8 +32,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
-use tonic::transport::ServerTlsConfig;
+use tonic::transport::{ClientTlsConfig, ServerTlsConfig};
 
+use crate::api::audit::Audit;
 use crate::api::auth::server_tls;
 use crate::api::coordinators::Coordinators;
 use crate::api::fleet_service::Operators;
@@ -90,7 +92,7 @@ pub async fn run(
     notify: Notify,
     stop: CancellationToken,
 ) -> Result<(), RunError> {
-    let tls = server_tls(&settings.tls.read()?);
+    let material = settings.tls.read()?;
     let inventory = load_inventory(&settings)?;
     let fleetlock_tls = match settings
         .fleetlock
@@ -111,8 +113,9 @@ pub async fn run(
     };
     let own_boot = OwnBoot::begin(&settings)?;
     let house = House {
-        tls,
         fleetlock_tls,
+        tls: server_tls(&material),
+        client_tls: client_config(&material),
         inventory,
         own_boot,
         notify,
@@ -149,6 +152,8 @@ struct House {
     settings: Settings,
     tls: ServerTlsConfig,
     fleetlock_tls: Option<TlsAcceptor>,
+    /// For the one that leads.
+    client_tls: ClientTlsConfig,
     inventory: Arc<Inventory>,
     own_boot: OwnBoot,
     notify: Notify,
@@ -340,7 +345,7 @@ async fn lead(
     );
     serve_reboot_tools(&mut outer, house, permits, &tenure, &serving);
     let services = Routes::new(agents)
-        .add_service(operators.serve())
+        .add_service(Audit::new(operators.serve(), events.clone()))
         .add_service(coordinators);
     let server = serve(house.tls.clone(), listeners, services, serving.clone());
     outer.spawn(async move { ("server", server.await.map_err(RunError::Tls)) });

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use super::{Book, Line, PermitId, Wish};
+use super::{Book, Line, PermitId, Wish, kept};
 use crate::inventory::NodeName;
+use crate::store::{Store, StoreError};
 
 /// The coordinator ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -104,6 +105,20 @@ impl Drop for Ticket {
 }
 
 impl PermitsHandle {
+    /// Permits as the store has them, where nobody keeps them: nothing that is asked is taken in.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub(crate) fn remembered(store: &dyn Store) -> Result<Self, StoreError> {
+        let kept = kept::load(store, Instant::now())?;
+        let lines = kept.grants.iter().map(|grant| grant.line(0)).collect();
+        Ok(Self {
+            words: mpsc::channel(1).0,
+            book: watch::channel(Arc::new(Book { lines })).1,
+            present: Arc::default(),
+        })
+    }
+
     /// The book, and every later one.
     pub fn watch(&self) -> watch::Receiver<Arc<Book>> {
         self.book.clone()

@@ -469,14 +469,9 @@ impl Keeper {
     }
 
     fn lines(&self) -> Vec<Line> {
-        let granted = self.kept.grants.iter().map(|grant| Line {
-            wish: grant.wish.clone(),
-            since: grant.since,
-            standing: Standing::Granted {
-                epoch: grant.epoch,
-                until: grant.since + grant.term,
-            },
-            asked: self.claims.get(&grant.wish.id).map_or(0, |(_, asked)| *asked),
+        let granted = self.kept.grants.iter().map(|grant| {
+            let claim = self.claims.get(&grant.wish.id);
+            grant.line(claim.map_or(0, |(_, asked)| *asked))
         });
         let requests: Vec<_> = self.requests.iter().map(|known| known.request.clone()).collect();
         let waiting = turns(&requests).into_iter().map(|index| {

@@ -151,6 +151,21 @@ pub struct Grant {
     pub term: Duration,
 }
 
+impl Grant {
+    /// Its line in the book, when it was asked for so often.
+    fn line(&self, asked: u64) -> Line {
+        Line {
+            wish: self.wish.clone(),
+            since: self.since,
+            standing: Standing::Granted {
+                epoch: self.epoch,
+                until: self.since + self.term,
+            },
+            asked,
+        }
+    }
+}
+
 /// What a node is like, as far as a permit cares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Health {

@@ -153,6 +153,7 @@ mod tests {
             },
             reason: "test".to_owned(),
             epoch,
+            request: None,
         })
     }
 
