@@ -1,4 +1,4 @@
-//! FleetLock over real HTTP.
+//! `FleetLock` over real HTTP.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
