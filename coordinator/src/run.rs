@@ -28,6 +28,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
@@ -45,10 +46,12 @@ use crate::config::{Settings, StoreSettings};
 use crate::events::Events;
 use crate::execute::{Driver, Executor, Ports};
 use crate::fleet::{Delivery, Fleet, FleetParts, Holds, Order};
+use crate::fleetlock::{self, Door};
 use crate::inventory::{self, Inventory};
 use crate::leader::Tenure;
 use crate::notify::Notify;
 use crate::own_boot::OwnBoot;
+use crate::permit::{Keeper, KeeperParts, PermitsHandle};
 use crate::policy::{OutagePolicy, StormPolicy};
 use crate::starter::Starter;
 use crate::store::Store;
@@ -91,6 +94,14 @@ pub async fn run(
 ) -> Result<(), RunError> {
     let material = settings.tls.read()?;
     let inventory = load_inventory(&settings)?;
+    let fleetlock_tls = match settings
+        .fleetlock
+        .as_ref()
+        .and_then(|fleetlock| fleetlock.tls.as_ref())
+    {
+        Some(files) => Some(fleetlock::acceptor(files)?),
+        None => None,
+    };
     fs::create_dir_all(&settings.state_dir).map_err(|source| RunError::StateDir {
         path: settings.state_dir.clone(),
         source,
@@ -102,6 +113,7 @@ pub async fn run(
     };
     let own_boot = OwnBoot::begin(&settings)?;
     let house = House {
+        fleetlock_tls,
         tls: server_tls(&material),
         client_tls: client_config(&material),
         inventory,
@@ -136,10 +148,10 @@ pub async fn run(
 }
 
 /// What a coordinator has whether it leads or not.
-#[derive(Debug)]
 struct House {
     settings: Settings,
     tls: ServerTlsConfig,
+    fleetlock_tls: Option<TlsAcceptor>,
     /// For the one that leads.
     client_tls: ClientTlsConfig,
     inventory: Arc<Inventory>,
@@ -185,6 +197,8 @@ struct Opened {
     executor: Executor,
     driver: Driver,
     to_nodes: mpsc::Receiver<Order>,
+    keeper: Keeper,
+    permits: PermitsHandle,
 }
 
 /// Reads everything anew. That may take a while, and the store may have to wait for others, so it is done on threads that may.
@@ -218,6 +232,19 @@ async fn open(house: &House, store: &Arc<dyn Store>) -> Result<Opened, RunError>
     let policy = house.settings.cold_start.clone();
     let opened = spawn_blocking(move || Executor::open(from, inventory, policy, ports));
     let (executor, driver) = opened.await.map_err(RunError::Broke)??;
+    let of_keeper = KeeperParts {
+        inventory: Arc::clone(&house.inventory),
+        policy: house.settings.permits,
+        outage: house.settings.outage.clone(),
+        fresh: house.settings.cold_start.fresh,
+        fleet: fleet.clone(),
+        executor: executor.clone(),
+        brakes: brakes.clone(),
+        events: house.events.clone(),
+    };
+    let from = Arc::clone(store);
+    let keeping = spawn_blocking(move || Keeper::open(from, of_keeper));
+    let (keeper, permits) = keeping.await.map_err(RunError::Broke)??;
     tracing::info!(
         nodes = house.inventory.nodes.len(),
         clusters = house.inventory.clusters.len(),
@@ -231,6 +258,8 @@ async fn open(house: &House, store: &Arc<dyn Store>) -> Result<Opened, RunError>
         executor,
         driver,
         to_nodes,
+        keeper,
+        permits,
     })
 }
 
@@ -254,12 +283,15 @@ async fn lead(
         executor,
         driver,
         to_nodes,
+        keeper,
+        permits,
     } = open(house, &store).await?;
     let policy = settings.cold_start.clone();
 
     let working = CancellationToken::new();
     let mut inner = JoinSet::new();
     spawn(&mut inner, "executor", driver.run(working.clone()));
+    spawn(&mut inner, "permits", keeper.run(working.clone()));
     spawn(
         &mut inner,
         "orders",
@@ -288,6 +320,7 @@ async fn lead(
             thaws: thaw,
             term: settings.storm.term,
         },
+        permits: permits.clone(),
         events: events.clone(),
         tasks: tasks.clone(),
         stop: serving.clone(),
@@ -306,9 +339,11 @@ async fn lead(
         events.clone(),
         (operators.executor.epoch(), tenure.clone()),
         (operators.holds.brakes.clone(), operators.holds.term),
+        permits.clone(),
         tasks.clone(),
         serving.clone(),
     );
+    serve_reboot_tools(&mut outer, house, permits, &tenure, &serving);
     let services = Routes::new(agents)
         .add_service(Audit::new(operators.serve(), events.clone()))
         .add_service(coordinators);
@@ -328,6 +363,27 @@ async fn lead(
     serving.cancel();
     wind_down(outer, tasks, inner, working).await;
     ended
+}
+
+/// The same lanes for reboot tools, where they are to be served.
+fn serve_reboot_tools(
+    parts: &mut JoinSet<Part>,
+    house: &House,
+    permits: PermitsHandle,
+    tenure: &Tenure,
+    serving: &CancellationToken,
+) {
+    let Some(fleetlock) = &house.settings.fleetlock else {
+        return;
+    };
+    let door = Door {
+        inventory: Arc::clone(&house.inventory),
+        permits,
+        tenure: tenure.clone(),
+        tls: house.fleetlock_tls.clone(),
+    };
+    let served = fleetlock::serve(fleetlock.listen, door, serving.clone());
+    spawn(parts, "FleetLock", served);
 }
 
 /// Who looks at the fleet and begins, or holds back, something by itself.

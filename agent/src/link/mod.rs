@@ -35,6 +35,7 @@ use crate::brakes::Word;
 use crate::config::CoordinatorSettings;
 use crate::ledger::SharedLedger;
 use crate::order::{Order, OrderAnswer};
+use crate::permit::{Answer, Said};
 use crate::picture::Picture;
 
 use backoff::Backoff;
@@ -116,6 +117,10 @@ pub struct LinkPorts {
     pub words: watch::Sender<Option<Word>>,
     /// Told of each change.
     pub state: watch::Sender<LinkState>,
+    /// What the coordinator is to know of permits.
+    pub wishes: watch::Receiver<Arc<Vec<Said>>>,
+    /// What it says of them, to the agent's loop.
+    pub permits: mpsc::Sender<Answer>,
 }
 
 /// What lasts from one session to the next.
@@ -132,6 +137,8 @@ struct Link {
     told: Told,
     state: watch::Sender<LinkState>,
     words: watch::Sender<Option<Word>>,
+    wishes: watch::Receiver<Arc<Vec<Said>>>,
+    permits: mpsc::Sender<Answer>,
     /// The coordinator of this attempt.
     address: Option<SocketAddr>,
     /// The last report's number; goes on rising over sessions.
@@ -155,6 +162,8 @@ pub async fn run(ports: LinkPorts, stop: CancellationToken) {
         told,
         state: ports.state,
         words: ports.words,
+        wishes: ports.wishes,
+        permits: ports.permits,
         address: None,
         sequence: 0,
         gate_trouble: None,

@@ -1,5 +1,6 @@
 //! One session, from its Hello to its end.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use tracing::{debug, info, warn};
 
 use crate::causes::causes;
 use crate::gate;
+use crate::permit::Saying;
 
 use super::{Link, convert};
 
@@ -76,6 +78,8 @@ pub(super) async fn hold(link: &mut Link, channel: Channel, stop: &CancellationT
         report_at: Instant::now(),
         reported_at: None,
         heard_out: true,
+        said: BTreeMap::new(),
+        wished: true,
     };
     session.send(Up::Hello(wire::Hello {
         node: link.node.clone(),
@@ -115,6 +119,10 @@ struct Session {
     reported_at: Option<Instant>,
     /// Somebody still makes pictures.
     heard_out: bool,
+    /// Requests for permits that were said in this session, and whether they were returned.
+    said: BTreeMap<String, bool>,
+    /// Somebody may still wish for something.
+    wished: bool,
 }
 
 impl Session {
@@ -128,6 +136,7 @@ impl Session {
         let patience = link.settings.report_interval * SILENCE;
         loop {
             self.send_answers(link);
+            self.send_wishes(link);
             if Instant::now() >= self.report_at {
                 self.send_report(link);
             }
@@ -145,6 +154,7 @@ impl Session {
                     Ok(()) => self.report_soon(),
                     Err(_) => self.heard_out = false,
                 },
+                changed = link.wishes.changed(), if self.wished => self.wished = changed.is_ok(),
                 () = link.desk.turn() => {}
                 () = sleep_until(self.report_at) => {}
                 () = sleep_until(self.acknowledged_at + patience) => {
@@ -182,6 +192,23 @@ impl Session {
         }
     }
 
+    /// What was not said in this session; what finds no room goes after the next report.
+    fn send_wishes(&mut self, link: &mut Link) {
+        let wishes = link.wishes.borrow_and_update().clone();
+        self.said.retain(|id, _| wishes.iter().any(|wish| wish.id == *id));
+        for wish in wishes.iter() {
+            let returned = matches!(wish.what, Saying::Return(_));
+            if self.said.get(&wish.id) == Some(&returned) {
+                continue;
+            }
+            if !self.send(convert::wish(wish)) {
+                self.report_soon();
+                return;
+            }
+            self.said.insert(wish.id.clone(), returned);
+        }
+    }
+
     fn send_report(&mut self, link: &mut Link) {
         let now = Instant::now();
         let picture = link.picture.borrow_and_update().clone();
@@ -213,6 +240,7 @@ impl Session {
                 link.words
                     .send_replace(Some(convert::word(brakes, Instant::now())));
             }
+            Some(Down::PermitAnswer(answer)) => self.take_permit(link, answer),
             Some(Down::Command(command)) if command.command_id.is_empty() => {
                 warn!("a command without an id is ignored: it could not be answered");
             }
@@ -230,6 +258,32 @@ impl Session {
                 }
             },
             None => debug!("a message of a later version is ignored"),
+        }
+    }
+
+    fn take_permit(&mut self, link: &mut Link, answer: wire::PermitAnswer) {
+        let id = answer.request_id.clone();
+        let obeyed = link.ledger.lock().highest_epoch();
+        if answer.epoch < obeyed {
+            warn!(
+                id,
+                epoch = answer.epoch,
+                obeyed,
+                "an answer of an older epoch is no permit"
+            );
+            return;
+        }
+        let Some(answer) = convert::permit(answer, Instant::now()) else {
+            warn!(
+                id,
+                "an answer to a request for a permit says nothing that is known"
+            );
+            return;
+        };
+        // The loop is far behind: it is asked for again, and answered again.
+        if link.permits.try_send(answer).is_err() {
+            self.said.remove(&id);
+            self.report_soon();
         }
     }
 

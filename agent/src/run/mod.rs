@@ -52,6 +52,7 @@ use crate::link::{self, Goodbye, LinkPorts, LinkState};
 use crate::local::{self, window::Window};
 use crate::metrics::{self, Meters};
 use crate::order::{Order, OrderAnswer};
+use crate::permit::{Answer, Said};
 use crate::picture::Picture;
 use crate::privilege::survey::{self, Found};
 use crate::reclaim::Rules;
@@ -165,6 +166,8 @@ pub async fn run_reloading<H: Host>(
             goodbye,
             state: link_state,
             words,
+            wishes: agent.wishes,
+            permits: agent.permits,
         };
         AbortOnDropHandle::new(tokio::spawn(link::run(ports, hang_up.clone())))
     });
@@ -215,6 +218,8 @@ struct Agent<H> {
     picture: watch::Receiver<Arc<Picture>>,
     happenings: mpsc::Receiver<Happening>,
     lacks: watch::Sender<Found>,
+    wishes: watch::Receiver<Arc<Vec<Said>>>,
+    permits: mpsc::Sender<Answer>,
 }
 
 async fn build<H: Host>(
@@ -229,7 +234,7 @@ async fn build<H: Host>(
     let (link_state, link_seen) = watch::channel(LinkState::begun());
     let link_watched = settings.coordinator.is_some().then(|| link_seen.clone());
     let in_force = watch::Sender::new(settings);
-    let channels = ports::channels();
+    let channels = ports::channels(link_seen.clone());
     let watchers = Watchers::new(
         Arc::clone(&host),
         in_force.subscribe(),
@@ -267,6 +272,8 @@ async fn build<H: Host>(
         picture: channels.picture,
         happenings: channels.happenings,
         lacks: channels.lacks,
+        wishes: channels.wishes,
+        permits: channels.permits,
     })
 }
 

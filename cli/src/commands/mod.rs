@@ -7,6 +7,7 @@ pub(crate) mod events;
 pub(crate) mod get;
 pub(crate) mod hold;
 pub(crate) mod inventory;
+pub(crate) mod permit;
 pub(crate) mod pki;
 pub(crate) mod storm;
 mod version;
@@ -63,6 +64,7 @@ pub(crate) async fn run(cli: Cli, environment: &Environment, output: &mut Output
         Command::Silence(args) => hold::silence(args, &mut context).await,
         Command::Unsilence(args) => hold::unsilence(args, &mut context).await,
         Command::Storm(command) => storm::run(command, &mut context).await,
+        Command::Permit(command) => permit::run(command, &mut context).await,
         Command::Drill(args) => drill::run(args, context.output).await,
         Command::Inventory(command) => inventory::run(&command, &mut context),
         Command::Pki(command) => pki::run(&command, &mut context),

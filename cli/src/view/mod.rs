@@ -8,6 +8,7 @@ mod convert;
 mod holds;
 mod local;
 mod node;
+mod permits;
 mod run;
 
 use jiff::Timestamp;
@@ -19,6 +20,7 @@ pub(crate) use node::{
     Attestation, Boot, Condition, Disk, GateState, Node, NodeDetail, NodePhase, PreviousShutdown, Remedy,
     RemedyOutcome, Role, Unit,
 };
+pub(crate) use permits::{Permit, PermitState};
 pub(crate) use run::{Lane, Plan, PlanStep, Run, RunDetail, RunState, Step, StepState};
 
 /// A thing that `get` lists: how it is called and told apart.

@@ -7,6 +7,7 @@
 //! | [`auth`] | who calls, by certificate |
 //! | [`session`] | an agent's one session |
 //! | [`fleet_service`] | what operators see and steer |
+//! | [`permits`] | requests of an agent's session, and what operators see of them |
 //! | `coordinators` | who there is and who leads |
 //! | `follower` | how one that follows answers operators: by the leader, or from the store |
 //! | `elsewhere` | how one that follows refuses agents |
@@ -24,5 +25,6 @@ mod follow;
 pub(crate) mod follower;
 pub mod holds;
 pub mod listen;
+pub mod permits;
 pub mod serve;
 pub mod session;

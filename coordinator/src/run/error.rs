@@ -9,6 +9,7 @@ use blackstart_proto::tls::TlsFileError;
 use tokio::task::JoinError;
 
 use crate::execute::ExecuteError;
+use crate::fleetlock::TlsError;
 use crate::inventory::InventoryError;
 use crate::store::StoreError;
 
@@ -45,6 +46,9 @@ pub enum RunError {
     /// What etcd is to be spoken to with.
     #[error("{0}")]
     Etcd(String),
+    /// What reboot tools are spoken to with.
+    #[error(transparent)]
+    FleetLock(#[from] TlsError),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -66,7 +70,7 @@ impl RunError {
     /// The operator has to change a file, rather than the machine.
     pub const fn is_configuration(&self) -> bool {
         match self {
-            Self::TlsFile(_) | Self::Tls(_) | Self::Inventory(_) | Self::Etcd(_) => true,
+            Self::TlsFile(_) | Self::Tls(_) | Self::Inventory(_) | Self::Etcd(_) | Self::FleetLock(_) => true,
             Self::Listen { .. }
             | Self::StateDir { .. }
             | Self::Store(_)

@@ -20,7 +20,9 @@ use crate::condition::{Condition, ConditionKind};
 use crate::config::Settings;
 use crate::host::{Host, HostError, UnitAction};
 use crate::ledger::{Ledger, Record, SharedLedger};
+use crate::link::LinkState;
 use crate::order::{Order, OrderAnswer};
+use crate::permit::{Answer, Said};
 use crate::picture::Picture;
 use crate::remedy::Remedy;
 use crate::signal::{ActiveState, DiskSignal, ProbeOutcome, ProbeTarget, Signal, UnitDetail, UnitSignal};
@@ -195,6 +197,10 @@ pub(super) fn node() -> (TempDir, Settings) {
 pub(super) struct Running {
     pub(super) ledger: SharedLedger,
     pub(super) brakes: SharedBrakes,
+    /// The link's ends: what is to be said of permits, what is said, and whether there is a session.
+    pub(super) wishes: watch::Receiver<Arc<Vec<Said>>>,
+    pub(super) permits: mpsc::Sender<Answer>,
+    pub(super) link: watch::Sender<LinkState>,
     orders: mpsc::Sender<Order>,
     answers: mpsc::Receiver<OrderAnswer>,
     picture: watch::Receiver<Arc<Picture>>,
@@ -213,6 +219,9 @@ impl Running {
         Self {
             ledger: agent.ledger,
             brakes: agent.brakes,
+            wishes: agent.wishes,
+            permits: agent.permits,
+            link: agent.link_state,
             orders: agent.orders,
             answers: agent.answers,
             picture: agent.picture,
