@@ -51,20 +51,19 @@ impl RealHost {
         }
     }
 
-    /// The connection that is up, if the unit's jobs are told on it; otherwise one for this once.
-    async fn bus_for(&self, unit: Option<&str>) -> Result<Bus, HostError> {
-        let fits = |current: &Current| {
+    fn current_bus(&self, unit: Option<&str>) -> Option<Bus> {
+        let fits = |current: &&Current| {
             !current.bus.is_closed()
                 && unit.is_none_or(|unit| current.units.iter().any(|watched| watched == unit))
         };
-        let current = self
-            .current
-            .borrow()
-            .as_ref()
-            .filter(|current| fits(current))
-            .cloned();
-        if let Some(current) = current {
-            return Ok(current.bus);
+        let current = self.current.borrow();
+        current.as_ref().filter(fits).map(|current| current.bus.clone())
+    }
+
+    /// The connection that is up, if the unit's jobs are told on it; otherwise one for this once.
+    async fn bus_for(&self, unit: Option<&str>) -> Result<Bus, HostError> {
+        if let Some(bus) = self.current_bus(unit) {
+            return Ok(bus);
         }
         let bus = Bus::connect(self.bus.as_deref())
             .await
@@ -107,6 +106,12 @@ impl Host for RealHost {
     }
 
     async fn unit_action(&self, unit: &str, action: UnitAction) -> Result<(), HostError> {
+        // A connection for this once would be gone before the restart is asked for on another.
+        if action == UnitAction::ResetFailed
+            && let Some(bus) = self.current_bus(Some(unit))
+        {
+            return bus.forget_failure(unit).await;
+        }
         self.bus_for(Some(unit)).await?.act(unit, action).await
     }
 
