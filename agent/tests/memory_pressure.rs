@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use blackstart_agent::signal::{MemorySignal, Signal};
+use blackstart_agent::watch::beat::Beat;
 use blackstart_agent::watch::memory::{self, Sources};
 use nix::sys::signal::{Signal as UnixSignal, killpg};
 use nix::unistd::Pid;
@@ -87,7 +88,7 @@ async fn tasks_that_thrash_are_told_and_their_end_too() {
         pressure: groups.tell.join("memory.pressure"),
         ..Sources::default()
     };
-    let watching = tokio::spawn(memory::watch(sources, send, stop.clone()));
+    let watching = tokio::spawn(memory::watch(sources, send, Beat::begin(), stop.clone()));
     let mut until = async |wanted: fn(&MemorySignal) -> bool| {
         timeout(Duration::from_mins(1), async {
             loop {

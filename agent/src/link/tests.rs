@@ -79,6 +79,7 @@ impl Agent {
             goodbye: goodbye_seen,
             state,
             words,
+            beat: Beat::begin(),
         };
         let link = tokio::spawn(run(ports, stop.clone()));
         Self {

@@ -24,6 +24,7 @@ use crate::order::{Order, OrderAnswer};
 use crate::picture::Picture;
 use crate::remedy::Remedy;
 use crate::signal::{ActiveState, DiskSignal, ProbeOutcome, ProbeTarget, Signal, UnitDetail, UnitSignal};
+use crate::watch::beat::Beat;
 
 pub(super) const KUBELET: &str = "kubelet.service";
 pub(super) const DOCKER: &str = "docker.service";
@@ -207,9 +208,15 @@ pub(super) struct Running {
 impl Running {
     pub(super) async fn start(settings: &Settings, machine: &Arc<Machine>) -> Self {
         let stop = CancellationToken::new();
-        let agent = build(settings.clone(), Arc::clone(machine), Notify::none(), &stop)
-            .await
-            .unwrap();
+        let agent = build(
+            settings.clone(),
+            Arc::clone(machine),
+            Notify::none(),
+            Beat::begin(),
+            &stop,
+        )
+        .await
+        .unwrap();
         Self {
             ledger: agent.ledger,
             brakes: agent.brakes,

@@ -15,11 +15,12 @@ use std::time::Duration;
 
 use nix::unistd::{SysconfVar, sysconf};
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use self::trigger::Trigger;
+use super::beat::Beat;
 use super::cgroup::{self, Cgroups};
 use super::psi::{self, Over};
 use crate::signal::{CgroupUse, MemorySignal, ProcessUse, Signal};
@@ -62,13 +63,24 @@ impl Default for Sources {
 }
 
 /// Watches until `stop`. What cannot be read is told once in the log and raises nothing.
-pub async fn watch(sources: Sources, signals: mpsc::Sender<Signal>, stop: CancellationToken) {
+pub async fn watch(sources: Sources, signals: mpsc::Sender<Signal>, beat: Beat, stop: CancellationToken) {
     let mut trigger = Trigger::set(&sources.pressure);
     let mut observable = true;
     loop {
-        let from = sources.clone();
-        let look = tokio::task::spawn_blocking(move || look(&from)).await;
-        let pace = match look.map_err(io::Error::other).and_then(|look| look) {
+        let begun = Instant::now();
+        // Neither of the kernel's two files waits for anything; those of every process and group may take their time.
+        let seen = match look(&sources) {
+            Ok(mut seen) if tense(&seen) => {
+                let from = sources.clone();
+                let named = tokio::task::spawn_blocking(move || {
+                    name_largest(&mut seen, &from);
+                    seen
+                });
+                named.await.map_err(io::Error::other)
+            }
+            seen => seen,
+        };
+        let pace = match seen {
             Ok(seen) => {
                 observable = true;
                 let pace = if tense(&seen) { TENSE } else { CALM };
@@ -89,7 +101,7 @@ pub async fn watch(sources: Sources, signals: mpsc::Sender<Signal>, stop: Cancel
         tokio::select! {
             () = stop.cancelled() => return,
             () = trigger.event() => {}
-            () = sleep(pace) => {}
+            () = beat.pause(begun, pace) => {}
         }
     }
 }
@@ -122,19 +134,19 @@ fn look(sources: &Sources) -> io::Result<MemorySignal> {
         .ok()
         .and_then(|text| psi::parse(&text, Over::TenSeconds))
         .unwrap_or_default();
-    let mut seen = MemorySignal {
+    Ok(MemorySignal {
         total,
         available,
         some_percent: pressure.some,
         full_percent: pressure.full,
         largest: Vec::new(),
         cgroups: Vec::new(),
-    };
-    if tense(&seen) {
-        seen.largest = largest(&sources.proc);
-        seen.cgroups = largest_groups(&sources.cgroups);
-    }
-    Ok(seen)
+    })
+}
+
+fn name_largest(seen: &mut MemorySignal, sources: &Sources) {
+    seen.largest = largest(&sources.proc);
+    seen.cgroups = largest_groups(&sources.cgroups);
 }
 
 /// The largest control groups of each kind, the largest first.
