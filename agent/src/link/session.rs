@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use blackstart_proto::leader::leader_at;
@@ -10,7 +11,7 @@ use blackstart_proto::v1::agent_message::Body as Up;
 use blackstart_proto::v1::agent_service_client::AgentServiceClient;
 use blackstart_proto::v1::coordinator_message::Body as Down;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
@@ -20,6 +21,7 @@ use tracing::{debug, info, warn};
 use crate::causes::causes;
 use crate::gate;
 use crate::permit::Saying;
+use crate::picture::Picture;
 
 use super::{Link, convert};
 
@@ -65,10 +67,15 @@ fn lost(acknowledged: bool, trouble: impl Into<String>) -> Ended {
 /// Speaks with the coordinator at the other end of `channel` until one of them ends it.
 pub(super) async fn hold(link: &mut Link, channel: Channel, stop: &CancellationToken) -> Ended {
     link.desk.new_session();
-    let highest_epoch = {
-        let ledger = link.ledger.lock();
-        link.told.new_session(&ledger);
-        ledger.highest_epoch()
+    let highest_epoch = loop {
+        if let Some(ledger) = link.ledger.glance() {
+            link.told.new_session(&ledger);
+            break ledger.highest_epoch();
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ended::Stopped,
+            () = sleep(REPORT_GAP) => {}
+        }
     };
     let (outbound, messages) = mpsc::channel(OUTBOUND);
     let session = Session {
@@ -77,6 +84,7 @@ pub(super) async fn hold(link: &mut Link, channel: Channel, stop: &CancellationT
         acknowledged: false,
         report_at: Instant::now(),
         reported_at: None,
+        reported: None,
         heard_out: true,
         said: BTreeMap::new(),
         wished: true,
@@ -117,6 +125,8 @@ struct Session {
     /// The next report is due.
     report_at: Instant,
     reported_at: Option<Instant>,
+    /// What the last report said.
+    reported: Option<Arc<Picture>>,
     /// Somebody still makes pictures.
     heard_out: bool,
     /// Requests for permits that were said in this session, and whether they were returned.
@@ -151,6 +161,7 @@ impl Session {
                     Err(status) => return lost(self.acknowledged, causes(&status)),
                 },
                 changed = link.picture.changed(), if self.heard_out => match changed {
+                    Ok(()) if self.is_told(&link.picture.borrow_and_update()) => {}
                     Ok(()) => self.report_soon(),
                     Err(_) => self.heard_out = false,
                 },
@@ -170,6 +181,11 @@ impl Session {
         self.outbound
             .try_send(wire::AgentMessage { body: Some(body) })
             .is_ok()
+    }
+
+    /// The next report, which goes out anyway, is soon enough.
+    fn is_told(&self, picture: &Picture) -> bool {
+        self.reported.as_ref().is_some_and(|last| picture.is_like(last))
     }
 
     /// A report goes out as soon as one may follow the last.
@@ -212,13 +228,21 @@ impl Session {
     fn send_report(&mut self, link: &mut Link) {
         let now = Instant::now();
         let picture = link.picture.borrow_and_update().clone();
-        let news = link.told.news(&link.ledger.lock());
+        // What is just being written is told with the next report.
+        let news = link.ledger.glance().map(|ledger| link.told.news(&ledger));
+        let whole = news.is_some();
+        let news = news.unwrap_or_default();
         let sequence = link.sequence + 1;
         self.reported_at = Some(now);
         if self.send(Up::Report(convert::report(&picture, &news, sequence, now))) {
             link.sequence = sequence;
             link.told.sent(sequence, &news);
-            self.report_at = now + link.settings.report_interval;
+            self.reported = Some(picture);
+            self.report_at = if whole {
+                link.beat.due(now, link.settings.report_interval)
+            } else {
+                now + (link.settings.report_interval / 4).max(REPORT_GAP)
+            };
         } else {
             self.report_at = now + REPORT_GAP;
         }

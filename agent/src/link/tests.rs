@@ -88,6 +88,7 @@ impl Agent {
             words,
             wishes,
             permits,
+            beat: Beat::begin(),
         };
         let link = tokio::spawn(run(ports, stop.clone()));
         Self {

@@ -58,6 +58,7 @@ use crate::privilege::survey::{self, Found};
 use crate::reclaim::Rules;
 use crate::reclaim::archive::well_placed;
 use crate::report::Happening;
+use crate::watch::beat::Beat;
 
 use mind::{Books, Mind};
 use watchers::Watchers;
@@ -98,7 +99,7 @@ pub async fn run<H: Host>(
     stop: CancellationToken,
 ) -> Result<(), RunError> {
     let (_, reloads) = mpsc::channel(1);
-    run_reloading(settings, host, notify, reloads, stop).await
+    run_reloading(settings, host, notify, Beat::begin(), reloads, stop).await
 }
 
 /// Watches and repairs the node behind `host` until `stop`. Dropping the future is what a crash is: nothing of it stays
@@ -110,10 +111,11 @@ pub async fn run_reloading<H: Host>(
     settings: Settings,
     host: Arc<H>,
     notify: Notify,
+    beat: Beat,
     reloads: mpsc::Receiver<Settings>,
     stop: CancellationToken,
 ) -> Result<(), RunError> {
-    let agent = build(settings, host, notify, &stop).await?;
+    let agent = build(settings, host, notify, beat, &stop).await?;
     let (settings, host) = (Arc::clone(&agent.in_force.borrow()), agent.host);
     let (bye, goodbye) = watch::channel(Goodbye::AgentStop);
     let hang_up = CancellationToken::new();
@@ -168,6 +170,7 @@ pub async fn run_reloading<H: Host>(
             words,
             wishes: agent.wishes,
             permits: agent.permits,
+            beat,
         };
         AbortOnDropHandle::new(tokio::spawn(link::run(ports, hang_up.clone())))
     });
@@ -226,6 +229,7 @@ async fn build<H: Host>(
     settings: Settings,
     host: Arc<H>,
     notify: Notify,
+    beat: Beat,
     stop: &CancellationToken,
 ) -> Result<Agent<H>, RunError> {
     let settings = Arc::new(settings);
@@ -241,6 +245,7 @@ async fn build<H: Host>(
         rules.is_some(),
         channels.signals,
         link_watched,
+        beat,
         stop.clone(),
     );
     let meters = Meters::default();

@@ -26,6 +26,7 @@ use crate::permit::{Answer, Said};
 use crate::picture::Picture;
 use crate::remedy::Remedy;
 use crate::signal::{ActiveState, DiskSignal, ProbeOutcome, ProbeTarget, Signal, UnitDetail, UnitSignal};
+use crate::watch::beat::Beat;
 
 pub(super) const KUBELET: &str = "kubelet.service";
 pub(super) const DOCKER: &str = "docker.service";
@@ -213,9 +214,15 @@ pub(super) struct Running {
 impl Running {
     pub(super) async fn start(settings: &Settings, machine: &Arc<Machine>) -> Self {
         let stop = CancellationToken::new();
-        let agent = build(settings.clone(), Arc::clone(machine), Notify::none(), &stop)
-            .await
-            .unwrap();
+        let agent = build(
+            settings.clone(),
+            Arc::clone(machine),
+            Notify::none(),
+            Beat::begin(),
+            &stop,
+        )
+        .await
+        .unwrap();
         Self {
             ledger: agent.ledger,
             brakes: agent.brakes,
