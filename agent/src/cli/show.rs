@@ -41,6 +41,18 @@ pub(super) fn status_text(status: &NodeStatus) -> String {
     if !status.waiting_on.is_empty() {
         line("waiting on", &status.waiting_on);
     }
+    for aside in &status.set_aside {
+        line(
+            "set aside",
+            &format!(
+                "{} for {}, by run {}: {}",
+                aside.component,
+                rough(aside.for_ms),
+                aside.run,
+                aside.reason
+            ),
+        );
+    }
     for held in &status.holds {
         line(if held.silence { "silenced" } else { "held" }, &held_text(held));
     }

@@ -36,6 +36,7 @@ use crate::config::CoordinatorSettings;
 use crate::ledger::SharedLedger;
 use crate::order::{Order, OrderAnswer};
 use crate::picture::Picture;
+use crate::set_aside::SetAside;
 
 use backoff::Backoff;
 use desk::Desk;
@@ -112,6 +113,8 @@ pub struct LinkPorts {
     pub answers: mpsc::Receiver<OrderAnswer>,
     /// Why the agent stops, as known when it does: read once, at the stop.
     pub goodbye: watch::Receiver<Goodbye>,
+    /// Told whether the coordinator claims what is set aside here.
+    pub set_aside: SetAside,
     /// What the coordinator holds back on this node, each time it says so.
     pub words: watch::Sender<Option<Word>>,
     /// Told of each change.
@@ -132,6 +135,7 @@ struct Link {
     told: Told,
     state: watch::Sender<LinkState>,
     words: watch::Sender<Option<Word>>,
+    set_aside: SetAside,
     /// The coordinator of this attempt.
     address: Option<SocketAddr>,
     /// The last report's number; goes on rising over sessions.
@@ -155,6 +159,7 @@ pub async fn run(ports: LinkPorts, stop: CancellationToken) {
         told,
         state: ports.state,
         words: ports.words,
+        set_aside: ports.set_aside,
         address: None,
         sequence: 0,
         gate_trouble: None,
@@ -169,6 +174,7 @@ pub async fn run(ports: LinkPorts, stop: CancellationToken) {
     let mut last_trouble = String::new();
     while let Some(trouble) = link.attempt(&mut backoff, &stop).await {
         link.down(&trouble);
+        link.set_aside.hung_up();
         let wait = backoff.wait(&mut rand::rng());
         // The same every few seconds for hours says nothing new.
         if trouble == last_trouble {

@@ -78,6 +78,7 @@ impl Agent {
             answers: answered,
             goodbye: goodbye_seen,
             state,
+            set_aside: SetAside::none(dir.path(), ""),
             words,
         };
         let link = tokio::spawn(run(ports, stop.clone()));
@@ -133,11 +134,13 @@ fn picture(waiting_on: &str) -> Arc<Picture> {
             api_server: None,
             observed_at: Instant::now(),
             waiting_on: waiting_on.to_owned(),
+            manifests: blackstart_proto::component::Manifests::new(),
         },
         conditions: Vec::new(),
         units: Vec::new(),
         disks: Vec::new(),
         brakes: Standing::default(),
+        set_aside: std::sync::Arc::default(),
         waiting: Vec::new(),
     })
 }
