@@ -58,6 +58,8 @@ pub struct Picture {
     pub conditions: Vec<Condition>,
     /// The watched units, as last seen.
     pub units: Vec<UnitSignal>,
+    /// Units that may be restarted for what they serve (the clock, the CNI configuration), of those that are installed.
+    pub helpers: Vec<String>,
     /// The watched file systems, as last seen.
     pub disks: Vec<DiskSignal>,
     /// What people and the coordinator hold back.

@@ -211,8 +211,8 @@ pub struct MemorySignal {
     pub full_percent: f32,
     /// The largest processes, told only while memory is short.
     pub largest: Vec<ProcessUse>,
-    /// The largest control groups, the same.
-    pub cgroups: Vec<CgroupUse>,
+    /// The largest control groups; `None` while memory is not short, when nobody looks at them.
+    pub cgroups: Option<Vec<CgroupUse>>,
 }
 
 /// What one process takes.

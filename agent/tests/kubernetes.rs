@@ -307,6 +307,7 @@ fn picture_of(conditions: Vec<Condition>) -> Picture {
         },
         conditions,
         units: Vec::new(),
+        helpers: Vec::new(),
         disks: Vec::new(),
         brakes: Standing::default(),
         set_aside: std::sync::Arc::default(),

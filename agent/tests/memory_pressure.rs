@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use blackstart_agent::config::MemorySettings;
 use blackstart_agent::signal::{MemorySignal, Signal};
-use blackstart_agent::watch::memory::{self, Sources};
+use blackstart_agent::watch::memory::{self, Sources, Tense};
 use nix::sys::signal::{Signal as UnixSignal, killpg};
 use nix::unistd::Pid;
 use tokio::sync::mpsc;
@@ -87,7 +88,8 @@ async fn tasks_that_thrash_are_told_and_their_end_too() {
         pressure: groups.tell.join("memory.pressure"),
         ..Sources::default()
     };
-    let watching = tokio::spawn(memory::watch(sources, send, stop.clone()));
+    let tense = Tense::of(&MemorySettings::default());
+    let watching = tokio::spawn(memory::watch(sources, tense, send, stop.clone()));
     let mut until = async |wanted: fn(&MemorySignal) -> bool| {
         timeout(Duration::from_mins(1), async {
             loop {
@@ -109,7 +111,7 @@ async fn tasks_that_thrash_are_told_and_their_end_too() {
         child.wait().unwrap();
     }
     let seen = seen.unwrap();
-    assert!(!seen.largest.is_empty(), "{seen:?}");
+    assert!(!seen.largest.is_empty() && seen.cgroups.is_some(), "{seen:?}");
     until(|seen| seen.some_percent < 2.0).await.unwrap();
     stop.cancel();
     watching.await.unwrap();

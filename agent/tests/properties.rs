@@ -281,13 +281,15 @@ impl World {
                 some_percent: 0.0,
                 full_percent: if self.chance(30) { 40.0 } else { 0.0 },
                 largest: Vec::new(),
-                cgroups: vec![CgroupUse {
-                    cgroup: Cgroup {
-                        kind: CgroupKind::Unit,
-                        name: "app.service".into(),
-                    },
-                    bytes: 60,
-                }],
+                cgroups: self.chance(80).then(|| {
+                    vec![CgroupUse {
+                        cgroup: Cgroup {
+                            kind: CgroupKind::Unit,
+                            name: "app.service".into(),
+                        },
+                        bytes: 60,
+                    }]
+                }),
             }),
             15 => Signal::Clock(ClockSignal {
                 synchronised: self.pick(&[None, Some(true), Some(false)]),
@@ -591,6 +593,7 @@ impl World {
                 | WaitingOn::NotAllowed
                 | WaitingOn::AnotherKeeper
                 | WaitingOn::TimeService
+                | WaitingOn::MemoryHolders
                 | WaitingOn::Dependency { .. }
                 | WaitingOn::Recovery { .. }
                 | WaitingOn::Privilege(_)

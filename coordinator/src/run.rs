@@ -21,6 +21,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
+use blackstart_proto::tls::client_config;
 use blackstart_proto::v1::coordinator_service_server::CoordinatorServiceServer;
 use blackstart_proto::yaml::Problems;
 use tokio::net::TcpListener;
@@ -30,8 +31,9 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
-use tonic::transport::ServerTlsConfig;
+use tonic::transport::{ClientTlsConfig, ServerTlsConfig};
 
+use crate::api::audit::Audit;
 use crate::api::auth::server_tls;
 use crate::api::coordinators::Coordinators;
 use crate::api::fleet_service::Operators;
@@ -87,7 +89,7 @@ pub async fn run(
     notify: Notify,
     stop: CancellationToken,
 ) -> Result<(), RunError> {
-    let tls = server_tls(&settings.tls.read()?);
+    let material = settings.tls.read()?;
     let inventory = load_inventory(&settings)?;
     fs::create_dir_all(&settings.state_dir).map_err(|source| RunError::StateDir {
         path: settings.state_dir.clone(),
@@ -100,7 +102,8 @@ pub async fn run(
     };
     let own_boot = OwnBoot::begin(&settings)?;
     let house = House {
-        tls,
+        tls: server_tls(&material),
+        client_tls: client_config(&material),
         inventory,
         own_boot,
         notify,
@@ -137,6 +140,8 @@ pub async fn run(
 struct House {
     settings: Settings,
     tls: ServerTlsConfig,
+    /// For the one that leads.
+    client_tls: ClientTlsConfig,
     inventory: Arc<Inventory>,
     own_boot: OwnBoot,
     notify: Notify,
@@ -305,7 +310,7 @@ async fn lead(
         serving.clone(),
     );
     let services = Routes::new(agents)
-        .add_service(operators.serve())
+        .add_service(Audit::new(operators.serve(), events.clone()))
         .add_service(coordinators);
     let server = serve(house.tls.clone(), listeners, services, serving.clone());
     outer.spawn(async move { ("server", server.await.map_err(RunError::Tls)) });

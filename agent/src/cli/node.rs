@@ -230,6 +230,45 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn every_budget_is_in_the_table_and_in_json() {
+        let (_known, socket, task) = answering().await;
+        let text = typed(&format!("blackstart-agent status --socket {socket}"))
+            .await
+            .unwrap();
+        let json = typed(&format!("blackstart-agent status -o json --socket {socket}"))
+            .await
+            .unwrap();
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let budgets = json["budgets"].as_array().unwrap();
+        for budget in budgets {
+            let word = |key: &str| budget[key].as_str().unwrap().to_owned();
+            let left = format!("{} of {}", budget["left"], budget["limit"]);
+            let row = text.lines().find(|line| {
+                let first = line.split_whitespace().next();
+                let own = first == Some(&*word("remedy")) && line.contains(&word("subject"));
+                (own || first == Some(&*word("subject"))) && line.contains(&left)
+            });
+            assert!(row.is_some(), "{budget} is not in {text}");
+        }
+        for (remedy, subject) in [
+            ("restart-unit", "kubelet.service"),
+            ("kill-restart-unit", "kubelet.service"),
+            ("restart-unit", "chronyd.service"),
+            ("relieve-memory", "app.service"),
+            ("restart-container", "web"),
+            ("bounce-static-pod", "etcd"),
+            ("vacuum-journal", "/var"),
+            ("prune", "/var"),
+        ] {
+            let told = budgets
+                .iter()
+                .any(|budget| budget["remedy"] == remedy && budget["subject"] == subject);
+            assert!(told, "{remedy} of {subject} is not in {json}");
+        }
+        task.abort();
+    }
+
+    #[tokio::test]
     async fn where_no_agent_runs_it_is_said_with_what_to_do() {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("agent.sock").display().to_string();

@@ -8,7 +8,7 @@ use super::hold::held_text;
 use super::table::{one_line, rough, table};
 use crate::bytes::Bytes;
 use crate::gate::GateState;
-use crate::local::answer::{Coordinator, Done, Lacking, NodeStatus, Standing};
+use crate::local::answer::{Aside, Budget, Coordinator, Done, Lacking, NodeStatus, Standing};
 
 pub(super) fn status_text(status: &NodeStatus) -> String {
     let mut text = String::new();
@@ -42,16 +42,7 @@ pub(super) fn status_text(status: &NodeStatus) -> String {
         line("waiting on", &status.waiting_on);
     }
     for aside in &status.set_aside {
-        line(
-            "set aside",
-            &format!(
-                "{} for {}, by run {}: {}",
-                aside.component,
-                rough(aside.for_ms),
-                aside.run,
-                aside.reason
-            ),
-        );
+        line("set aside", &aside_text(aside));
     }
     for held in &status.holds {
         line(if held.silence { "silenced" } else { "held" }, &held_text(held));
@@ -91,20 +82,26 @@ pub(super) fn status_text(status: &NodeStatus) -> String {
     text += &units(status);
     text.push('\n');
     text += &disks_table(status);
-    let logs: Vec<_> = status
+    // Those of watched units stand beside them.
+    let of_unit = |budget: &&Budget| {
+        status.watches.units.contains(&budget.subject)
+            && matches!(budget.remedy.as_str(), "restart-unit" | "kill-restart-unit")
+    };
+    let others: Vec<_> = status
         .budgets
         .iter()
-        .filter(|budget| budget.remedy == "reclaim-log")
+        .filter(|budget| !of_unit(budget))
         .map(|budget| {
             [
+                budget.remedy.clone(),
                 one_line(&budget.subject),
                 format!("{} of {}", budget.left, budget.limit),
             ]
         })
         .collect();
-    if !logs.is_empty() {
+    if !others.is_empty() {
         text.push('\n');
-        text += &table(["RECLAIMED LOG", "RECLAIMS LEFT"], &logs);
+        text += &table(["REMEDY", "OF", "LEFT"], &others);
     }
     text + &lacks_text(&status.lacks)
 }
@@ -125,6 +122,14 @@ pub(super) fn lacks_text(lacks: &[Lacking]) -> String {
         })
         .collect();
     format!("\n{}", table(["CANNOT", "WHY", "EFFECT → WHAT TO DO"], &rows))
+}
+
+fn aside_text(aside: &Aside) -> String {
+    let for_long = rough(aside.for_ms);
+    format!(
+        "{} for {for_long}, by run {}: {}",
+        aside.component, aside.run, aside.reason
+    )
 }
 
 fn gate(status: &NodeStatus) -> String {

@@ -286,6 +286,13 @@ pub struct Settings {
     pub protect: ProtectSettings,
 }
 
+/// Those of `globs` that are plain names.
+pub(crate) fn full_names(globs: &[String]) -> impl Iterator<Item = &String> {
+    globs
+        .iter()
+        .filter(|glob| !glob.contains(['*', '?', '[', '{', '\\']))
+}
+
 impl Settings {
     /// The defaults, for the node of this name.
     pub fn for_node(node: &str) -> Self {

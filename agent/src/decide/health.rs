@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::Treatment;
 use super::served::Served;
 use crate::condition::Condition;
+use crate::config::Settings;
 use crate::diagnose::static_pods::State;
 use crate::signal::{ActiveState, ProbeOutcome, ProbeTarget, Signal};
 
@@ -132,6 +133,11 @@ impl Health {
             Some(unit) => unit.since,
             None => self.pods.get(unit).copied(),
         }
+    }
+
+    /// Units that may be restarted for what they serve, of those that systemd has.
+    pub fn helpers<'a>(&'a self, settings: &'a Settings) -> impl Iterator<Item = &'a String> {
+        self.served.installed(settings)
     }
 
     /// How what units serve is.

@@ -226,6 +226,14 @@ impl History {
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 
+    /// So many of this kind were begun within `window`.
+    pub fn count_within(&self, subject: &str, rung: Rung, window: Duration, now: Instant) -> u32 {
+        let lately = |attempt: &&Attempt| {
+            attempt.rung == rung && now.saturating_duration_since(attempt.begun) < window
+        };
+        u32::try_from(self.of(subject).filter(lately).count()).unwrap_or(u32::MAX)
+    }
+
     fn push(&mut self, subject: String, attempt: Attempt) {
         let attempts = self.subjects.entry(subject).or_default();
         if attempts.len() >= KEEP {

@@ -222,7 +222,7 @@ impl Ladder {
             .find(|rung| input.history.count(unit, *rung) < self.budget(*rung, policy))
     }
 
-    fn budget(self, rung: Rung, policy: &RestartPolicy) -> u32 {
+    pub(super) fn budget(self, rung: Rung, policy: &RestartPolicy) -> u32 {
         match rung {
             Rung::Restart => policy.restarts.min(self.most),
             Rung::KillRestart => policy.kill_restarts.min(self.most),

@@ -1,7 +1,8 @@
 //! What memory that is critically short may cost: the largest unit that may be restarted. Pure.
 //!
-//! Memory has to have been critical for `memory.restart_hold`. Units that hold less than their share are left alone: their restart would bring
-//! nothing. After each attempt on any unit there is a pause, in which its memory shows up.
+//! Memory has to have been critical for `memory.restart_hold`, and who holds it has to have been looked at: before that nothing is known to be
+//! spent. Units that hold less than their share are left alone: their restart would bring nothing. After each attempt on any unit there is a
+//! pause, in which its memory shows up.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -43,8 +44,11 @@ pub(super) fn look(input: &Input<'_>, condition: &Condition, taken: &BTreeSet<St
     if let Some(until) = last.map(|last| last + SETTLE).filter(|until| *until > now) {
         return Some(Look::Wait(WaitingOn::Settling { until }));
     }
+    let Some(largest) = stress.largest else {
+        return Some(Look::Wait(WaitingOn::MemoryHolders));
+    };
     let rules = RelieveRules::new(settings);
-    let candidates: Vec<&CgroupUse> = units(stress)
+    let candidates: Vec<&CgroupUse> = units(largest)
         .filter(|unit| {
             u128::from(unit.bytes) * 100
                 >= u128::from(stress.total) * u128::from(policy.restart_share_percent)
@@ -98,9 +102,8 @@ pub(super) fn look(input: &Input<'_>, condition: &Condition, taken: &BTreeSet<St
     }))
 }
 
-fn units<'a>(stress: &Stress<'a>) -> impl Iterator<Item = &'a CgroupUse> {
-    stress
-        .largest
+fn units(largest: &[CgroupUse]) -> impl Iterator<Item = &CgroupUse> {
+    largest
         .iter()
         .filter(|group| group.cgroup.kind == CgroupKind::Unit)
 }
@@ -111,7 +114,10 @@ fn spent(
     candidates: &[&CgroupUse],
     again: Option<tokio::time::Instant>,
 ) -> Look {
-    let why = match (candidates.first(), units(stress).next()) {
+    let why = match (
+        candidates.first(),
+        units(stress.largest.unwrap_or_default()).next(),
+    ) {
         (Some(unit), _) => format!("{unit} was restarted as often as it may be"),
         (None, Some(largest)) => format!(
             "no unit that may be restarted (memory.may_restart) holds its share; the largest unit is {largest}"
@@ -145,7 +151,8 @@ mod tests {
     struct World {
         settings: Settings,
         history: History,
-        largest: Vec<CgroupUse>,
+        /// `None`: nobody has looked.
+        largest: Option<Vec<CgroupUse>>,
         critical: Instant,
     }
 
@@ -163,12 +170,12 @@ mod tests {
             Self {
                 settings,
                 history: History::default(),
-                largest: vec![
+                largest: Some(vec![
                     group(CgroupKind::Pod, "shop/cart-1", 30),
                     group(CgroupKind::Unit, "docker.service", 14),
                     group(CgroupKind::Unit, "app.service", 13),
                     group(CgroupKind::Unit, "tiny.service", 1),
-                ],
+                ]),
                 critical: Instant::now(),
             }
         }
@@ -196,7 +203,7 @@ mod tests {
                 stress: Some(Stress {
                     since: self.critical,
                     total: 64 * GIB,
-                    largest: &self.largest,
+                    largest: self.largest.as_deref(),
                 }),
                 now,
             })
@@ -256,6 +263,26 @@ mod tests {
         );
         // The window passes.
         assert_eq!(world.restarts(30 + 3600), ["app.service"]);
+    }
+
+    #[test]
+    fn nothing_is_spent_before_somebody_has_looked_who_holds_memory() {
+        let mut world = World::new(&["*"]);
+        let largest = world.largest.take();
+        let blind = world.at(60);
+        assert_eq!((blind.begin.len(), blind.conditions.len()), (0, 1));
+        assert_eq!(blind.waiting[0].on, WaitingOn::MemoryHolders);
+        // A kernel that counts no memory by control group has been looked at, and has nothing to tell.
+        world.largest = Some(Vec::new());
+        let told = &world.at(60).conditions[0];
+        assert_eq!(told.key.kind, ConditionKind::RemedyExhausted);
+        assert!(
+            told.evidence.contains("no unit is seen that holds memory"),
+            "{}",
+            told.evidence
+        );
+        world.largest = largest;
+        assert_eq!(world.restarts(60), ["app.service"]);
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! |---|---|
 //! | `treatment` | what the agent itself does about each condition |
 //! | `waiting` | why nothing is done at present |
+//! | [`budgets`] | what is left of each |
 //! | [`history`] | what was tried, from the ledger |
 //! | [`health`] | what refills a budget |
 //! | `held` | what holds a remedy back whatever stands: the protect list, silence, holds, freezes |
@@ -25,6 +26,7 @@
 //! | `load` | overload: more weight for the kubelet and the runtimes |
 //! | `served` | a unit that is restarted for what it serves: the clock, the CNI configuration |
 
+pub mod budgets;
 mod containers;
 mod disks;
 pub mod health;

@@ -76,6 +76,21 @@ impl Served {
         Some(well)
     }
 
+    /// Those that systemd has, of the units that are restarted for what they serve.
+    pub(super) fn installed<'a>(&'a self, settings: &'a Settings) -> impl Iterator<Item = &'a String> {
+        settings.helpers().filter(|unit| match self.units.get(*unit) {
+            None | Some(ActiveState::NotFound | ActiveState::Unknown) => false,
+            Some(
+                ActiveState::Active
+                | ActiveState::Reloading
+                | ActiveState::Inactive
+                | ActiveState::Failed
+                | ActiveState::Activating
+                | ActiveState::Deactivating,
+            ) => true,
+        })
+    }
+
     fn choose<'a>(&self, services: &'a [String]) -> Choice<'a> {
         let mut wanted = None;
         let mut known = true;

@@ -104,6 +104,8 @@ pub enum WaitingOn {
     AnotherKeeper,
     /// No time service of the configuration is installed and enabled.
     TimeService,
+    /// A look at the control groups: memory has been critically short, and who holds it has not been told.
+    MemoryHolders,
 }
 
 impl WaitingOn {
@@ -131,6 +133,7 @@ impl WaitingOn {
             | Self::First { .. }
             | Self::AnotherKeeper
             | Self::TimeService
+            | Self::MemoryHolders
             | Self::Privilege(_)
             | Self::Protected { .. } => None,
         }
@@ -171,6 +174,7 @@ impl fmt::Display for WaitingOn {
             Self::Hold { .. } => "it to hold for longer",
             Self::AnotherKeeper => "another process, which keeps the clock",
             Self::TimeService => "somebody: none of clock.services is installed and enabled",
+            Self::MemoryHolders => "a look at who holds memory",
         })
     }
 }

@@ -56,9 +56,9 @@ impl Kernel {
     /// Takes in what was seen at `now`. Signals of other kinds are no matter.
     pub fn observe(&mut self, signal: &Signal, now: Instant) {
         if let Signal::Memory(memory) = signal
-            && !memory.cgroups.is_empty()
+            && let Some(groups) = memory.cgroups.as_deref().filter(|groups| !groups.is_empty())
         {
-            self.largest = Some((largest_groups(&memory.cgroups), now));
+            self.largest = Some((largest_groups(groups), now));
         }
         let Signal::Kernel(event) = signal else { return };
         match event {

@@ -199,7 +199,7 @@ mod tests {
                 some_percent: 0.0,
                 full_percent: 0.0,
                 largest: Vec::new(),
-                cgroups: Vec::new(),
+                cgroups: None,
             };
             leaks.observe(&Signal::Memory(memory), start);
             Self {

@@ -31,8 +31,8 @@ pub struct Stress<'a> {
     pub since: Instant,
     /// Bytes in all.
     pub total: u64,
-    /// The largest units, pods and containers when they were last told, the largest first.
-    pub largest: &'a [CgroupUse],
+    /// The largest units, pods and containers when they were last told, the largest first; `None` before that.
+    pub largest: Option<&'a [CgroupUse]>,
 }
 
 /// The node's memory.
@@ -43,7 +43,7 @@ pub struct Memory {
     /// The largest processes when they were last told.
     largest: String,
     /// The same of control groups.
-    groups: Vec<CgroupUse>,
+    groups: Option<Vec<CgroupUse>>,
     critical_since: Option<Instant>,
     short_since: Option<Instant>,
     calm_since: Option<Instant>,
@@ -57,7 +57,7 @@ impl Memory {
             settings,
             last: None,
             largest: String::new(),
-            groups: Vec::new(),
+            groups: None,
             critical_since: None,
             short_since: None,
             calm_since: None,
@@ -76,7 +76,7 @@ impl Memory {
         if !seen.largest.is_empty() {
             self.largest = named(seen);
         }
-        if !seen.cgroups.is_empty() {
+        if seen.cgroups.is_some() {
             self.groups.clone_from(&seen.cgroups);
         }
         let (raise, clear) = (
@@ -103,7 +103,7 @@ impl Memory {
         Some(Stress {
             since: self.critical_since?,
             total: self.last.as_ref()?.total,
-            largest: &self.groups,
+            largest: self.groups.as_deref(),
         })
     }
 
@@ -143,8 +143,8 @@ impl Memory {
             percent(seen),
             seen.full_percent
         );
-        if !self.groups.is_empty() {
-            let _infallible = write!(text, "; {}", largest_groups(&self.groups));
+        if let Some(groups) = self.groups.as_ref().filter(|groups| !groups.is_empty()) {
+            let _infallible = write!(text, "; {}", largest_groups(groups));
         }
         if !self.largest.is_empty() {
             let _infallible = write!(text, "; largest: {}", self.largest);
@@ -217,18 +217,20 @@ mod tests {
                 name: "java".into(),
                 resident: 60 * GIB,
             }],
-            cgroups: [
-                (CgroupKind::Unit, "docker.service"),
-                (CgroupKind::Pod, "shop/cart-1"),
-            ]
-            .map(|(kind, name)| CgroupUse {
-                cgroup: Cgroup {
-                    kind,
-                    name: name.to_owned(),
-                },
-                bytes: 30 * GIB,
-            })
-            .into(),
+            cgroups: Some(
+                [
+                    (CgroupKind::Unit, "docker.service"),
+                    (CgroupKind::Pod, "shop/cart-1"),
+                ]
+                .map(|(kind, name)| CgroupUse {
+                    cgroup: Cgroup {
+                        kind,
+                        name: name.to_owned(),
+                    },
+                    bytes: 30 * GIB,
+                })
+                .into(),
+            ),
         })
     }
 

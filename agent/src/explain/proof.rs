@@ -63,8 +63,14 @@ const CONTAINERS: &str = "agent/tests/runtime.rs";
 const DISKS: &str = "agent/tests/disk_conditions.rs";
 const CERTIFICATES: &str = "agent/src/watch/certificates/tests.rs";
 const CLOCKS: &str = "agent/tests/clocks.rs";
+const KEPT_AGAIN: &str =
+    "a_time_service_is_restarted_once_when_nobody_keeps_the_clock_and_then_somebody_is_told";
+const MEMORY: &str = "tests/tests/memory.rs";
+const NETWORK: &str = "tests/tests/network.rs";
 const PODS: &str = "tests/tests/static_pods.rs";
 const ASIDE: &str = "tests/tests/set_aside.rs";
+const RELIEVED: &str =
+    "the_largest_unit_that_may_be_is_restarted_when_memory_is_short_and_then_somebody_is_told";
 const REPAIRS: &str = "agent/src/run/tests/repairs.rs";
 const STATES: &str = "tests/tests/unit_states.rs";
 const UNITS: &str = "tests/tests/units.rs";
@@ -107,8 +113,7 @@ pub(super) fn of(kind: Kind) -> &'static [Proof] {
         ] },
         Kind::MemoryPressure => const { &[
             proof(Real, "tasks thrash in a control group", "agent/tests/memory_pressure.rs", "tasks_that_thrash_are_told_and_their_end_too", &[Raised]),
-            proof(Simulated, "signals by hand", "agent/src/decide/memory.rs", "the_largest_that_may_goes_once_it_has_held_and_never_a_pod_or_the_runtime", &[Mended]),
-            proof(Simulated, "signals by hand", "agent/src/diagnose/memory.rs", "is_cleared_by_calm_that_lasts", &[Cleared]),
+            proof(Real, "a unit takes half of a node's memory", MEMORY, RELIEVED, &[Raised, Mended, Told, Cleared]),
         ] },
         Kind::OomStorm => const { &[
             proof(Real, "processes run out of a control group's memory", "agent/tests/kernel_log.rs", "kills_at_a_limit_again_and_again_are_a_storm_until_they_end", &[Raised, Told, Cleared]),
@@ -127,15 +132,14 @@ pub(super) fn of(kind: Kind) -> &'static [Proof] {
             proof(Recorded, "the table is full", KERNEL_CAUSES, "what_kernels_said_of_broken_hardware_is_told_until_they_are_silent", &[Raised, Told, Cleared]),
         ] },
         Kind::Overload => const { &[
-            proof(Real, "busy loops on a node", "tests/tests/memory.rs", "under_overload_the_kubelet_and_its_slice_get_more_weight", &[Raised, Mended]),
+            proof(Real, "busy loops on a node", MEMORY, "under_overload_the_kubelet_and_its_slice_get_more_weight", &[Raised, Mended]),
             proof(Simulated, "signals by hand", "agent/src/diagnose/load.rs", "a_burst_is_no_overload_and_what_lasts_is_until_it_is_calm", &[Raised, Cleared]),
         ] },
         Kind::ClockBehind | Kind::ClockJumped => const { &[
             proof(Simulated, "a clock of the test's own falls back by a year", CLOCKS, "a_clock_that_falls_back_is_told_and_so_is_its_return", &[Raised, Told, Cleared]),
         ] },
         Kind::ClockUnsynchronised => const { &[
-            proof(Simulated, "signals by hand", "agent/src/decide/served/tests.rs", "the_service_that_runs_is_restarted_once_and_again_only_after_the_clock_was_kept", &[Mended, Told]),
-            proof(Simulated, "a clock of the test's own is not kept", CLOCKS, "a_clock_that_falls_back_is_told_and_so_is_its_return", &[Raised, Cleared]),
+            proof(Simulated, "a real node's time service does not keep the clock, of which a preloaded library tells in the kernel's place", NETWORK, KEPT_AGAIN, &[Raised, Mended, Told, Cleared]),
         ] },
         Kind::RuntimeHung => const { &[
             proof(Real, "a real dockerd is stopped (SIGSTOP)", CONTAINERS, "a_stopped_dockerd_is_hung_within_15_s_and_well_again_when_it_goes_on", &[Raised, Cleared]),
@@ -204,10 +208,10 @@ pub(super) fn of(kind: Kind) -> &'static [Proof] {
         ] },
         Kind::NetworkIsolated => const { &[
             proof(Real, "routes and links are taken away in a network namespace", "agent/tests/network.rs", "a_way_out_that_is_cut_is_told_by_the_kernels_events_and_so_is_its_return", &[Raised, Told, Cleared]),
-            proof(Real, "a node's link is set down", "tests/tests/network.rs", "a_node_that_is_cut_off_says_so_and_restarts_nothing_and_a_missing_cni_configuration_comes_back", &[Raised, Told, Cleared]),
+            proof(Real, "a node's link is set down", NETWORK, "a_node_that_is_cut_off_says_so_and_restarts_nothing_and_a_missing_cni_configuration_comes_back", &[Raised, Told, Cleared]),
         ] },
         Kind::CniMissing => const { &[
-            proof(Real, "the configuration is cut to nothing", "tests/tests/network.rs", "a_node_that_is_cut_off_says_so_and_restarts_nothing_and_a_missing_cni_configuration_comes_back", &[Raised, Mended, Cleared]),
+            proof(Real, "the configuration is cut to nothing", NETWORK, "a_node_that_is_cut_off_says_so_and_restarts_nothing_and_a_missing_cni_configuration_comes_back", &[Raised, Mended, Cleared]),
         ] },
         Kind::DnsFailing => const { &[
             proof(Real, "a name server forgets the name, then dies", "agent/tests/network.rs", "a_name_that_no_server_knows_is_told_until_one_does", &[Raised, Told, Cleared]),
@@ -220,10 +224,11 @@ pub(super) fn of(kind: Kind) -> &'static [Proof] {
 
 #[rustfmt::skip]
 pub(super) fn of_remedy(remedy: &Remedy) -> &'static [Proof] {
-    use Cause::{Real, Simulated};
+    use Cause::Real;
     match remedy {
         Remedy::RestartUnit { .. } => const { &[
             proof(Real, "the kubelet is killed", UNITS, "a_killed_kubelet_is_restarted", &[]),
+            proof(Real, "a time service that does not keep the clock, by the unprivileged agent", NETWORK, KEPT_AGAIN, &[]),
             proof(Real, "systemd and the bus are restarted between", UNITS, "repairs_go_on_after_systemd_and_the_bus_were_restarted", &[]),
         ] },
         Remedy::KillRestartUnit { .. } => const { &[
@@ -252,10 +257,10 @@ pub(super) fn of_remedy(remedy: &Remedy) -> &'static [Proof] {
             proof(Real, "the agent dies in the middle", PODS, "an_agent_that_dies_while_a_manifest_is_out_puts_it_back_when_it_comes_again", &[]),
         ] },
         Remedy::RelieveMemory { .. } => const { &[
-            proof(Simulated, "signals by hand", "agent/src/decide/memory.rs", "the_largest_that_may_goes_once_it_has_held_and_never_a_pod_or_the_runtime", &[]),
+            proof(Real, "a unit takes half of a node's memory", MEMORY, RELIEVED, &[]),
         ] },
         Remedy::ProtectUnits => const { &[
-            proof(Real, "busy loops on a node", "tests/tests/memory.rs", "under_overload_the_kubelet_and_its_slice_get_more_weight", &[]),
+            proof(Real, "busy loops on a node", MEMORY, "under_overload_the_kubelet_and_its_slice_get_more_weight", &[]),
         ] },
         Remedy::ReleaseKubelet { .. } => const { &[
             proof(Real, "nodes lose their power and come back", "tests/tests/power_loss.rs", "masters_come_back_first_and_workers_after_the_control_plane", &[]),

@@ -368,6 +368,7 @@ mod tests {
             },
             conditions,
             units: Vec::new(),
+            helpers: Vec::new(),
             disks: Vec::new(),
             brakes: Standing::default(),
             set_aside: std::sync::Arc::default(),

@@ -138,6 +138,7 @@ fn picture(waiting_on: &str) -> Arc<Picture> {
         },
         conditions: Vec::new(),
         units: Vec::new(),
+        helpers: Vec::new(),
         disks: Vec::new(),
         brakes: Standing::default(),
         set_aside: std::sync::Arc::default(),

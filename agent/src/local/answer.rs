@@ -77,7 +77,7 @@ pub struct NodeStatus {
     pub units: Vec<Unit>,
     /// The watched file systems, as last seen.
     pub disks: Vec<Disk>,
-    /// What is left of the budgets: those of every unit, and of logs that were reclaimed within their window.
+    /// What is left of every budget: of units, of what is restarted for something else, of disks, and of whatever was drawn on.
     pub budgets: Vec<Budget>,
     /// So many conditions stand.
     pub conditions: usize,

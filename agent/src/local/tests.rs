@@ -20,7 +20,7 @@ use super::window::Window;
 use super::*;
 use crate::brakes::{SharedBrakes, Standing};
 use crate::condition::{Condition, ConditionKey, ConditionKind, Severity};
-use crate::config::Settings;
+use crate::config::{GateRole, Settings};
 use crate::gate::GateState;
 use crate::ledger::{Intent, Ledger, Outcome, SharedLedger};
 use crate::link::LinkState;
@@ -41,11 +41,14 @@ impl Known {
     /// A node with a sick kubelet that was restarted once, and a coordinator that was not reached yet.
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let settings = Settings {
+        let mut settings = Settings {
             state_dir: dir.path().join("state"),
             runtime_dir: dir.path().join("run"),
             ..Settings::for_node("node-1")
         };
+        settings.memory.may_restart = vec!["app.service".to_owned()];
+        settings.runtime.may_restart_containers = vec!["web".to_owned()];
+        settings.gate.role = GateRole::ControlPlane;
         let boot =
             boot::establish(&settings.boot_id_file, &settings.state_dir, &settings.runtime_dir).unwrap();
         let mut ledger = Ledger::open(&settings.ledger(), &boot.nonce).unwrap().0;
@@ -118,6 +121,7 @@ fn picture() -> Picture {
             result: "signal".to_owned(),
             detail: UnitDetail::default(),
         }],
+        helpers: vec!["chronyd.service".to_owned()],
         disks: vec![DiskSignal {
             mount_point: "/var".into(),
             bytes_total: 1000,

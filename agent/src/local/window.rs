@@ -16,7 +16,8 @@ use super::{Question, hold};
 use crate::brakes::SharedBrakes;
 use crate::condition::Severity;
 use crate::config::{HttpTarget, Settings};
-use crate::decide::history::{History, Rung};
+use crate::decide::budgets::budgets;
+use crate::decide::history::History;
 use crate::diagnose::disk::bytes_percent;
 use crate::explain::{explain, kind};
 use crate::gate;
@@ -227,46 +228,21 @@ impl Window {
 
     /// As the loop counts them: from the ledger alone.
     pub(crate) fn budgets(&self, now: Instant) -> Vec<Budget> {
-        let Settings {
-            restart,
-            reclaim,
-            units,
-            static_pods,
-            ..
-        } = &*self.settings();
-        let mut history = {
+        let history = {
             let ledger = self.ledger.lock();
             History::replay(ledger.records(), &ledger.now(), now)
         };
-        history.prune(reclaim.window, now);
-        let budget = |subject: &str, remedy: &str, rung: Rung, limit: u32| Budget {
-            subject: subject.to_owned(),
-            remedy: remedy.to_owned(),
-            limit,
-            left: limit.saturating_sub(history.count(subject, rung)),
-        };
-        let of_units = units.iter().flat_map(|unit| {
-            [
-                budget(unit, "restart-unit", Rung::Restart, restart.restarts),
-                budget(
-                    unit,
-                    "kill-restart-unit",
-                    Rung::KillRestart,
-                    restart.kill_restarts,
-                ),
-            ]
-        });
-        let of_logs = history
-            .subjects()
-            .filter(|subject| history.count(subject, Rung::Reclaim) > 0)
-            .map(|subject| budget(subject, "reclaim-log", Rung::Reclaim, reclaim.budget));
-        let of_pods = static_pods
-            .components
-            .iter()
-            .map(|component| &component.name)
-            .filter(|pod| history.count(pod, Rung::Bounce) > 0)
-            .map(|pod| budget(pod, "bounce-static-pod", Rung::Bounce, static_pods.bounces));
-        of_units.chain(of_logs).chain(of_pods).collect()
+        let picture = self.picture();
+        let installed = |unit: &str| picture.helpers.iter().any(|helper| helper == unit);
+        budgets(&self.settings(), &history, installed, now)
+            .into_iter()
+            .map(|budget| Budget {
+                subject: budget.subject,
+                remedy: budget.remedy.to_owned(),
+                limit: budget.limit,
+                left: budget.left,
+            })
+            .collect()
     }
 
     fn conditions(&self, now: Instant) -> Vec<Standing> {

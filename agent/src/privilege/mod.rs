@@ -149,8 +149,10 @@ pub struct Facts {
     pub groups: Vec<u32>,
     /// Its effective capabilities.
     pub capabilities: Capabilities,
-    /// Each unit that it may have to restart.
+    /// Each unit that it watches and may have to restart.
     pub units: Vec<(String, Leave)>,
+    /// Those that it may have to restart for something else than their own state, of those that there are.
+    pub others: Vec<(String, Leave)>,
     /// Directories with logs, of those that there are.
     pub logs: Vec<Place>,
     /// The journal's directory, if there is one.
@@ -159,6 +161,8 @@ pub struct Facts {
     pub sockets: Vec<Place>,
     /// The kernel's log.
     pub kernel_log: KernelLog,
+    /// The kernel does not tell this process whether the wall clock is kept.
+    pub clock_refused: bool,
     /// Pressure triggers need `CAP_SYS_RESOURCE` on this kernel.
     pub triggers_restricted: bool,
     /// It runs in a container on the node, not as a service of it.
@@ -186,6 +190,8 @@ impl Facts {
 pub enum Function {
     /// Restart and kill a unit.
     ManageUnit(String),
+    /// Restart a unit that is not watched for itself: for the clock, the CNI configuration, or its memory.
+    ManageOther(String),
     /// Give back the head of any log.
     ReclaimLogs,
     /// Give back the head of logs below a directory.
@@ -200,6 +206,8 @@ pub enum Function {
     KeepStacks,
     /// Read the kernel's log.
     KernelLog,
+    /// See whether the wall clock is kept.
+    ClockState,
     /// Read certificates.
     ReadCertificates,
     /// Be woken by memory pressure.
@@ -211,7 +219,7 @@ pub enum Function {
 impl fmt::Display for Function {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::ManageUnit(unit) => write!(f, "restart {unit}"),
+            Self::ManageUnit(unit) | Self::ManageOther(unit) => write!(f, "restart {unit}"),
             Self::ReclaimLogs => f.write_str("reclaim logs"),
             Self::ReclaimBelow(path) => write!(f, "reclaim logs below {}", path.display()),
             Self::SeeWriters => f.write_str("see who writes a log"),
@@ -219,6 +227,7 @@ impl fmt::Display for Function {
             Self::AskRuntime(socket) => write!(f, "ask the container runtime at {}", socket.display()),
             Self::KeepStacks => f.write_str("keep the stacks of a hung container runtime"),
             Self::KernelLog => f.write_str("read the kernel's log"),
+            Self::ClockState => f.write_str("see whether the clock is kept"),
             Self::ReadCertificates => f.write_str("read certificates"),
             Self::PressureTriggers => f.write_str("be woken by memory pressure"),
             Self::BootGate => f.write_str("hold the kubelet at boot"),
@@ -239,6 +248,8 @@ pub enum Missing {
     ReadOnly,
     /// The device `/dev/kmsg`.
     Device,
+    /// The system calls `adjtimex` and `clock_adjtime`: a filter forbids the one that the C library uses.
+    ClockCalls,
     /// A service of the node's own: this is a container.
     Service,
 }
@@ -250,6 +261,7 @@ impl fmt::Display for Missing {
             Self::Polkit => f.write_str("missing polkit"),
             Self::PolkitRule => f.write_str("missing a polkit rule"),
             Self::Device => f.write_str("missing the device /dev/kmsg"),
+            Self::ClockCalls => f.write_str("missing the system calls adjtimex and clock_adjtime"),
             Self::ReadOnly => f.write_str("mounted read-only for the agent"),
             Self::Service => f.write_str("runs in a container"),
         }
@@ -274,6 +286,7 @@ impl Lack {
     pub const fn effect(&self) -> &'static str {
         match &self.function {
             Function::ManageUnit(_) => "it is watched and reported, and not restarted",
+            Function::ManageOther(_) => "what it could mend is reported, and it is not restarted",
             Function::ReclaimLogs | Function::ReclaimBelow(_) => {
                 "they are watched and reported, and not reclaimed"
             }
@@ -284,6 +297,7 @@ impl Lack {
             Function::AskRuntime(_) => "a hung runtime is not noticed, and nothing of its is removed",
             Function::KeepStacks => "a hung runtime is restarted without keeping them",
             Function::KernelLog => "OOM kills, disk errors and hangs are not noticed",
+            Function::ClockState => "an unkept clock is not noticed, and no time service restarted for it",
             Function::ReadCertificates => "those that only root may read are not watched",
             Function::PressureTriggers => "it is polled",
             Function::BootGate => "the kubelet that the gate would hold is the one that starts this agent",
@@ -302,7 +316,7 @@ impl Lack {
                  deploy/systemd/examples/50-root.conf"
                     .to_owned()
             }
-            (Missing::PolkitRule, Function::ManageUnit(unit)) => format!(
+            (Missing::PolkitRule, Function::ManageUnit(unit) | Function::ManageOther(unit)) => format!(
                 "copy deploy/polkit/50-blackstart.rules to /etc/polkit-1/rules.d, with {unit} in its list; or run the agent as \
                  root: deploy/systemd/examples/50-root.conf"
             ),
@@ -313,6 +327,10 @@ impl Lack {
             ),
             (Missing::Device, _) => {
                 "in a unit: DeviceAllow=/dev/kmsg r; in a container: privileged, or done without".to_owned()
+            }
+            (Missing::ClockCalls, _) => {
+                "systemctl edit blackstart-agent: SystemCallFilter=adjtimex clock_adjtime; in a container: a seccomp profile that has both"
+                    .to_owned()
             }
             (Missing::Service, _) => {
                 "install agent and gate on the node itself where it must be held after a power loss"
@@ -325,7 +343,7 @@ impl Lack {
     fn disables(&self, remedy: &Remedy) -> bool {
         match (&self.function, remedy) {
             (
-                Function::ManageUnit(lacking),
+                Function::ManageUnit(lacking) | Function::ManageOther(lacking),
                 Remedy::RestartUnit { unit }
                 | Remedy::KillRestartUnit { unit }
                 | Remedy::RestartRuntime { unit }
@@ -344,6 +362,7 @@ impl Lack {
             }
             (
                 Function::ManageUnit(_)
+                | Function::ManageOther(_)
                 | Function::ReclaimLogs
                 | Function::ReclaimBelow(_)
                 | Function::SeeWriters
@@ -351,6 +370,7 @@ impl Lack {
                 | Function::AskRuntime(_)
                 | Function::KeepStacks
                 | Function::KernelLog
+                | Function::ClockState
                 | Function::ReadCertificates
                 | Function::PressureTriggers
                 | Function::BootGate,
@@ -385,13 +405,17 @@ pub fn lacks(facts: &Facts) -> Vec<Lack> {
     let has = |capability| facts.capabilities.has(capability);
     let without = |function, capability| Lack::of(function, Missing::Capability(capability));
     let mut lacks = Vec::new();
-    for (unit, leave) in &facts.units {
+    let units = facts.units.iter();
+    let units = units.map(|(unit, leave)| (Function::ManageUnit(unit.clone()), leave));
+    let others = facts.others.iter();
+    let others = others.map(|(unit, leave)| (Function::ManageOther(unit.clone()), leave));
+    for (manage, leave) in units.chain(others) {
         let missing = match leave {
             Leave::Given | Leave::Unknown => continue,
             Leave::NoPolkit => Missing::Polkit,
             Leave::NoRule => Missing::PolkitRule,
         };
-        lacks.push(Lack::of(Function::ManageUnit(unit.clone()), missing));
+        lacks.push(Lack::of(manage, missing));
     }
     if !has(Capability::DacOverride) && facts.uid != 0 {
         lacks.push(without(Function::ReclaimLogs, Capability::DacOverride));
@@ -434,6 +458,9 @@ pub fn lacks(facts: &Facts) -> Vec<Lack> {
         }
         KernelLog::Refused => lacks.push(Lack::of(Function::KernelLog, Missing::Device)),
         KernelLog::Open | KernelLog::Restricted => {}
+    }
+    if facts.clock_refused {
+        lacks.push(Lack::of(Function::ClockState, Missing::ClockCalls));
     }
     if !reads {
         lacks.push(without(Function::ReadCertificates, Capability::DacReadSearch));

@@ -1,5 +1,6 @@
 //! Finds out what the agent is and may do: the edge of [`super`].
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -15,9 +16,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{Capabilities, Capability, Facts, KernelLog, Lack, Leave, Place, lacks};
-use crate::config::Settings;
+use crate::config::{Settings, full_names};
 use crate::host::Host;
 use crate::reclaim::scope::split;
+use crate::signal::ActiveState;
+use crate::sys;
 use crate::watch::kernel::KMSG;
 
 /// Looked at so often while something is missing or cannot be told…
@@ -46,7 +49,8 @@ pub async fn follow<H: Host>(
         let mut again = AGAIN;
         if let Some(facts) = facts {
             let lacks = lacks(&facts);
-            let sure = facts.units.iter().all(|(_, leave)| *leave != Leave::Unknown);
+            let mut units = facts.units.iter().chain(&facts.others);
+            let sure = units.all(|(_, leave)| *leave != Leave::Unknown);
             if lacks.is_empty() && sure {
                 again = SELDOM;
             }
@@ -88,16 +92,33 @@ fn tell(facts: &Facts, lacks: &[Lack]) {
 
 /// One look. `None` if a disk does not answer.
 pub async fn survey<H: Host>(host: &H, settings: Arc<Settings>) -> Option<Facts> {
-    let mut units = Vec::new();
+    let (mut units, mut others) = (Vec::new(), Vec::new());
     for unit in &settings.units {
         let leave = host.may_manage(unit).await;
         units.push((unit.clone(), leave));
     }
-    let looking = tokio::task::spawn_blocking(move || look(&settings, units));
+    for unit in not_watched(&settings) {
+        // Most nodes have one of the time services; the others are nobody's to allow.
+        let seen = host.unit_state(unit).await;
+        if seen.is_ok_and(|seen| seen.active != ActiveState::NotFound) {
+            others.push((unit.clone(), host.may_manage(unit).await));
+        }
+    }
+    let looking = tokio::task::spawn_blocking(move || look(&settings, units, others));
     timeout(DEADLINE, looking).await.ok()?.ok()
 }
 
-fn look(settings: &Settings, units: Vec<(String, Leave)>) -> Facts {
+/// Units that are restarted for something else than their own state, as far as they are named in full.
+fn not_watched(settings: &Settings) -> impl Iterator<Item = &String> {
+    let others: BTreeSet<_> = settings
+        .helpers()
+        .chain(full_names(&settings.memory.may_restart))
+        .filter(|unit| !settings.units.contains(unit))
+        .collect();
+    others.into_iter()
+}
+
+fn look(settings: &Settings, units: Vec<(String, Leave)>, others: Vec<(String, Leave)>) -> Facts {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mut roots: Vec<_> = settings
         .logs
@@ -113,6 +134,7 @@ fn look(settings: &Settings, units: Vec<(String, Leave)>) -> Facts {
         groups: groups(&status),
         capabilities: capabilities(&status),
         units,
+        others,
         logs: roots.into_iter().filter_map(|root| place(root).ok()).collect(),
         journal: place(settings.prune.journal.clone()).ok(),
         sockets: runtimes
@@ -120,6 +142,7 @@ fn look(settings: &Settings, units: Vec<(String, Leave)>) -> Facts {
             .filter_map(|runtime| place(fs::canonicalize(&runtime.socket).ok()?).ok())
             .collect(),
         kernel_log: kernel_log(capabilities(&status)),
+        clock_refused: sys::clock_discipline().is_err(),
         triggers_restricted: fs::read_to_string("/proc/sys/kernel/osrelease")
             .is_ok_and(|release| triggers_restricted(&release)),
         in_container: in_container(),

@@ -29,10 +29,12 @@ fn shipped() -> Facts {
             (KUBELET.to_owned(), Leave::Given),
             ("docker.service".to_owned(), Leave::Unknown),
         ],
+        others: vec![("chronyd.service".to_owned(), Leave::Given)],
         logs: vec![place("/var/log", 0, 0o755), place("/opt", 0, 0o755)],
         journal: Some(place("/var/log/journal", 995, 0o2755)),
         sockets: vec![place("/run/docker.sock", 999, 0o660)],
         kernel_log: KernelLog::Restricted,
+        clock_refused: false,
         triggers_restricted: false,
         in_container: false,
     }
@@ -92,6 +94,10 @@ fn each_missing_privilege_is_told_with_what_it_disables() {
         ["restart kubelet.service: missing a polkit rule"]
     );
     assert_eq!(
+        changed(|facts| facts.others[0].1 = Leave::NoRule),
+        ["restart chronyd.service: missing a polkit rule"]
+    );
+    assert_eq!(
         changed(|facts| facts.logs[1].read_only = true),
         ["reclaim logs below /opt: mounted read-only for the agent"]
     );
@@ -102,6 +108,10 @@ fn each_missing_privilege_is_told_with_what_it_disables() {
     assert_eq!(
         changed(|facts| facts.kernel_log = KernelLog::Refused),
         ["read the kernel's log: missing the device /dev/kmsg"]
+    );
+    assert_eq!(
+        changed(|facts| facts.clock_refused = true),
+        ["see whether the clock is kept: missing the system calls adjtimex and clock_adjtime"]
     );
     assert_eq!(
         changed(|facts| facts.in_container = true),
@@ -141,6 +151,12 @@ fn only_the_remedies_that_need_it_are_disabled() {
             deleted: false,
         },
     };
+    let chrony = Lack::of(
+        Function::ManageOther("chronyd.service".to_owned()),
+        Missing::PolkitRule,
+    );
+    assert!(disabled(std::slice::from_ref(&chrony), &restart("chronyd.service")).is_some());
+    assert_eq!(disabled(&[chrony], &Remedy::ProtectUnits), None);
     let lacks = [
         Lack::of(Function::ManageUnit(KUBELET.to_owned()), Missing::PolkitRule),
         Lack::of(Function::ReclaimBelow("/opt".into()), Missing::ReadOnly),

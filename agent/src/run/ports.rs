@@ -63,6 +63,7 @@ pub(super) fn channels() -> Channels {
         },
         conditions: Vec::new(),
         units: Vec::new(),
+        helpers: Vec::new(),
         disks: Vec::new(),
         brakes: Standing::default(),
         set_aside: Arc::default(),

@@ -41,6 +41,7 @@ impl View<'_> {
         Picture {
             attestation: self.attestation(),
             units: self.diagnosis.units().cloned().collect(),
+            helpers: self.health.helpers(self.settings).cloned().collect(),
             disks: self.diagnosis.disks().cloned().collect(),
             brakes: self.brakes,
             set_aside: self.set_aside,

@@ -183,6 +183,10 @@ impl<H: Host> Watchers<H> {
             (Watcher::Certificates, old.preflight != new.preflight),
             (Watcher::Runtimes, old.runtime != new.runtime),
             (Watcher::StaticPods, old.static_pods != new.static_pods),
+            (
+                Watcher::Memory,
+                memory::Tense::of(&old.memory) != memory::Tense::of(&new.memory),
+            ),
             (Watcher::Load, old.load != new.load),
             (Watcher::UnitMemory, old.leak_units() != new.leak_units()),
             (Watcher::Pleg, old.pleg != new.pleg),
@@ -315,10 +319,11 @@ impl<H: Host> Watchers<H> {
                     cgroups: machine.cgroups.clone(),
                 };
                 let services = settings.clock.services.clone();
+                let tense = memory::Tense::of(&settings.memory);
                 self.running.spawn(async move {
                     match watcher {
                         Watcher::Kernel => kernel::watch(&machine.kmsg, signals, stop).await,
-                        Watcher::Memory => memory::watch(machine.memory, signals, stop).await,
+                        Watcher::Memory => memory::watch(machine.memory, tense, signals, stop).await,
                         Watcher::Load => load::watch(sources, limits, signals, stop).await,
                         Watcher::UnitMemory => {
                             unit_memory::watch(units, machine.cgroups, machine.proc, signals, stop).await;

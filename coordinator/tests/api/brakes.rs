@@ -3,7 +3,7 @@
 use blackstart_proto::v1::agent_message::Body;
 use blackstart_proto::v1::coordinator_message::Body as Told;
 use blackstart_proto::v1::{
-    Brakes, Condition, GateState, GetNodeRequest, HoldScope, LiftHoldRequest, ListConditionsRequest,
+    Brakes, Condition, GateState, GetNodeRequest, Hold, HoldScope, LiftHoldRequest, ListConditionsRequest,
     ListHoldsRequest, ListStormsRequest, SetHoldRequest, Severity, ThawStormRequest,
 };
 use tonic::Code;
@@ -100,26 +100,72 @@ async fn a_hold_reaches_its_nodes_at_once_and_at_each_session_also_of_the_next_c
     world.stop().await;
 }
 
+/// Says that these stand now. It is seen well first: what stands at the first report may have stood for long.
+async fn falls_ill(agent: &mut Agent, conditions: &[&str], holds: &[Hold]) {
+    for conditions in [&[][..], conditions] {
+        let mut report = agent.report_of(GateState::Passed, true);
+        let stands = |kind: &&str| Condition {
+            kind: (*kind).into(),
+            subject: "it".into(),
+            severity: Severity::Critical.into(),
+            ..Condition::default()
+        };
+        report.conditions = conditions.iter().map(stands).collect();
+        report.holds = holds.to_vec();
+        agent.say(Body::Report(report)).await;
+    }
+}
+
 #[tokio::test]
-async fn one_condition_on_many_nodes_freezes_the_others_and_an_exempt_or_silenced_one_does_not() {
+async fn a_silenced_node_counts_neither_as_ill_nor_among_the_nodes_of_a_storm() {
+    for by_the_coordinator in [true, false] {
+        let mut world = World::with(|settings| settings.storm.nodes = 2).await;
+        let mut operator = world.operator().await;
+        let mut own = Vec::new();
+        if by_the_coordinator {
+            let silence = SetHoldRequest {
+                scope: HoldScope::Node.into(),
+                target: "biz-1".into(),
+                silence: true,
+                reason: "new disk".into(),
+                ..SetHoldRequest::default()
+            };
+            operator.set_hold(silence).await.unwrap();
+        } else {
+            own.push(Hold {
+                scope: HoldScope::Local.into(),
+                silence: true,
+                by: "root".into(),
+                reason: "new disk".into(),
+                ..Hold::default()
+            });
+        }
+        let mut silenced = world.agent("biz-1", "a").await;
+        falls_ill(&mut silenced, &["UnitFailed"], &own).await;
+        let mut others = [world.agent("biz-2", "a").await, world.agent("biz-3", "a").await];
+        for other in &mut others {
+            falls_ill(other, &["UnitFailed"], &[]).await;
+        }
+        let told = braked(&mut others[1], "the freeze", |brakes| !brakes.freezes.is_empty()).await;
+        let why = &told.freezes[0].why;
+        assert!(
+            why.contains("2 of 2 nodes") && !why.contains("biz-1"),
+            "by the coordinator: {by_the_coordinator}: {why}"
+        );
+        drop((silenced, others));
+        world.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn one_condition_on_many_nodes_freezes_the_others_and_an_exempt_one_does_not() {
     let mut world = World::with(|settings| settings.storm.nodes = 2).await;
     let mut operator = world.operator().await;
     let mut third = world.agent("biz-3", "a").await;
     let mut agents = Vec::new();
     for name in ["biz-1", "biz-2"] {
         let mut agent = world.agent(name, "a").await;
-        // Each is seen well first: what stands at the first report may have stood for long.
-        agent.reports(GateState::Passed, true).await;
-        let mut report = agent.report_of(GateState::Passed, true);
-        report.conditions = ["DiskPressure", "UnitFailed"]
-            .map(|kind| Condition {
-                kind: kind.into(),
-                subject: "it".into(),
-                severity: Severity::Critical.into(),
-                ..Condition::default()
-            })
-            .into();
-        agent.say(Body::Report(report)).await;
+        falls_ill(&mut agent, &["DiskPressure", "UnitFailed"], &[]).await;
         agents.push(agent);
     }
     let told = braked(&mut third, "the freeze", |brakes| !brakes.freezes.is_empty()).await;

@@ -6,12 +6,12 @@ use blackstart_coordinator::policy::Trigger;
 use blackstart_proto::v1::command::Action;
 use blackstart_proto::v1::fleet_service_client::FleetServiceClient;
 use blackstart_proto::v1::{
-    ColdStartRequest, Command, GateState, GetRunRequest, ListRunsRequest, RunControlRequest, RunDetail,
-    RunState, RunSummary, StepState, WatchEventsRequest,
+    ColdStartRequest, Command, Event, GateState, GetRunRequest, HoldScope, ListRunsRequest,
+    RunControlRequest, RunDetail, RunState, RunSummary, SetHoldRequest, StepState, WatchEventsRequest,
 };
 use tokio::time::interval;
-use tonic::Code;
 use tonic::transport::Channel;
+use tonic::{Code, Streaming};
 
 use crate::support::{Agent, Answered, NODES, World, within};
 
@@ -162,6 +162,46 @@ async fn a_coordinator_that_restarts_in_the_middle_goes_on_with_the_same_run() {
     assert_eq!(runs(&mut operator).await.len(), 1, "nothing was begun twice");
 }
 
+/// The next power event that is told of.
+async fn proposal(events: &mut Streaming<Event>) -> Event {
+    within("the proposal", async {
+        loop {
+            let event = events.message().await.unwrap().unwrap();
+            if event.kind == "PowerEvent" {
+                return event;
+            }
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_silenced_node_counts_neither_as_lost_nor_among_the_nodes_of_an_outage() {
+    let world = World::with(|settings| settings.cold_start.trigger = Trigger::Propose).await;
+    let mut operator = world.operator().await;
+    let silence = SetHoldRequest {
+        scope: HoldScope::Node.into(),
+        target: "biz-3".to_owned(),
+        silence: true,
+        reason: "new disk".to_owned(),
+        ..SetHoldRequest::default()
+    };
+    operator.set_hold(silence).await.unwrap();
+    power_loss(&world).await;
+    let follow = WatchEventsRequest {
+        follow: true,
+        node: String::new(),
+    };
+    let mut events = operator.watch_events(follow).await.unwrap().into_inner();
+    let mut master = world.agent("biz-1", "b").await;
+    master.reports(GateState::Held, false).await;
+    let told = proposal(&mut events).await.message;
+    assert!(
+        told.contains("2 of 2 nodes") && told.contains("biz-2") && !told.contains("biz-3"),
+        "{told}"
+    );
+}
+
 #[tokio::test]
 async fn where_it_is_only_proposed_an_operator_begins_it() {
     let world = World::with(|settings| settings.cold_start.trigger = Trigger::Propose).await;
@@ -175,15 +215,7 @@ async fn where_it_is_only_proposed_an_operator_begins_it() {
     let mut master = world.agent("biz-1", "b").await;
     let answered = master.reports(GateState::Held, false).await;
     assert!(!answered.hold && answered.commands.is_empty());
-    let event = within("the proposal", async {
-        loop {
-            let event = events.message().await.unwrap().unwrap();
-            if event.kind == "PowerEvent" {
-                return event;
-            }
-        }
-    })
-    .await;
+    let event = proposal(&mut events).await;
     assert!(
         event.message.contains("blackstart coldstart start --cluster biz"),
         "{}",

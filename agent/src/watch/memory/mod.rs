@@ -2,7 +2,8 @@
 //!
 //! A kernel trigger on `/proc/pressure/memory` wakes the watcher within a window of tasks waiting (PSI); without PSI or the right to set a trigger, and
 //! between events, it looks every few seconds. Looks come closer while memory is short, and then the largest processes and control groups
-//! are told too, so that an operator sees who took it.
+//! are told too, so that an operator sees who took it. Short is at least whatever the configuration raises a condition at: what the agent
+//! restarts, it chooses from those groups.
 
 pub(crate) mod files;
 mod trigger;
@@ -22,16 +23,17 @@ use tracing::warn;
 use self::trigger::Trigger;
 use super::cgroup::{self, Cgroups};
 use super::psi::{self, Over};
+use crate::config::MemorySettings;
 use crate::signal::{CgroupUse, MemorySignal, ProcessUse, Signal};
 
 /// Between looks when nothing happens.
 const CALM: Duration = Duration::from_secs(5);
 /// Between looks while memory is short.
 const TENSE: Duration = Duration::from_secs(1);
-/// Memory counts as short, for the pace of the looks, below so many percent available…
+/// Memory counts as short, for the pace and the depth of the looks, below so many percent available…
 const TENSE_PERCENT: u64 = 15;
-/// … or when tasks wait for so many percent of the time.
-const TENSE_PRESSURE: f32 = 5.0;
+/// … or when tasks wait for so many percent of the time. Where a condition is raised earlier, it is short earlier.
+const TENSE_PRESSURE: u16 = 5;
 /// So many processes are named.
 const LARGEST: usize = 3;
 /// So many control groups are told, of each kind.
@@ -61,17 +63,41 @@ impl Default for Sources {
     }
 }
 
+/// When memory counts as short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tense {
+    /// Less than so many percent are available…
+    below_percent: u64,
+    /// … or some task waits for so many percent of the time.
+    waiting_percent: u16,
+}
+
+impl Tense {
+    /// Never later than these settings raise a condition, and until they clear it.
+    pub fn of(settings: &MemorySettings) -> Self {
+        Self {
+            below_percent: settings.clear_available_percent.max(TENSE_PERCENT),
+            waiting_percent: settings.raise_waiting_percent.min(TENSE_PRESSURE),
+        }
+    }
+
+    fn is(self, seen: &MemorySignal) -> bool {
+        u128::from(seen.available) * 100 < u128::from(seen.total) * u128::from(self.below_percent)
+            || seen.some_percent >= f32::from(self.waiting_percent)
+    }
+}
+
 /// Watches until `stop`. What cannot be read is told once in the log and raises nothing.
-pub async fn watch(sources: Sources, signals: mpsc::Sender<Signal>, stop: CancellationToken) {
+pub async fn watch(sources: Sources, tense: Tense, signals: mpsc::Sender<Signal>, stop: CancellationToken) {
     let mut trigger = Trigger::set(&sources.pressure);
     let mut observable = true;
     loop {
         let from = sources.clone();
-        let look = tokio::task::spawn_blocking(move || look(&from)).await;
+        let look = tokio::task::spawn_blocking(move || look(&from, tense)).await;
         let pace = match look.map_err(io::Error::other).and_then(|look| look) {
             Ok(seen) => {
                 observable = true;
-                let pace = if tense(&seen) { TENSE } else { CALM };
+                let pace = if tense.is(&seen) { TENSE } else { CALM };
                 tokio::select! {
                     () = stop.cancelled() => return,
                     sent = signals.send(Signal::Memory(seen)) => if sent.is_err() { return },
@@ -94,10 +120,6 @@ pub async fn watch(sources: Sources, signals: mpsc::Sender<Signal>, stop: Cancel
     }
 }
 
-fn tense(seen: &MemorySignal) -> bool {
-    seen.available < seen.total / 100 * TENSE_PERCENT || seen.some_percent >= TENSE_PRESSURE
-}
-
 /// Bytes that are available now.
 ///
 /// # Errors
@@ -109,7 +131,7 @@ pub fn available(sources: &Sources) -> io::Result<u64> {
         .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-fn look(sources: &Sources) -> io::Result<MemorySignal> {
+fn look(sources: &Sources, tense: Tense) -> io::Result<MemorySignal> {
     let text = fs::read_to_string(&sources.meminfo)?;
     let (total, available) = files::meminfo(&text).ok_or_else(|| {
         io::Error::new(
@@ -128,11 +150,11 @@ fn look(sources: &Sources) -> io::Result<MemorySignal> {
         some_percent: pressure.some,
         full_percent: pressure.full,
         largest: Vec::new(),
-        cgroups: Vec::new(),
+        cgroups: None,
     };
-    if tense(&seen) {
+    if tense.is(&seen) {
         seen.largest = largest(&sources.proc);
-        seen.cgroups = largest_groups(&sources.cgroups);
+        seen.cgroups = Some(largest_groups(&sources.cgroups));
     }
     Ok(seen)
 }
@@ -188,7 +210,8 @@ mod tests {
 
     #[test]
     fn the_machine_it_runs_on_is_read() {
-        let seen = look(&Sources::default()).unwrap();
+        let tense = Tense::of(&MemorySettings::default());
+        let seen = look(&Sources::default(), tense).unwrap();
         assert!(seen.total > 0 && seen.available <= seen.total, "{seen:?}");
         let us = largest(Path::new("/proc"));
         assert_eq!(us.len(), LARGEST);
@@ -196,5 +219,42 @@ mod tests {
             us.is_sorted_by(|one, other| one.resident >= other.resident),
             "{us:?}"
         );
+    }
+
+    #[test]
+    fn whatever_raises_a_condition_has_its_control_groups_looked_at() {
+        let seen = |available, full_percent| MemorySignal {
+            total: 1000,
+            available,
+            some_percent: full_percent,
+            full_percent,
+            largest: Vec::new(),
+            cgroups: None,
+        };
+        let settings = MemorySettings::default();
+        let early = MemorySettings {
+            raise_available_percent: 50,
+            clear_available_percent: 60,
+            raise_waiting_percent: 2,
+            ..settings.clone()
+        };
+        for (settings, available, waiting, expected) in [
+            (&settings, 149, 0.0, true),
+            (&settings, 150, 0.0, false),
+            (&settings, 900, 5.0, true),
+            (&settings, 900, 4.9, false),
+            (&early, 499, 0.0, true),
+            // It stands until then.
+            (&early, 599, 0.0, true),
+            (&early, 600, 0.0, false),
+            (&early, 900, 2.0, true),
+        ] {
+            let tense = Tense::of(settings);
+            assert_eq!(
+                tense.is(&seen(available, waiting)),
+                expected,
+                "{tense:?} {available} {waiting}"
+            );
+        }
     }
 }
