@@ -19,7 +19,8 @@
 //! `report/` tells the log what happened, the journal with fields; `kubernetes/` tells the API server, if it may;
 //! `local/` answers on the node itself, `metrics/` to Prometheus; `explain/` has the words for both people and documents;
 //! `preflight/` tells what must hold before a kubelet may start; `privilege/` what the agent itself cannot do here, and why.
-//! `gate/` holds the kubelet at boot; `host/` is the node as the rest sees it: real or simulated.
+//! `gate/` holds the kubelet at boot; `set_aside/` knows which manifests are out while a cluster starts, and brings them back;
+//!  `host/` is the node as the rest sees it: real or simulated.
 
 pub mod brakes;
 mod bytes;
@@ -49,6 +50,7 @@ pub mod reclaim;
 pub mod remedy;
 pub mod report;
 pub mod run;
+pub mod set_aside;
 pub mod signal;
 mod span;
 mod sys;

@@ -1,13 +1,16 @@
 //! What the agent knows of its node at one instant: made by [`crate::run`], told to the coordinator by [`crate::link`].
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use blackstart_proto::component::Manifests;
 use tokio::time::Instant;
 
 use crate::brakes::Standing;
 use crate::condition::Condition;
 use crate::decide::Waiting;
 use crate::gate::GateState;
+use crate::set_aside::Held;
 use crate::signal::{DiskSignal, UnitSignal};
 
 /// What the agent vouches for, observed in this boot.
@@ -27,6 +30,8 @@ pub struct Attestation {
     pub observed_at: Instant,
     /// What the node waits for, for people; empty when nothing.
     pub waiting_on: String,
+    /// Where the manifests of the control plane's components are; empty where they are not this machine's.
+    pub manifests: Manifests,
 }
 
 /// How an API server answered: what the coordinator paces its waves by.
@@ -59,6 +64,8 @@ pub struct Picture {
     pub disks: Vec<DiskSignal>,
     /// What people and the coordinator hold back.
     pub brakes: Standing,
+    /// Manifests that are out by the coordinator's word.
+    pub set_aside: Arc<Vec<Held>>,
     /// Why nothing is done at present about conditions that have remedies.
     pub waiting: Vec<Waiting>,
 }
@@ -93,6 +100,7 @@ impl Picture {
             units,
             disks,
             brakes,
+            set_aside,
             waiting,
             // Told on the node alone.
             helpers: _,
@@ -102,6 +110,7 @@ impl Picture {
             && *units == other.units
             && *disks == other.disks
             && *brakes == other.brakes
+            && *set_aside == other.set_aside
             && *waiting == other.waiting
     }
 
@@ -128,6 +137,7 @@ mod tests {
             api_server: Some(ApiServerAnswer::Ready(Duration::from_millis(millis))),
             observed_at: Instant::now(),
             waiting_on: String::new(),
+            manifests: Manifests::default(),
         };
         let first = attested(3, true);
         let later = Attestation {

@@ -303,12 +303,14 @@ fn picture_of(conditions: Vec<Condition>) -> Picture {
             api_server: None,
             observed_at: Instant::now(),
             waiting_on: String::new(),
+            manifests: blackstart_proto::component::Manifests::new(),
         },
         conditions,
         units: Vec::new(),
         helpers: Vec::new(),
         disks: Vec::new(),
         brakes: Standing::default(),
+        set_aside: std::sync::Arc::default(),
         waiting: Vec::new(),
     }
 }

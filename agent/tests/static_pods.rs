@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use blackstart_agent::config::{ComponentSettings, Settings};
 use blackstart_agent::remedy::bounce_static_pod::{BounceRules, bounce};
+use blackstart_agent::set_aside::SetAside;
 use blackstart_agent::signal::{PodContainers, Signal, StaticPod};
 use blackstart_agent::watch::beat::Beat;
 use blackstart_agent::watch::static_pods::watch;
@@ -120,7 +121,7 @@ async fn a_pods_containers_are_seen_to_run_to_end_and_to_come_back_by_a_bounce()
     stop(&dockerd);
     start(&dockerd);
     let before = dockerd.docker(&["ps", "--quiet"]);
-    let rules = BounceRules::new(&settings);
+    let rules = BounceRules::new(&settings, SetAside::none(dir.path(), ""));
     let (bounced, ()) = tokio::join!(bounce("etcd", &rules), obey(&dockerd, &manifest));
     let bounced = bounced.expect("bounced");
     assert_eq!((bounced.file.as_str(), bounced.answers), ("etcd.yaml", None));

@@ -125,8 +125,33 @@ pub struct ColdStartPolicy {
     pub serving_percent: u32,
     /// How many workers are released at once.
     pub wave: WavePolicy,
+    /// How controller managers and schedulers are set aside meanwhile.
+    pub set_aside: SetAsidePolicy,
     /// How long steps take, until earlier runs tell better.
     pub typical: Typical,
+}
+
+/// When a cluster's controller managers and schedulers may act again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetAsidePolicy {
+    /// They are set aside at all. Masters whose agents tell of no such static pods are left as they are either way.
+    pub enabled: bool,
+    /// They are put back when so many percent of the cluster's nodes, without those that were given up, run their kubelet. While
+    /// 55 % of a zone or more are not ready the node lifecycle controller evicts slowly or not at all, and with fewer at its full rate
+    /// (kubernetes 1.36 pkg/controller/nodelifecycle): a share between 45 and 100 is where it would do harm.
+    pub release_share: u32,
+    /// And in any case so long after their control plane is up.
+    pub max_hold: Duration,
+}
+
+impl Default for SetAsidePolicy {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            release_share: 80,
+            max_hold: Duration::from_mins(10),
+        }
+    }
 }
 
 /// How many workers of a cluster are released at once, by how its API server answers.
@@ -190,6 +215,7 @@ impl Default for ColdStartPolicy {
             control_plane_deadline: Duration::from_mins(30),
             serving_percent: 50,
             wave: WavePolicy::default(),
+            set_aside: SetAsidePolicy::default(),
             typical: Typical::default(),
         }
     }

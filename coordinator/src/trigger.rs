@@ -88,7 +88,7 @@ pub fn ahead(runs: &[Arc<RunStatus>]) -> impl Iterator<Item = &NodeName> {
                 StepState::Pending | StepState::Waiting | StepState::Started | StepState::Failed => true,
                 StepState::Done | StepState::Residue | StepState::Cancelled => false,
             })
-            .filter_map(|(step, _)| step.kind.node())
+            .filter_map(|(step, _)| step.kind.releases())
     })
 }
 

@@ -3,6 +3,7 @@
 //! | module | story |
 //! |---|---|
 //! | [`boot`] | which start of which machine this is, and how the one before it ended |
+//! | [`component`] | what of a control plane can be set aside, and where its manifests are |
 //! | [`yaml`] | reads YAML so that every error is told, with line and field |
 //! | [`identity`] | who a certificate speaks for |
 //! | [`leader`] | what coordinators that follow say: who leads, how an answer came about, and for whom they ask |
@@ -13,6 +14,7 @@
 pub use prost::Message;
 
 pub mod boot;
+pub mod component;
 pub mod identity;
 pub mod leader;
 pub mod remedy;

@@ -8,7 +8,7 @@ use super::hold::held_text;
 use super::table::{one_line, rough, table};
 use crate::bytes::Bytes;
 use crate::gate::GateState;
-use crate::local::answer::{Budget, Coordinator, Done, Lacking, NodeStatus, Standing};
+use crate::local::answer::{Aside, Budget, Coordinator, Done, Lacking, NodeStatus, Standing};
 
 pub(super) fn status_text(status: &NodeStatus) -> String {
     let mut text = String::new();
@@ -40,6 +40,9 @@ pub(super) fn status_text(status: &NodeStatus) -> String {
     line("kubelet", &kubelet(status));
     if !status.waiting_on.is_empty() {
         line("waiting on", &status.waiting_on);
+    }
+    for aside in &status.set_aside {
+        line("set aside", &aside_text(aside));
     }
     for held in &status.holds {
         line(if held.silence { "silenced" } else { "held" }, &held_text(held));
@@ -119,6 +122,14 @@ pub(super) fn lacks_text(lacks: &[Lacking]) -> String {
         })
         .collect();
     format!("\n{}", table(["CANNOT", "WHY", "EFFECT → WHAT TO DO"], &rows))
+}
+
+fn aside_text(aside: &Aside) -> String {
+    let for_long = rough(aside.for_ms);
+    format!(
+        "{} for {for_long}, by run {}: {}",
+        aside.component, aside.run, aside.reason
+    )
 }
 
 fn gate(status: &NodeStatus) -> String {

@@ -219,6 +219,15 @@ impl GateSettings {
         let share = f64::from(crc32fast::hash(node.as_bytes())) / f64::from(u32::MAX);
         base + self.jitter.mul_f64(share)
     }
+
+    /// The dead-man time of manifests that were set aside on `node`: when the last worker has opened its gate by itself.
+    pub fn set_aside(&self, node: &str) -> Duration {
+        let workers = Self {
+            role: GateRole::Worker,
+            ..self.clone()
+        };
+        workers.dead_man(node) + self.jitter
+    }
 }
 
 /// Everything the agent is told.

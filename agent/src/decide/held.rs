@@ -50,7 +50,7 @@ pub(super) fn of_remedy(input: &Input<'_>, remedy: &Remedy) -> Option<WaitingOn>
     protected(remedy, input.settings).map(|by| WaitingOn::Protected { by })
 }
 
-/// Why a command of the coordinator for this remedy is refused. Releases from the boot gate are not held: a kubelet that nobody
+/// Why a command of the coordinator for this remedy is refused. What a cold start asks for is not held: a kubelet that nobody
 /// lets go helps nobody. A freeze is of what nodes decide by themselves, so it refuses no command.
 pub(crate) fn refuses(
     remedy: &Remedy,
@@ -87,7 +87,9 @@ pub(crate) fn protected(remedy: &Remedy, settings: &Settings) -> Option<String> 
         | Remedy::ProtectUnits
         | Remedy::Prune { .. }
         | Remedy::VacuumJournal { .. }
-        | Remedy::ReleaseKubelet { .. } => None,
+        | Remedy::ReleaseKubelet { .. }
+        | Remedy::HoldManifest { .. }
+        | Remedy::ReleaseManifest { .. } => None,
     }
 }
 

@@ -61,7 +61,9 @@ impl Rung {
             Remedy::BounceStaticPod { .. } => Some(Self::Bounce),
             Remedy::RelieveMemory { .. } => Some(Self::Relieve),
             Remedy::ProtectUnits => Some(Self::Protect),
-            Remedy::ReleaseKubelet { .. } => None,
+            Remedy::ReleaseKubelet { .. } | Remedy::HoldManifest { .. } | Remedy::ReleaseManifest { .. } => {
+                None
+            }
         }
     }
 

@@ -46,6 +46,7 @@ pub mod units;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use blackstart_proto::component::ManifestState;
 use tokio::time::Instant;
 
 use self::certificates::Certificates;
@@ -67,6 +68,7 @@ use self::unit_states::UnitStates;
 use self::units::Units;
 use crate::condition::Condition;
 use crate::config::Settings;
+use crate::set_aside::Held;
 use crate::signal::{DiskSignal, ProbeOutcome, ProbeTarget, Signal, UnitSignal};
 
 /// Everything that was observed of the node.
@@ -158,6 +160,16 @@ impl Diagnosis {
             .iter()
             .map(|disk| disk.mount_point.clone())
             .collect();
+    }
+
+    /// Of what is set aside nothing is expected.
+    pub fn set_aside(&mut self, held: &[Held]) {
+        self.static_pods.set_aside(held);
+    }
+
+    /// Where the manifest of a pod is.
+    pub fn manifest(&self, pod: &str) -> ManifestState {
+        self.static_pods.manifest(pod)
     }
 
     /// While the boot gate holds the kubelet, nothing is raised of it. Its hold time begins when the gate lets go.

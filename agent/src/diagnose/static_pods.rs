@@ -13,14 +13,16 @@
 //! manifest and the kubelet have been there for `start_grace`. While the boot gate holds the kubelet or the kubelet does not run or
 //! answer nothing is raised of any pod: that is a condition of its own, and a kubelet that is down starts nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
+use blackstart_proto::component::ManifestState;
 use tokio::time::Instant;
 
 use crate::condition::{Condition, ConditionKey, ConditionKind, Severity};
 use crate::config::{ProbeSettings, StaticPodSettings};
+use crate::set_aside::Held;
 use crate::signal::{
     ActiveState, MissingManifest, PodContainers, ProbeOutcome, ProbeTarget, Signal, StaticPod,
     StaticPodsSignal,
@@ -40,6 +42,10 @@ pub struct StaticPods {
     pods: BTreeMap<String, Seen>,
     missing: BTreeMap<String, (MissingManifest, Instant)>,
     invalid: BTreeMap<String, (String, Instant)>,
+    /// Pods whose manifests are out by the coordinator's word.
+    aside: BTreeSet<String>,
+    /// The directory was read.
+    looked: bool,
 }
 
 /// The kubelet, as far as its pods depend on it.
@@ -109,6 +115,8 @@ impl StaticPods {
             pods: BTreeMap::new(),
             missing: BTreeMap::new(),
             invalid: BTreeMap::new(),
+            aside: BTreeSet::new(),
+            looked: false,
         }
     }
 
@@ -123,6 +131,23 @@ impl StaticPods {
         self.gate_held = held;
         if held {
             self.forget();
+        }
+    }
+
+    /// Nothing is expected of what a cold start has set aside.
+    pub fn set_aside(&mut self, held: &[Held]) {
+        self.aside = held.iter().map(|held| held.component.pod().to_owned()).collect();
+    }
+
+    /// Where the manifest of a pod is that is not set aside.
+    pub fn manifest(&self, pod: &str) -> ManifestState {
+        let bounced = |(missing, _): &(MissingManifest, Instant)| missing.held.is_some();
+        if self.pods.contains_key(pod) {
+            ManifestState::InPlace
+        } else if !self.looked || self.missing.get(pod).is_some_and(bounced) {
+            ManifestState::Unknown
+        } else {
+            ManifestState::Absent
         }
     }
 
@@ -198,6 +223,7 @@ impl StaticPods {
         if signal.unseen.is_some() {
             return;
         }
+        self.looked = true;
         let kubelet_well = self.kubelet_well_since();
         let counts = !self.kubelet.blind && self.kubelet.failures == 0;
         let mut before = std::mem::take(&mut self.pods);
@@ -273,6 +299,9 @@ impl StaticPods {
             )
         });
         let missing = self.missing.values().filter_map(|(missing, since)| {
+            if self.aside.contains(&missing.pod) {
+                return None;
+            }
             let since = match &missing.held {
                 None => *since,
                 Some(_) => *since + self.out_too_long(),
@@ -290,7 +319,8 @@ impl StaticPods {
             .missing
             .values()
             .filter(|(missing, _)| missing.held.is_some());
-        held.map(|(_, since)| *since + self.out_too_long())
+        held.filter(|(missing, _)| !self.aside.contains(&missing.pod))
+            .map(|(_, since)| *since + self.out_too_long())
             .filter(|at| *at > now)
             .min()
     }

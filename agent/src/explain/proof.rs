@@ -2,6 +2,8 @@
 //!
 //! Every kind and every remedy has to be here, or this does not compile; `document` writes it down and holds it to the tests that there are.
 
+use blackstart_proto::component::Component;
+
 use crate::condition::ConditionKind as Kind;
 use crate::remedy::Remedy;
 
@@ -66,6 +68,7 @@ const KEPT_AGAIN: &str =
 const MEMORY: &str = "tests/tests/memory.rs";
 const NETWORK: &str = "tests/tests/network.rs";
 const PODS: &str = "tests/tests/static_pods.rs";
+const ASIDE: &str = "tests/tests/set_aside.rs";
 const RELIEVED: &str =
     "the_largest_unit_that_may_be_is_restarted_when_memory_is_short_and_then_somebody_is_told";
 const REPAIRS: &str = "agent/src/run/tests/repairs.rs";
@@ -262,11 +265,18 @@ pub(super) fn of_remedy(remedy: &Remedy) -> &'static [Proof] {
         Remedy::ReleaseKubelet { .. } => const { &[
             proof(Real, "nodes lose their power and come back", "tests/tests/power_loss.rs", "masters_come_back_first_and_workers_after_the_control_plane", &[]),
         ] },
+        Remedy::HoldManifest { .. } => const { &[
+            proof(Real, "masters lose their power and come back", ASIDE, "a_controller_manager_is_set_aside_until_the_kubelets_run", &[]),
+        ] },
+        Remedy::ReleaseManifest { .. } => const { &[
+            proof(Real, "masters lose their power and come back", ASIDE, "a_controller_manager_is_set_aside_until_the_kubelets_run", &[]),
+            proof(Real, "the coordinator never returns", ASIDE, "without_a_coordinator_what_was_set_aside_comes_back_by_itself", &[]),
+        ] },
     }
 }
 
 /// One of each remedy.
-pub(super) fn remedies() -> [Remedy; 11] {
+pub(super) fn remedies() -> [Remedy; 13] {
     let log = crate::signal::LogId {
         dev: 0,
         ino: 0,
@@ -290,6 +300,14 @@ pub(super) fn remedies() -> [Remedy; 11] {
         Remedy::RelieveMemory { unit: name() },
         Remedy::ProtectUnits,
         Remedy::ReleaseKubelet { run_id: name() },
+        Remedy::HoldManifest {
+            component: Component::ControllerManager,
+            run_id: name(),
+            reason: name(),
+        },
+        Remedy::ReleaseManifest {
+            component: Component::ControllerManager,
+        },
     ]
 }
 

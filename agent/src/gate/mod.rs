@@ -117,7 +117,7 @@ pub fn release(runtime_dir: &Path, run_id: &str) -> Result<(), GateError> {
     files::write(runtime_dir, files::RELEASE, Some(&boot), &word)
 }
 
-/// Passes on that the coordinator knows this node is held and works on it: the dead-man time starts anew.
+/// Passes on that the coordinator knows what is held on this node and works on it: the dead-man time starts anew.
 ///
 /// # Errors
 /// The boot is not known, or the word cannot be written.
@@ -127,6 +127,13 @@ pub fn heard(runtime_dir: &Path, waiting_on: &str) -> Result<(), GateError> {
         waiting_on: waiting_on.to_owned(),
     };
     files::write(runtime_dir, files::HEARD, Some(&nonce(runtime_dir)?), &word)
+}
+
+/// When the coordinator last said in this boot that it works on this node, by `CLOCK_BOOTTIME`.
+pub fn heard_at(runtime_dir: &Path) -> Option<Duration> {
+    let boot = nonce(runtime_dir).ok()?;
+    let heard: Found<Heard> = files::read(runtime_dir, files::HEARD, Some(&boot));
+    heard.get().map(|heard| heard.at)
 }
 
 fn nonce(runtime_dir: &Path) -> Result<String, GateError> {
@@ -161,6 +168,6 @@ pub async fn mark_clean_shutdown_if_stopping<H: Host>(
 }
 
 /// `CLOCK_BOOTTIME`. Where there is none, later than any deadline: a gate that cannot tell the time opens.
-fn boottime() -> Duration {
+pub(crate) fn boottime() -> Duration {
     clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::MAX, Duration::from)
 }

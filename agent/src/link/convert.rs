@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use blackstart_proto::boot::{BootIdentity, PreviousShutdown};
+use blackstart_proto::component;
 use blackstart_proto::remedy::RemedyKind;
 use blackstart_proto::v1 as wire;
 use blackstart_proto::v1::agent_message::Body as Up;
@@ -143,6 +144,7 @@ fn attestation(attestation: &Attestation, now: Instant) -> wire::Attestation {
         apiserver_error: error.into(),
         age_ms: millis(now.saturating_duration_since(attestation.observed_at)),
         waiting_on: cut(&attestation.waiting_on),
+        manifests: component::manifests_to_wire(&attestation.manifests),
     }
 }
 
@@ -241,23 +243,37 @@ pub(super) fn goodbye(reason: Goodbye) -> wire::Goodbye {
 
 /// The order that a command is; or its refusal, if this agent does not know what it asks for.
 pub(crate) fn order(command: wire::Command, now: Instant) -> Result<Order, OrderAnswer> {
-    let (remedy, reason) = match command.action {
+    let asked = match command.action {
         Some(wire::command::Action::ReleaseKubelet(asked)) => {
-            (Remedy::ReleaseKubelet { run_id: asked.run_id }, asked.reason)
+            Some((Remedy::ReleaseKubelet { run_id: asked.run_id }, asked.reason))
         }
         Some(wire::command::Action::RestartUnit(asked)) => {
-            (Remedy::RestartUnit { unit: asked.unit }, asked.reason)
+            Some((Remedy::RestartUnit { unit: asked.unit }, asked.reason))
         }
-        None => {
-            return Err(OrderAnswer {
-                command_id: command.command_id,
-                status: OrderStatus::Refused,
-                detail: format!(
-                    "agent {} does not know what this command asks for",
-                    env!("CARGO_PKG_VERSION")
-                ),
-            });
+        Some(wire::command::Action::HoldManifest(asked)) => {
+            component::from_wire(asked.component()).map(|component| {
+                let reason = asked.reason.clone();
+                let remedy = Remedy::HoldManifest {
+                    component,
+                    run_id: asked.run_id,
+                    reason: cut(&asked.reason),
+                };
+                (remedy, reason)
+            })
         }
+        Some(wire::command::Action::ReleaseManifest(asked)) => component::from_wire(asked.component())
+            .map(|component| (Remedy::ReleaseManifest { component }, asked.reason)),
+        None => None,
+    };
+    let Some((remedy, reason)) = asked else {
+        return Err(OrderAnswer {
+            command_id: command.command_id,
+            status: OrderStatus::Refused,
+            detail: format!(
+                "agent {} does not know what this command asks for",
+                env!("CARGO_PKG_VERSION")
+            ),
+        });
     };
     Ok(Order {
         command_id: command.command_id,
@@ -399,12 +415,14 @@ mod tests {
                 api_server: Some(ApiServerAnswer::Ready(Duration::from_micros(181_200))),
                 observed_at: seen,
                 waiting_on: "wave 2".into(),
+                manifests: component::Manifests::new(),
             },
             conditions,
             units: Vec::new(),
             helpers: Vec::new(),
             disks: Vec::new(),
             brakes: Standing::default(),
+            set_aside: std::sync::Arc::default(),
             waiting: Vec::new(),
         };
         let report = report(&picture, &[], 4, Instant::now());

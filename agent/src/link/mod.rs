@@ -38,6 +38,7 @@ use crate::ledger::SharedLedger;
 use crate::order::{Order, OrderAnswer};
 use crate::permit::{Answer, Said};
 use crate::picture::Picture;
+use crate::set_aside::SetAside;
 use crate::watch::beat::Beat;
 
 use backoff::Backoff;
@@ -118,6 +119,8 @@ pub struct LinkPorts {
     pub answers: mpsc::Receiver<OrderAnswer>,
     /// Why the agent stops, as known when it does: read once, at the stop.
     pub goodbye: watch::Receiver<Goodbye>,
+    /// Told whether the coordinator claims what is set aside here.
+    pub set_aside: SetAside,
     /// What the coordinator holds back on this node, each time it says so.
     pub words: watch::Sender<Option<Word>>,
     /// Told of each change.
@@ -147,6 +150,7 @@ struct Link {
     wishes: watch::Receiver<Arc<Vec<Said>>>,
     permits: mpsc::Sender<Answer>,
     beat: Beat,
+    set_aside: SetAside,
     /// The coordinator of this attempt.
     address: Option<SocketAddr>,
     /// The last report's number; goes on rising over sessions.
@@ -178,6 +182,7 @@ pub async fn run(ports: LinkPorts, stop: CancellationToken) {
         wishes: ports.wishes,
         permits: ports.permits,
         beat: ports.beat,
+        set_aside: ports.set_aside,
         address: None,
         sequence: 0,
         gate_trouble: None,
@@ -192,6 +197,7 @@ pub async fn run(ports: LinkPorts, stop: CancellationToken) {
     let mut last_trouble = String::new();
     while let Some(trouble) = link.attempt(&mut backoff, &stop).await {
         link.down(&trouble);
+        link.set_aside.hung_up();
         let wait = backoff.wait(&mut rand::rng());
         // The same every few seconds for hours says nothing new.
         if trouble == last_trouble {

@@ -318,6 +318,7 @@ impl Session {
         let number = ack.sequence.min(link.sequence);
         link.told.acknowledged(number);
         link.desk.acknowledged(number);
+        link.set_aside.answered(ack.hold);
         if !ack.hold {
             return;
         }

@@ -85,6 +85,7 @@ impl Agent {
             answers: answered,
             goodbye: goodbye_seen,
             state,
+            set_aside: SetAside::none(dir.path(), ""),
             words,
             wishes,
             permits,
@@ -145,12 +146,14 @@ fn picture(waiting_on: &str) -> Arc<Picture> {
             api_server: None,
             observed_at: Instant::now(),
             waiting_on: waiting_on.to_owned(),
+            manifests: blackstart_proto::component::Manifests::new(),
         },
         conditions: Vec::new(),
         units: Vec::new(),
         helpers: Vec::new(),
         disks: Vec::new(),
         brakes: Standing::default(),
+        set_aside: std::sync::Arc::default(),
         waiting: Vec::new(),
     })
 }

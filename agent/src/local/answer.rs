@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use blackstart_proto::boot::PreviousShutdown;
+use blackstart_proto::component::Component;
 use serde::{Deserialize, Serialize};
 
 use crate::brakes::Scope;
@@ -83,10 +84,26 @@ pub struct NodeStatus {
     /// What the agent cannot do here for lack of a privilege.
     #[serde(default)]
     pub lacks: Vec<Lacking>,
+    /// Manifests that are out while the cluster starts.
+    #[serde(default)]
+    pub set_aside: Vec<Aside>,
     /// What people hold here, and silence: the node's own, and the coordinator's.
     pub holds: Vec<HeldHere>,
     /// Conditions that are frozen here, because many nodes have them.
     pub freezes: Vec<FrozenHere>,
+}
+
+/// A component whose manifest is out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Aside {
+    /// Which.
+    pub component: Component,
+    /// The run that asked.
+    pub run: String,
+    /// Why.
+    pub reason: String,
+    /// Out for so long, in this boot.
+    pub for_ms: u64,
 }
 
 /// Something that the agent cannot do here.

@@ -106,6 +106,7 @@ fn picture() -> Picture {
             api_server: None,
             observed_at: Instant::now(),
             waiting_on: "kubelet.service waits for the pause before the next attempt".to_owned(),
+            manifests: blackstart_proto::component::Manifests::new(),
         },
         conditions: vec![
             condition(ConditionKind::DiskPressure, "/var", Severity::Warning),
@@ -130,6 +131,7 @@ fn picture() -> Picture {
             time_to_full: None,
         }],
         brakes: Standing::default(),
+        set_aside: std::sync::Arc::default(),
         waiting: Vec::new(),
     }
 }

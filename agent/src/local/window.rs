@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::answer::{
-    Answer, Budget, Coordinator, Disk, Done, Gate, Lacking, NodeStatus, Standing, Unit, Watches,
+    Answer, Aside, Budget, Coordinator, Disk, Done, Gate, Lacking, NodeStatus, Standing, Unit, Watches,
 };
 use super::{Question, hold};
 use crate::brakes::SharedBrakes;
@@ -25,6 +25,7 @@ use crate::ledger::{Outcome, Record, SharedLedger};
 use crate::link::LinkState;
 use crate::picture::Picture;
 use crate::privilege::survey::Found;
+use crate::set_aside::Held;
 use crate::signal::ActiveState;
 
 /// No more remedies than this are told at once.
@@ -156,6 +157,7 @@ impl Window {
             budgets: self.budgets(now),
             conditions: picture.conditions.len(),
             lacks: self.lacking(),
+            set_aside: picture.set_aside.iter().map(aside).collect(),
             holds: brakes
                 .holds
                 .iter()
@@ -280,6 +282,15 @@ impl Window {
             .collect();
         newest.reverse();
         newest
+    }
+}
+
+fn aside(held: &Held) -> Aside {
+    Aside {
+        component: held.component,
+        run: held.run_id.clone(),
+        reason: held.reason.clone(),
+        for_ms: millis(gate::boottime().saturating_sub(held.since)),
     }
 }
 

@@ -56,12 +56,15 @@ pub fn needed(remedy: &Remedy, settings: &Settings) -> Option<PermitKind> {
             let master = settings.gate.role == GateRole::ControlPlane;
             (is_runtime && master).then_some(PermitKind::RuntimeRestart)
         }
+        // The last three are the coordinator's own commands, in an order that it has thought of.
         Remedy::RestartUnit { .. }
         | Remedy::ReclaimLog { .. }
         | Remedy::Prune { .. }
         | Remedy::VacuumJournal { .. }
         | Remedy::RestartContainer { .. }
         | Remedy::ProtectUnits
+        | Remedy::HoldManifest { .. }
+        | Remedy::ReleaseManifest { .. }
         | Remedy::ReleaseKubelet { .. } => None,
     }
 }

@@ -21,6 +21,7 @@ use tracing::warn;
 
 use crate::config::{HttpTarget, Settings, StaticPodSettings};
 use crate::ledger::Outcome;
+use crate::set_aside::SetAside;
 use crate::signal::{PodContainers, ProbeOutcome};
 use crate::span::Span;
 use crate::watch::static_pods::directory::{self, Back, Places};
@@ -40,17 +41,16 @@ pub struct BounceRules {
     settings: StaticPodSettings,
     places: Places,
     eyes: Eyes,
+    aside: SetAside,
 }
 
 impl BounceRules {
     /// From the configuration.
-    pub fn new(settings: &Settings) -> Self {
+    pub fn new(settings: &Settings, aside: SetAside) -> Self {
         let pods = settings.static_pods.clone();
         Self {
-            places: Places {
-                manifests: pods.manifests.clone(),
-                held: pods.held.clone(),
-            },
+            places: Places::of(&pods),
+            aside,
             eyes: Eyes::new(&pods, settings.runtime.docker.socket.clone()),
             settings: pods,
         }
@@ -164,6 +164,9 @@ pub async fn bounce_static_pod(pod: &str, rules: &BounceRules, dry_run: bool) ->
 
 /// Moves back what a bounce of `pod` that was broken off has left out; what was found, for people. `None`: it is still out.
 pub async fn recover(pod: &str, rules: &BounceRules) -> Option<String> {
+    if rules.aside.holds(pod) {
+        return Some("its manifest was set aside since".to_owned());
+    }
     for _ in 0..RECOVERIES {
         let (places, name) = (rules.places.clone(), pod.to_owned());
         match spawn_blocking(move || places.put_back(&name)).await {
@@ -237,7 +240,8 @@ impl BounceRules {
         let looked = spawn_blocking(move || Ok((places.out()?, directory::read(&places.manifests)?))).await;
         let looked = looked.unwrap_or_else(|error| Err(io::Error::other(error)));
         let (out, found) = looked.map_err(|source| BounceError::Look { pod: name, source })?;
-        if let Some((pod, path)) = out.into_iter().next() {
+        // What a cold start has set aside is meant to be out.
+        if let Some((pod, path)) = out.into_iter().find(|(pod, _)| !self.aside.holds(pod)) {
             return Err(BounceError::OtherOut { pod, path });
         }
         let valid: Vec<_> = found

@@ -12,11 +12,13 @@ mod release;
 pub mod relieve_memory;
 pub mod restart_container;
 pub mod restart_runtime;
+mod set_aside;
 pub mod vacuum_journal;
 
 use std::fmt;
 use std::path::PathBuf;
 
+use blackstart_proto::component::Component;
 use blackstart_proto::remedy::RemedyKind;
 
 use crate::signal::LogId;
@@ -76,31 +78,62 @@ pub enum Remedy {
         /// The run that asked.
         run_id: String,
     },
+    /// Moves the manifest of a component out, so that the kubelet does not run it. Only by the coordinator's word.
+    HoldManifest {
+        /// Which.
+        component: Component,
+        /// The run that asked.
+        run_id: String,
+        /// Why, for people.
+        reason: String,
+    },
+    /// Moves it back: by the coordinator's word, or when nobody speaks.
+    ReleaseManifest {
+        /// Which.
+        component: Component,
+    },
+}
+
+/// By what a remedy is known.
+enum Named {
+    /// One that can be held.
+    Kind(RemedyKind),
+    /// One that cannot.
+    OfColdStart(&'static str),
 }
 
 impl Remedy {
-    /// What kind of remedy it is, for whoever holds some; `None` of a release, which nobody can.
+    /// What kind of remedy it is, for whoever holds some; `None` of those of a cold start, which nobody can.
     pub const fn kind(&self) -> Option<RemedyKind> {
-        match self {
-            Self::RestartUnit { .. } => Some(RemedyKind::RestartUnit),
-            Self::KillRestartUnit { .. } => Some(RemedyKind::KillRestartUnit),
-            Self::ReclaimLog { .. } => Some(RemedyKind::ReclaimLog),
-            Self::RestartRuntime { .. } => Some(RemedyKind::RestartRuntime),
-            Self::Prune { .. } => Some(RemedyKind::Prune),
-            Self::VacuumJournal { .. } => Some(RemedyKind::VacuumJournal),
-            Self::RestartContainer { .. } => Some(RemedyKind::RestartContainer),
-            Self::BounceStaticPod { .. } => Some(RemedyKind::BounceStaticPod),
-            Self::RelieveMemory { .. } => Some(RemedyKind::RelieveMemory),
-            Self::ProtectUnits => Some(RemedyKind::ProtectUnits),
-            Self::ReleaseKubelet { .. } => None,
+        match self.named() {
+            Named::Kind(kind) => Some(kind),
+            Named::OfColdStart(_) => None,
         }
     }
 
     /// Its name in ledger, wire and terminal.
     pub const fn name(&self) -> &'static str {
-        match self.kind() {
-            Some(kind) => kind.as_str(),
-            None => "release-kubelet",
+        match self.named() {
+            Named::Kind(kind) => kind.as_str(),
+            Named::OfColdStart(name) => name,
+        }
+    }
+
+    const fn named(&self) -> Named {
+        match self {
+            Self::RestartUnit { .. } => Named::Kind(RemedyKind::RestartUnit),
+            Self::KillRestartUnit { .. } => Named::Kind(RemedyKind::KillRestartUnit),
+            Self::ReclaimLog { .. } => Named::Kind(RemedyKind::ReclaimLog),
+            Self::RestartRuntime { .. } => Named::Kind(RemedyKind::RestartRuntime),
+            Self::Prune { .. } => Named::Kind(RemedyKind::Prune),
+            Self::VacuumJournal { .. } => Named::Kind(RemedyKind::VacuumJournal),
+            Self::RestartContainer { .. } => Named::Kind(RemedyKind::RestartContainer),
+            Self::BounceStaticPod { .. } => Named::Kind(RemedyKind::BounceStaticPod),
+            Self::RelieveMemory { .. } => Named::Kind(RemedyKind::RelieveMemory),
+            Self::ProtectUnits => Named::Kind(RemedyKind::ProtectUnits),
+            Self::ReleaseKubelet { .. } => Named::OfColdStart("release-kubelet"),
+            Self::HoldManifest { .. } => Named::OfColdStart("hold-manifest"),
+            Self::ReleaseManifest { .. } => Named::OfColdStart("release-manifest"),
         }
     }
 
@@ -119,6 +152,9 @@ impl Remedy {
             Self::ReclaimLog { log } => log.path.display().to_string(),
             Self::RestartContainer { name } => name.clone(),
             Self::ReleaseKubelet { .. } => "kubelet".to_owned(),
+            Self::HoldManifest { component, .. } | Self::ReleaseManifest { component } => {
+                component.pod().to_owned()
+            }
         }
     }
 }

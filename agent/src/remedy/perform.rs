@@ -23,12 +23,13 @@ use super::relieve_memory::{self, RelieveRules};
 use super::restart_container::{ContainerRules, restart_container};
 use super::restart_runtime::{RuntimeRules, restart_runtime};
 use super::vacuum_journal::{VacuumRules, vacuum_journal};
-use super::{Remedy, release};
-use crate::config::{ProtectSettings, Settings};
+use super::{Remedy, release, set_aside};
+use crate::config::{ProtectSettings, Settings, StaticPodSettings};
 use crate::decide::held::protected_unit;
 use crate::host::{Host, HostError, UnitAction};
 use crate::ledger::Outcome;
 use crate::reclaim::Rules;
+use crate::set_aside::SetAside;
 use crate::signal::{ActiveState, UnitSignal};
 
 /// A restarted unit has to live for this long to count as restarted: what cannot start often dies at once.
@@ -52,6 +53,8 @@ pub struct Hands<H> {
     vacuum: VacuumRules,
     containers: ContainerRules,
     bounce: BounceRules,
+    static_pods: StaticPodSettings,
+    aside: SetAside,
     relieve: RelieveRules,
     protect: ProtectRules,
     dry_run: bool,
@@ -59,7 +62,7 @@ pub struct Hands<H> {
 
 impl<H: Host> Hands<H> {
     /// For the node behind `host`.
-    pub fn new(host: Arc<H>, settings: &Settings, rules: Option<Arc<Rules>>) -> Self {
+    pub fn new(host: Arc<H>, settings: &Settings, rules: Option<Arc<Rules>>, aside: SetAside) -> Self {
         Self {
             host,
             units: settings.units.iter().chain(settings.helpers()).cloned().collect(),
@@ -71,7 +74,9 @@ impl<H: Host> Hands<H> {
             prune: PruneRules::new(settings).ok(),
             vacuum: VacuumRules::new(settings),
             containers: ContainerRules::new(settings),
-            bounce: BounceRules::new(settings),
+            bounce: BounceRules::new(settings, aside.clone()),
+            static_pods: settings.static_pods.clone(),
+            aside,
             relieve: RelieveRules::new(settings),
             protect: ProtectRules::new(settings),
             dry_run: settings.dry_run,
@@ -94,7 +99,9 @@ impl<H: Host> Hands<H> {
             Remedy::Prune { .. } | Remedy::VacuumJournal { .. } if self.host.machine().is_none() => {
                 Err("the node's disks are not this machine's".to_owned())
             }
-            Remedy::BounceStaticPod { .. } if self.host.machine().is_none() => {
+            Remedy::BounceStaticPod { .. } | Remedy::HoldManifest { .. } | Remedy::ReleaseManifest { .. }
+                if self.host.machine().is_none() =>
+            {
                 Err("the node's static pods are not this machine's".to_owned())
             }
             Remedy::BounceStaticPod { pod } => {
@@ -116,6 +123,18 @@ impl<H: Host> Hands<H> {
                 "dry run: would open the boot gate for run {run_id}; nothing was changed"
             )),
             Remedy::ReleaseKubelet { run_id } => release::open(&self.runtime_dir, run_id).await,
+            Remedy::HoldManifest { component, .. } if self.dry_run => Ok(format!(
+                "dry run: would move the manifest of {component} out; nothing was changed"
+            )),
+            Remedy::HoldManifest {
+                component,
+                run_id,
+                reason,
+            } => set_aside::hold(&self.aside, *component, run_id, reason, &self.static_pods).await,
+            // Also in a dry run: that it is out is the agent's own doing.
+            Remedy::ReleaseManifest { component } => {
+                set_aside::release(&self.aside, *component, &self.static_pods).await
+            }
         };
         outcome(done)
     }
@@ -134,6 +153,14 @@ impl<H: Host> Hands<H> {
                 }
             }
             "release-kubelet" => Ok(format!("{LOST}; {}", release::found_open(&self.runtime_dir)?)),
+            "hold-manifest" => {
+                self.aside.holds(subject).then_some(())?;
+                Ok(format!("{LOST}; the manifest was found out"))
+            }
+            "release-manifest" => {
+                (!self.aside.holds(subject)).then_some(())?;
+                Ok(format!("{LOST}; the manifest was not found out"))
+            }
             "bounce-static-pod" if self.host.machine().is_some() => {
                 Err(format!("{LOST}; {}", recover(subject, &self.bounce).await?))
             }

@@ -92,8 +92,9 @@ impl<H: Host> Crew<H> {
                 let written = self.write(move |ledger| ledger.outcome(sequence, ended)).await;
                 (outcome, Some(sequence), written)
             }
-            // The log may be why the ledger cannot be written, and reclaiming it needs no space.
-            Err(_) if matches!(remedy, Remedy::ReclaimLog { .. }) => {
+            // The log may be why the ledger cannot be written, and reclaiming it needs no space. A disk that is full is no reason
+            // for a cluster without its controllers.
+            Err(_) if matches!(remedy, Remedy::ReclaimLog { .. } | Remedy::ReleaseManifest { .. }) => {
                 self.tell_begun(&remedy, reason, None);
                 let outcome = self.hands.perform(&remedy).await;
                 let ended = outcome.clone();

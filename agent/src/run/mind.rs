@@ -38,6 +38,7 @@ use crate::reclaim::Rules;
 use crate::remedy::Remedy;
 use crate::remedy::perform::Hands;
 use crate::report::Told;
+use crate::set_aside::{Held, SetAside, comes_back};
 use crate::signal::Signal;
 
 /// A gate that holds, or may still come to hold, is looked at so often…
@@ -48,6 +49,10 @@ const GATE_LATER: Duration = Duration::from_secs(5);
 const LEDGER_AGAIN: Duration = Duration::from_secs(2);
 /// A ledger that nothing was written to since it failed is told of for so long.
 const LEDGER_TOLD: Duration = Duration::from_mins(1);
+/// What is set aside and has to come back is looked at so often: the words that keep it out come by another way…
+const ASIDE_LOOK: Duration = Duration::from_secs(1);
+/// …and what could not be put back is tried again after this.
+const ASIDE_AGAIN: Duration = Duration::from_secs(5);
 /// A timer that asks for the past is given this: no loop without a pause.
 const SHORTEST: Duration = Duration::from_millis(1);
 
@@ -65,6 +70,7 @@ pub(super) struct Books {
     pub(super) ledger: SharedLedger,
     pub(super) brakes: SharedBrakes,
     pub(super) meters: Meters,
+    pub(super) aside: SetAside,
 }
 
 /// What the agent knows and does.
@@ -87,6 +93,11 @@ pub(super) struct Mind<H> {
     orders: Orders,
     brakes: watch::Receiver<Arc<Standing>>,
     permits: Desk,
+    aside: SetAside,
+    /// What is set aside, as it was looked at last.
+    held: watch::Receiver<Arc<Vec<Held>>>,
+    /// What could not be put back is not tried again before this.
+    aside_again: Option<Instant>,
     in_flight: BTreeMap<String, Remedy>,
     flights: JoinSet<Landed>,
     /// What each task was begun for, for those that panic.
@@ -110,6 +121,7 @@ impl<H: Host> Mind<H> {
             ledger,
             brakes,
             meters,
+            aside,
         } = books;
         let settings = Arc::clone(&in_force.borrow_and_update());
         let now = Instant::now();
@@ -117,7 +129,7 @@ impl<H: Host> Mind<H> {
             let ledger = ledger.lock();
             History::replay(ledger.records(), &ledger.now(), now)
         };
-        let hands = Hands::new(Arc::clone(&host), &settings, rules);
+        let hands = Hands::new(Arc::clone(&host), &settings, rules, aside.clone());
         Self {
             diagnosis: Diagnosis::new(&settings),
             health: Health::new(&settings.kubelet_unit),
@@ -141,6 +153,9 @@ impl<H: Host> Mind<H> {
             orders: Orders::default(),
             brakes: brakes.subscribe(),
             permits: Desk::new(rand::random()),
+            held: aside.subscribe(),
+            aside,
+            aside_again: None,
             in_flight: BTreeMap::new(),
             flights: JoinSet::new(),
             tasks: HashMap::new(),
@@ -190,6 +205,8 @@ impl<H: Host> Mind<H> {
                 Ok(()) = self.brakes.changed() => {}
                 Some(answer) = self.ports.permits.recv() => self.permits.answered(answer, Instant::now()),
                 Ok(()) = self.ports.link.changed() => {}
+                // The next look tells it, and that nothing is missed.
+                Ok(()) = self.held.changed() => {}
                 () = sleep_until(wake) => {}
             }
         }
@@ -218,7 +235,12 @@ impl<H: Host> Mind<H> {
         self.crew = Arc::new(Crew {
             settings: Arc::clone(&settings),
             ledger: self.crew.ledger.clone(),
-            hands: Hands::new(Arc::clone(&self.host), &settings, super::rules(&settings)),
+            hands: Hands::new(
+                Arc::clone(&self.host),
+                &settings,
+                super::rules(&settings),
+                self.aside.clone(),
+            ),
             meters: self.crew.meters.clone(),
             reports: self.crew.reports.clone(),
             brakes: self.crew.brakes.clone(),
@@ -241,6 +263,8 @@ impl<H: Host> Mind<H> {
         if now >= self.gate_look {
             self.look_at_gate(now);
         }
+        let held = Arc::clone(&self.held.borrow_and_update());
+        self.diagnosis.set_aside(&held);
         let standing = self.diagnosis.conditions(now);
         self.health.judge(&standing, now);
         let brakes = self.brakes(now);
@@ -263,6 +287,7 @@ impl<H: Host> Mind<H> {
             self.history.refilled(&unit);
             self.flights.spawn(Arc::clone(&self.crew).refill(unit));
         }
+        let comes_back = self.put_back(&held, now);
         for (order, due) in self.orders.due(&self.in_flight, now) {
             self.obey(order, due);
         }
@@ -271,6 +296,7 @@ impl<H: Host> Mind<H> {
         self.alive(now);
         let wakes = [
             Some(self.gate_look),
+            comes_back,
             decision.next_look,
             self.diagnosis.next_change(now),
             self.orders.next_expiry(),
@@ -295,6 +321,36 @@ impl<H: Host> Mind<H> {
             };
         self.diagnosis.set_gate_held(gate.state == GateState::Held);
         self.gate = gate;
+    }
+
+    /// Puts back what is set aside if nobody speaks for it any more; when to look again.
+    fn put_back(&mut self, held: &[Held], now: Instant) -> Option<Instant> {
+        let boottime = gate::boottime();
+        let at = comes_back(
+            held,
+            gate::heard_at(&self.settings.runtime_dir),
+            self.aside.unclaimed(),
+            self.settings.gate.set_aside(&self.settings.node),
+            boottime,
+        )?;
+        if let Some(again) = self.aside_again.filter(|again| now < *again) {
+            return Some(again);
+        }
+        let left = at.saturating_sub(boottime);
+        if !left.is_zero() {
+            return Some(now + left.min(ASIDE_LOOK));
+        }
+        self.aside_again = Some(now + ASIDE_AGAIN);
+        for held in held {
+            let remedy = Remedy::ReleaseManifest {
+                component: held.component,
+            };
+            if !self.in_flight.contains_key(&remedy.subject()) {
+                let reason = format!("no coordinator claims what run {} has set aside", held.run_id);
+                self.begin(Proposal { remedy, reason }, now);
+            }
+        }
+        self.aside_again
     }
 
     fn brakes(&mut self, now: Instant) -> Brakes {
@@ -340,7 +396,9 @@ impl<H: Host> Mind<H> {
             | Remedy::RestartContainer { .. }
             | Remedy::BounceStaticPod { .. }
             | Remedy::ProtectUnits
-            | Remedy::ReleaseKubelet { .. } => None,
+            | Remedy::ReleaseKubelet { .. }
+            | Remedy::HoldManifest { .. }
+            | Remedy::ReleaseManifest { .. } => None,
         };
         // The gate may have come to hold since it was looked at.
         let bounce = matches!(proposal.remedy, Remedy::BounceStaticPod { .. });
@@ -510,6 +568,8 @@ impl<H: Host> Mind<H> {
             conditions,
             waiting: &decision.waiting,
             brakes: self.brakes.borrow().at(now),
+            set_aside: Arc::clone(&self.held.borrow()),
+            machine: self.host.machine().is_some(),
             begun: self.begun,
         }
         .picture();

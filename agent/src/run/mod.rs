@@ -58,6 +58,7 @@ use crate::privilege::survey::{self, Found};
 use crate::reclaim::Rules;
 use crate::reclaim::archive::well_placed;
 use crate::report::Happening;
+use crate::set_aside::SetAside;
 use crate::watch::beat::Beat;
 
 use mind::{Books, Mind};
@@ -167,6 +168,7 @@ pub async fn run_reloading<H: Host>(
             answers: agent.answers,
             goodbye,
             state: link_state,
+            set_aside: agent.set_aside,
             words,
             wishes: agent.wishes,
             permits: agent.permits,
@@ -212,6 +214,7 @@ struct Agent<H> {
     watchers: AbortOnDropHandle<()>,
     mind: Mind<H>,
     brakes: SharedBrakes,
+    set_aside: SetAside,
     meters: Meters,
     /// How it stands with the coordinator: the link's end, and that of whoever asks.
     link_state: watch::Sender<LinkState>,
@@ -233,7 +236,7 @@ async fn build<H: Host>(
     stop: &CancellationToken,
 ) -> Result<Agent<H>, RunError> {
     let settings = Arc::new(settings);
-    let (boot, ledger, brakes) = open(&settings).await?;
+    let (boot, ledger, brakes, set_aside) = open(&settings, host.machine().is_some()).await?;
     let rules = rules(&settings);
     let (link_state, link_seen) = watch::channel(LinkState::begun());
     let link_watched = settings.coordinator.is_some().then(|| link_seen.clone());
@@ -258,6 +261,7 @@ async fn build<H: Host>(
             ledger: ledger.clone(),
             brakes: brakes.clone(),
             meters: meters.clone(),
+            aside: set_aside.clone(),
         },
         channels.mind,
     );
@@ -269,6 +273,7 @@ async fn build<H: Host>(
         ledger,
         mind,
         brakes,
+        set_aside,
         meters,
         link_state,
         link_seen,
@@ -297,8 +302,11 @@ fn rules(settings: &Settings) -> Option<Arc<Rules>> {
     }
 }
 
-/// Which boot this is, the ledger, and what is held.
-async fn open(settings: &Arc<Settings>) -> Result<(BootIdentity, SharedLedger, SharedBrakes), RunError> {
+/// Which boot this is, the ledger, what is held, and what is set aside. `machine`: the node's files are this machine's.
+async fn open(
+    settings: &Arc<Settings>,
+    machine: bool,
+) -> Result<(BootIdentity, SharedLedger, SharedBrakes, SetAside), RunError> {
     let deadline = Instant::now() + HAND_OVER;
     loop {
         let ours = Arc::clone(settings);
@@ -308,12 +316,17 @@ async fn open(settings: &Arc<Settings>) -> Result<(BootIdentity, SharedLedger, S
             let (ledger, recovery) = Ledger::open(&ours.ledger(), &boot.nonce)?;
             // Only whoever has the ledger touches the file of holds.
             let brakes = SharedBrakes::open(&ours.state_dir, &boot.nonce);
-            Ok((boot, ledger, brakes, recovery))
+            let aside = if machine {
+                SetAside::open(&ours.state_dir, &boot.nonce, &ours.static_pods)
+            } else {
+                SetAside::none(&ours.state_dir, &boot.nonce)
+            };
+            Ok((boot, ledger, brakes, aside, recovery))
         });
         match opened.await.map_err(|_| RunError::BrokenOff)? {
-            Ok((boot, ledger, brakes, recovery)) => {
+            Ok((boot, ledger, brakes, aside, recovery)) => {
                 tell(&recovery, &ledger);
-                return Ok((boot, SharedLedger::new(ledger), brakes));
+                return Ok((boot, SharedLedger::new(ledger), brakes, aside));
             }
             Err(RunError::Ledger(LedgerError::Busy(_))) if Instant::now() < deadline => {
                 sleep(Duration::from_millis(100)).await;

@@ -95,7 +95,10 @@ fn allowed(remedy: &Remedy, settings: &Settings, standing: &Standing) -> Result<
         {
             Err(format!("the boot gate holds {unit}: release it instead"))
         }
-        Remedy::ReleaseKubelet { .. } | Remedy::RestartUnit { .. } => Ok(()),
+        Remedy::ReleaseKubelet { .. }
+        | Remedy::RestartUnit { .. }
+        | Remedy::HoldManifest { .. }
+        | Remedy::ReleaseManifest { .. } => Ok(()),
         Remedy::KillRestartUnit { .. }
         | Remedy::ReclaimLog { .. }
         | Remedy::RestartRuntime { .. }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use blackstart_proto::component::Manifests;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -71,12 +72,14 @@ pub(super) fn channels(link: watch::Receiver<LinkState>) -> Channels {
             api_server: None,
             observed_at: Instant::now(),
             waiting_on: "the agent's first look".to_owned(),
+            manifests: Manifests::new(),
         },
         conditions: Vec::new(),
         units: Vec::new(),
         helpers: Vec::new(),
         disks: Vec::new(),
         brakes: Standing::default(),
+        set_aside: Arc::default(),
         waiting: Vec::new(),
     }));
     Channels {

@@ -1,10 +1,12 @@
 //! What the agent says of its node: the [`Picture`] for the coordinator, and a line for `systemctl status`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use blackstart_proto::component::{Component, ManifestState, Manifests};
 use tokio::time::Instant;
 
-use crate::brakes::{Held, Standing};
+use crate::brakes::{self, Standing};
 use crate::condition::Condition;
 use crate::config::Settings;
 use crate::decide::Waiting;
@@ -12,6 +14,7 @@ use crate::decide::health::Health;
 use crate::diagnose::Diagnosis;
 use crate::gate::{GateState, GateStatus};
 use crate::picture::{ApiServerAnswer, Attestation, Picture};
+use crate::set_aside::Held;
 use crate::signal::{ActiveState, ProbeOutcome, ProbeTarget};
 
 /// What a picture is drawn from.
@@ -25,6 +28,10 @@ pub(super) struct View<'a> {
     pub(super) waiting: &'a [Waiting],
     /// What is held back now.
     pub(super) brakes: Standing,
+    /// What is set aside.
+    pub(super) set_aside: Arc<Vec<Held>>,
+    /// The node's static pods are this machine's.
+    pub(super) machine: bool,
     /// Since when this agent looks.
     pub(super) begun: Instant,
 }
@@ -37,6 +44,7 @@ impl View<'_> {
             helpers: self.health.helpers(self.settings).cloned().collect(),
             disks: self.diagnosis.disks().cloned().collect(),
             brakes: self.brakes,
+            set_aside: self.set_aside,
             waiting: self.waiting.to_vec(),
             conditions: self.conditions,
         }
@@ -73,7 +81,23 @@ impl View<'_> {
                 .and_then(|(outcome, _)| answer(outcome, self.diagnosis.api_server_took())),
             observed_at,
             waiting_on: self.waiting_on(),
+            manifests: self.manifests(),
         }
+    }
+
+    fn manifests(&self) -> Manifests {
+        if !self.machine {
+            return Manifests::new();
+        }
+        let state = |component: Component| {
+            if self.set_aside.iter().any(|held| held.component == component) {
+                ManifestState::SetAside
+            } else {
+                self.diagnosis.manifest(component.pod())
+            }
+        };
+        let all = Component::ALL.into_iter();
+        all.map(|component| (component, state(component))).collect()
     }
 
     fn waiting_on(&self) -> String {
@@ -106,10 +130,18 @@ pub(super) fn status(picture: &Picture) -> String {
         parts.push("the boot gate holds the kubelet".to_owned());
     }
     let holds = &picture.brakes.holds;
-    if let Some(hold) = holds.iter().find(|hold| hold.what == Held::Silence) {
+    if let Some(hold) = holds.iter().find(|hold| hold.what == brakes::Held::Silence) {
         parts.push(format!("silenced by {}: {}", hold.by, hold.reason));
     } else if let Some(hold) = holds.first() {
         parts.push(format!("{} held by {}: {}", hold.what, hold.by, hold.reason));
+    }
+    if !picture.set_aside.is_empty() {
+        let aside: Vec<_> = picture
+            .set_aside
+            .iter()
+            .map(|held| held.component.pod())
+            .collect();
+        parts.push(format!("{} set aside", aside.join(" and ")));
     }
     match picture.conditions.as_slice() {
         [] => parts.push("nothing stands".to_owned()),

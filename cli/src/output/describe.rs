@@ -139,6 +139,14 @@ fn attested(detail: &NodeDetail) -> Vec<Line> {
         };
         lines.push(tinted("  API server", answer, tint));
     }
+    let aside = attested
+        .manifests
+        .iter()
+        .filter(|(_, state)| **state == "set aside");
+    let aside: Vec<_> = aside.map(|(component, _)| *component).collect();
+    if !aside.is_empty() {
+        lines.push(tinted("  Set aside", aside.join(", "), Tint::Warning));
+    }
     lines
 }
 

@@ -1,6 +1,6 @@
 //! A plan as a tree: clusters in order, and in each its steps in order.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use super::table::{Line, Tint};
 use super::words::{count, limit, took};
@@ -21,19 +21,29 @@ impl<'a> Group<'a> {
         step.node.is_some()
             && first.node.is_some()
             && step.kind == first.kind
-            && step.after == first.after
+            && step.component == first.component
+            && others(step).eq(others(first))
             && step.deadline_ms == first.deadline_ms
     }
+}
+
+/// What a step comes after, but for what is done to its own node before.
+fn others(step: &PlanStep) -> impl Iterator<Item = &String> {
+    let own = |id: &str| {
+        let of = id.strip_prefix("hold/").and_then(|rest| rest.split_once('/'));
+        of.is_some_and(|(node, _)| Some(node) == step.node.as_deref())
+    };
+    step.after.iter().filter(move |id| !own(id))
 }
 
 /// The tree for people. `each` shows every step on its own line instead of nodes side by side.
 pub(crate) fn lines(plan: &Plan, each: bool) -> Vec<Line> {
     let clusters = by_cluster(plan);
-    let nodes = plan.steps.iter().filter(|step| step.node.is_some()).count();
+    let nodes: BTreeSet<_> = plan.steps.iter().filter_map(|step| step.node.as_ref()).collect();
     let title = format!(
         "{}: {} in {}, {}",
         plan.runbook,
-        count(nodes, "node"),
+        count(nodes.len(), "node"),
         count(clusters.len(), "cluster"),
         count(plan.steps.len(), "step"),
     );
@@ -124,7 +134,11 @@ fn group_lines(group: &Group<'_>, last: bool, each: bool) -> Vec<Line> {
             .collect::<Vec<_>>()
             .join(", "),
     };
-    let what = if what.is_empty() { first.id.clone() } else { what };
+    let what = match first.component {
+        _ if what.is_empty() => first.id.clone(),
+        Some(component) => format!("{component} of {what}"),
+        None => what,
+    };
     let mut line = Line::tinted(branch, Tint::Dim)
         .and(" ", Tint::Plain)
         .and(format!("{:<18}", first.kind), Tint::Plain)
@@ -133,11 +147,24 @@ fn group_lines(group: &Group<'_>, last: bool, each: bool) -> Vec<Line> {
         line = line.and(format!("  within {}", limit(deadline)), Tint::Dim);
     }
     let mut lines = vec![line];
-    if !first.after.is_empty() {
-        let after = match &first.after[..] {
+    let own_first = !each
+        && group
+            .steps
+            .iter()
+            .any(|step| others(step).count() < step.after.len());
+    let mut after: Vec<&str> = if each {
+        first.after.iter().map(String::as_str).collect()
+    } else {
+        others(first).map(String::as_str).collect()
+    };
+    if own_first {
+        after.push("what is set aside of it");
+    }
+    if !after.is_empty() {
+        let after = match &after[..] {
             // A cluster is verified after all its releases: nobody reads sixty names.
             [some @ .., _, _] if !each && some.len() > 2 => {
-                format!("{} and {} more", some[0], first.after.len() - 1)
+                format!("{} and {} more", some[0], after.len() - 1)
             }
             few => few.join(", "),
         };
@@ -160,6 +187,7 @@ mod tests {
             kind: kind.into(),
             cluster: Some(cluster.into()),
             node: node.map(str::to_owned),
+            component: None,
             after: after.iter().map(|&id| id.to_owned()).collect(),
             description: format!("the {kind} of {cluster}"),
             deadline_ms: (kind != "verify-cluster").then_some(600_000),

@@ -146,6 +146,9 @@ impl Language {
             (Self::Zh, "control-plane-gate") => "控制面检查",
             (Self::Zh, "serving-gate") => "工作节点检查",
             (Self::Zh, "verify-cluster") => "集群恢复验证",
+            (Self::Zh, "hold-manifest") => "移出静态 Pod 清单",
+            (Self::Zh, "kubelets-gate") => "节点 kubelet 检查",
+            (Self::Zh, "release-manifest") => "放回静态 Pod 清单",
             (_, kind) => kind,
         }
     }

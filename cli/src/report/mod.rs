@@ -87,6 +87,7 @@ mod tests {
                 },
                 cluster: Some(cluster.into()),
                 node: id.strip_prefix("release/").map(Into::into),
+                component: None,
                 after: Vec::new(),
                 description: format!("what {id} does"),
                 deadline_ms: None,

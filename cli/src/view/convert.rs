@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use blackstart_proto::component::{self, Component};
 use blackstart_proto::leader::{Route, Way};
 use blackstart_proto::v1;
 use jiff::Timestamp;
@@ -228,6 +229,10 @@ impl From<v1::NodeDetail> for NodeDetail {
                 apiserver_latency_ms: nonzero(attested.apiserver_latency_ms),
                 apiserver_error: apiserver_error(attested.apiserver_error()),
                 age_ms: attested.age_ms,
+                manifests: component::manifests_from_wire(&attested.manifests)
+                    .into_iter()
+                    .map(|(component, state)| (component.pod(), state.as_str()))
+                    .collect(),
             }),
             highest_epoch: wire.highest_epoch,
             standing_conditions: wire
@@ -364,6 +369,7 @@ impl From<v1::RunSummary> for Run {
 impl From<v1::PlanStep> for PlanStep {
     fn from(wire: v1::PlanStep) -> Self {
         Self {
+            component: component::from_wire(wire.component()).map(Component::pod),
             id: wire.id,
             kind: wire.kind,
             cluster: given(wire.cluster),

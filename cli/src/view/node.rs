@@ -1,5 +1,7 @@
 //! A node, and what is known of it.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -160,6 +162,8 @@ pub(crate) struct Attestation {
     pub(crate) apiserver_error: Option<&'static str>,
     /// Since the probes behind it.
     pub(crate) age_ms: u64,
+    /// Where the manifests of control-plane components are: `in place`, `set aside`, `absent`, `unknown`.
+    pub(crate) manifests: BTreeMap<&'static str, &'static str>,
 }
 
 /// A standing finding.

@@ -110,6 +110,8 @@ pub(crate) struct PlanStep {
     pub(crate) kind: String,
     pub(crate) cluster: Option<String>,
     pub(crate) node: Option<String>,
+    /// What is set aside or put back.
+    pub(crate) component: Option<&'static str>,
     pub(crate) after: Vec<String>,
     pub(crate) description: String,
     /// After what it depends on is done; `null`: none.

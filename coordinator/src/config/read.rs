@@ -14,7 +14,8 @@ use super::{EtcdSettings, Settings, StoreSettings};
 use crate::fleetlock::{FleetLockSettings, FleetLockTls};
 use crate::permit::Budget;
 use crate::policy::{
-    BackupPolicy, ColdStartPolicy, OutagePolicy, PermitPolicy, StormPolicy, Trigger, Typical, WavePolicy,
+    BackupPolicy, ColdStartPolicy, OutagePolicy, PermitPolicy, SetAsidePolicy, StormPolicy, Trigger, Typical,
+    WavePolicy,
 };
 
 /// More at once than any fleet has nodes.
@@ -305,9 +306,18 @@ fn cold_start(mut table: Table, to: &mut ColdStartPolicy) {
     if let Some(table) = table.table("wave") {
         wave(table, &mut to.wave);
     }
+    if let Some(table) = table.table("set_aside") {
+        set_aside(table, &mut to.set_aside);
+    }
     if let Some(table) = table.table("typical") {
         typical(table, &mut to.typical);
     }
+}
+
+fn set_aside(mut table: Table, to: &mut SetAsidePolicy) {
+    set(&mut to.enabled, table.boolean("enabled"));
+    set(&mut to.release_share, percent(&mut table, "release_share"));
+    set(&mut to.max_hold, positive(&mut table, "max_hold"));
 }
 
 fn wave(mut table: Table, to: &mut WavePolicy) {
@@ -429,9 +439,9 @@ mod tests {
             let problems = parse("f", &text.join("\n")).unwrap_err();
             assert_eq!(problems.list[0].line, index as u64 + 1, "{line}: {problems}");
         }
-        // Fifteen of `cold_start` (six of its waves, three of its estimates), six of `storm`, four of `permits`, two each of `outage` and
-        // `backup`, three of `tls`, and six that stand alone.
-        assert_eq!(values, 38, "{SHIPPED}");
+        // Eighteen of `cold_start` (six of its waves, three of its estimates, three of what is set aside), six of `storm`, four of `permits`,
+        // two each of `outage` and `backup`, three of `tls`, and six that stand alone.
+        assert_eq!(values, 41, "{SHIPPED}");
     }
 
     /// The block of the shipped example that is commented out, as an operator would uncomment it.

@@ -14,11 +14,14 @@
 //! the waves until it answers, and a second power loss in the middle of a run does not send workers against a control plane that is gone.
 //! Nor is a command sent again to a node that is held without that look: it may have been dispatched before such a loss.
 
+mod aside;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use self::aside::Want;
 use super::pace::{self, Feedback, Pace};
 use super::record::{Clock, Run, Window};
 use super::state::Phase;
@@ -157,9 +160,13 @@ impl Pass<'_> {
                 } else {
                     match kind {
                         StepKind::ReleaseKubelet { node } => self.release_open(at, node),
-                        StepKind::ControlPlaneGate { .. } | StepKind::ServingGate { .. } => {
-                            self.gate_open(at);
+                        StepKind::HoldManifest { node, component } => self.hold_open(at, node, *component),
+                        StepKind::ReleaseManifest { node, component } => {
+                            self.put_back_open(at, node, *component);
                         }
+                        StepKind::ControlPlaneGate { .. }
+                        | StepKind::ServingGate { .. }
+                        | StepKind::KubeletsGate { .. } => self.gate_open(at),
                         StepKind::VerifyCluster { .. } => self.verify(at),
                     }
                 }
@@ -168,6 +175,19 @@ impl Pass<'_> {
             (Phase::Done | Phase::Residue, StepKind::ReleaseKubelet { node }) => {
                 self.release_settled(at, node, paused);
             }
+            (Phase::Started, StepKind::HoldManifest { node, component }) => {
+                self.move_started(at, node, *component, Want::Out);
+            }
+            (Phase::Started, StepKind::ReleaseManifest { node, component }) => {
+                self.move_started(at, node, *component, Want::Back);
+            }
+            (Phase::Done | Phase::Residue, StepKind::HoldManifest { node, component }) => {
+                self.hold_settled(at, node, *component);
+            }
+            (Phase::Done | Phase::Residue, StepKind::ReleaseManifest { node, component }) => {
+                self.put_back_settled(at, node, *component);
+            }
+            (Phase::Residue, StepKind::KubeletsGate { .. }) => self.kubelets_given_up(at),
             (Phase::Failed, _) => self.wait(at, WaitingOn::Operator),
             (Phase::Started | Phase::Done | Phase::Residue | Phase::Cancelled, _) => {}
         }
@@ -184,22 +204,7 @@ impl Pass<'_> {
                 self.out.clocks[at].unwell_since = None;
                 self.dispatch_if_it_may(at);
             }
-            Stand::NotBack(_) | Stand::Stale => {
-                let clock = &mut self.out.clocks[at];
-                clock.seen_away = true;
-                clock.unwell_since = None;
-                let since = *clock.away_since.get_or_insert(self.c.now);
-                let deadline = self.run.plan.steps[at].deadline;
-                if self.reached(since + deadline) {
-                    self.give_up(
-                        at,
-                        format!("{node} did not come back within {deadline:?}: {stand}"),
-                    );
-                } else {
-                    let node = node.clone();
-                    self.wait(at, WaitingOn::NodeNotBack { node, stand });
-                }
-            }
+            Stand::NotBack(_) | Stand::Stale => self.away(at, node, stand),
             Stand::KubeletNotHealthy(gate) => {
                 let since = *self.out.clocks[at].unwell_since.get_or_insert(self.c.now);
                 let deadline = self.c.policy.release_deadline;
@@ -216,6 +221,30 @@ impl Pass<'_> {
         }
     }
 
+    /// A node that is not there: waited for, for as long as it may take to come back. One that was waited for in vain is not waited for
+    /// again by its next step.
+    fn away(&mut self, at: usize, node: &NodeName, stand: Stand) {
+        let clock = &mut self.out.clocks[at];
+        clock.seen_away = true;
+        clock.unwell_since = None;
+        let since = *clock.away_since.get_or_insert(self.c.now);
+        let deadline = self.run.plan.steps[at].deadline;
+        let given_up = self.run.places_of(node).iter().any(|other| {
+            let step = &self.run.steps[*other];
+            // Given up without an attempt.
+            *other != at && step.phase == Phase::Residue && step.attempts == step.forgiven
+        });
+        if given_up || self.reached(since + deadline) {
+            self.give_up(
+                at,
+                format!("{node} did not come back within {deadline:?}: {stand}"),
+            );
+        } else {
+            let node = node.clone();
+            self.wait(at, WaitingOn::NodeNotBack { node, stand });
+        }
+    }
+
     fn dispatch_if_it_may(&mut self, at: usize) {
         let step = &self.run.steps[at];
         if let Some(retry_at) = step.clock.retry_at
@@ -226,8 +255,7 @@ impl Pass<'_> {
             return self.wait(at, WaitingOn::BackOff { attempts, why });
         }
         for before in self.run.after[at].clone() {
-            if let Some(tally) = self.missing(before) {
-                let waiting = tally.waiting_on();
+            if let Some(waiting) = self.shut(before) {
                 self.lapsing.insert(before);
                 return self.wait(at, waiting);
             }
@@ -303,8 +331,7 @@ impl Pass<'_> {
                 self.wait(at, WaitingOn::Step(self.run.plan.steps[before].id.clone()));
                 return true;
             }
-            if let Some(tally) = self.missing(before) {
-                let waiting = tally.waiting_on();
+            if let Some(waiting) = self.shut(before) {
                 if self.run.state != RunState::Paused {
                     self.lapsing.insert(before);
                 }
@@ -369,7 +396,7 @@ impl Pass<'_> {
     fn verify(&mut self, at: usize) {
         let (mut released, mut residue) = (0, Vec::new());
         for before in &self.run.after[at] {
-            if let Some(node) = self.run.plan.steps[*before].kind.node() {
+            if let Some(node) = self.run.plan.steps[*before].kind.releases() {
                 if self.run.steps[*before].phase == Phase::Residue {
                     residue.push(node);
                 } else {
@@ -394,10 +421,47 @@ impl Pass<'_> {
         self.todo(at, Todo::Done(evidence));
     }
 
+    /// What keeps a step shut that comes after this one, which is settled: evidence that is gone since.
+    fn shut(&mut self, before: usize) -> Option<WaitingOn> {
+        match &self.run.plan.steps[before].kind {
+            StepKind::HoldManifest { node, component } => self.in_place(before, node, *component),
+            StepKind::ControlPlaneGate { .. }
+            | StepKind::ServingGate { .. }
+            | StepKind::KubeletsGate { .. } => self.missing(before).map(Tally::waiting_on),
+            StepKind::ReleaseKubelet { .. }
+            | StepKind::ReleaseManifest { .. }
+            | StepKind::VerifyCluster { .. } => None,
+        }
+    }
+
     /// The tally that keeps a gate shut; `None` if there is none, or the step is no gate.
     fn missing(&mut self, at: usize) -> Option<&Tally> {
-        if let StepKind::ServingGate { cluster, .. } = &self.run.plan.steps[at].kind
-            && let Some(control_plane) = self.run.control_planes.get(cluster).copied()
+        let given_up = self.run.steps[at].phase == Phase::Residue;
+        match &self.run.plan.steps[at].kind {
+            StepKind::KubeletsGate { .. } if given_up => None,
+            StepKind::KubeletsGate { .. } => self.kubelets_missing(at),
+            StepKind::ServingGate { cluster, .. } => {
+                let cluster = cluster.clone();
+                self.behind_control_plane(at, &cluster)
+            }
+            StepKind::ControlPlaneGate { .. }
+            | StepKind::ReleaseKubelet { .. }
+            | StepKind::HoldManifest { .. }
+            | StepKind::ReleaseManifest { .. }
+            | StepKind::VerifyCluster { .. } => self.tally(at).filter(|tally| !tally.passes()),
+        }
+    }
+
+    fn kubelets_missing(&mut self, at: usize) -> Option<&Tally> {
+        let cluster = self.run.plan.steps[at].kind.cluster()?.clone();
+        // What it shows is counted in either case.
+        self.tally(at)?;
+        self.behind_control_plane(at, &cluster)
+    }
+
+    /// What keeps a gate shut that takes a control plane as well.
+    fn behind_control_plane(&mut self, at: usize, cluster: &ClusterName) -> Option<&Tally> {
+        if let Some(control_plane) = self.run.control_planes.get(cluster).copied()
             && !self.tally(control_plane)?.passes()
         {
             return self.tallies.get(&control_plane);
@@ -408,25 +472,39 @@ impl Pass<'_> {
     fn tally(&mut self, at: usize) -> Option<&Tally> {
         let (run, c) = (self.run, self.c);
         let how = |node: &NodeName| stand(c.view, node, c.now, c.policy.fresh);
-        let tally = match &run.plan.steps[at].kind {
+        let tally = self.tallies.entry(at);
+        let count = |of, cluster, quorum, candidates: &[NodeName]| {
+            Some(&*tally.or_insert_with(|| Tally::count(of, cluster, quorum, candidates, how)))
+        };
+        match &run.plan.steps[at].kind {
             StepKind::ControlPlaneGate {
                 cluster,
                 masters,
                 quorum,
-            } => (Of::Masters, cluster, masters, *quorum),
+            } => count(Of::Masters, cluster, *quorum, masters),
             StepKind::ServingGate {
                 cluster,
                 workers,
                 quorum,
-            } => (Of::Workers, cluster, workers, *quorum),
-            StepKind::ReleaseKubelet { .. } | StepKind::VerifyCluster { .. } => return None,
-        };
-        let (of, cluster, candidates, quorum) = tally;
-        Some(
-            self.tallies
-                .entry(at)
-                .or_insert_with(|| Tally::count(of, cluster, quorum, candidates, how)),
-        )
+            } => count(Of::Workers, cluster, *quorum, workers),
+            StepKind::KubeletsGate {
+                cluster,
+                nodes,
+                share,
+            } => {
+                let expected: Vec<_> = nodes
+                    .iter()
+                    .filter(|node| !run.is_given_up(node))
+                    .cloned()
+                    .collect();
+                let quorum = (expected.len() * *share as usize).div_ceil(100);
+                count(Of::Kubelets, cluster, quorum, &expected)
+            }
+            StepKind::ReleaseKubelet { .. }
+            | StepKind::HoldManifest { .. }
+            | StepKind::ReleaseManifest { .. }
+            | StepKind::VerifyCluster { .. } => None,
+        }
     }
 
     /// Opens gates again whose evidence has been gone for longer than one late report explains.

@@ -307,7 +307,8 @@ impl Driver {
     /// Sends the command of a step that was begun. If there is no room for it now, it is sent later.
     fn send(&mut self, at: usize, step: usize, passed: &mut Passed) {
         let run = &mut self.runs[at].run;
-        let StepKind::ReleaseKubelet { node } = &run.plan.steps[step].kind else {
+        let kind = &run.plan.steps[step].kind;
+        let (Some(node), Some(action)) = (kind.node(), action(kind, run)) else {
             return;
         };
         let Some(command_id) = run.steps[step].command_id.clone() else {
@@ -318,10 +319,7 @@ impl Driver {
             command_id,
             epoch: self.epoch,
             expires_in: self.policy.release_deadline,
-            action: Action::ReleaseKubelet {
-                run: run.id.clone(),
-                reason: run.reason.clone(),
-            },
+            action,
         };
         match self.ports.orders.try_send(order) {
             Ok(()) => run.steps[step].clock.sent = Some(Instant::now()),
@@ -342,14 +340,15 @@ impl Driver {
         else {
             return;
         };
-        let Some(step) = run.place_of(&result.node).map(|at| &mut run.steps[at]) else {
+        // An answer to an attempt that is over says nothing about this one.
+        let expected = |at: &&usize| {
+            let step = &run.steps[**at];
+            step.phase == Phase::Started && step.command_id.as_deref() == Some(&result.command_id)
+        };
+        let Some(at) = run.places_of(&result.node).iter().find(expected).copied() else {
             return;
         };
-        // An answer to an attempt that is over says nothing about this one.
-        let expected = step.phase == Phase::Started && step.command_id.as_deref() == Some(&result.command_id);
-        if !expected {
-            return;
-        }
+        let step = &mut run.steps[at];
         if result.answer == Answer::RefusedEpoch {
             // One that refuses what this process never sent answers an executor before it.
             if step.clock.sent.is_some() && run.state.is_active() {
@@ -440,5 +439,27 @@ impl Driver {
             self.runs.remove(oldest);
         }
         self.runs.len() - 1
+    }
+}
+
+/// What a node is told to do for a step; `None`: nothing.
+fn action(kind: &StepKind, run: &Run) -> Option<Action> {
+    let (run_id, reason) = (run.id.clone(), run.reason.clone());
+    match kind {
+        StepKind::ReleaseKubelet { .. } => Some(Action::ReleaseKubelet { run: run_id, reason }),
+        StepKind::HoldManifest { component, .. } => Some(Action::HoldManifest {
+            component: *component,
+            run: run_id,
+            reason,
+        }),
+        StepKind::ReleaseManifest { component, .. } => Some(Action::ReleaseManifest {
+            component: *component,
+            run: run_id,
+            reason,
+        }),
+        StepKind::ControlPlaneGate { .. }
+        | StepKind::ServingGate { .. }
+        | StepKind::KubeletsGate { .. }
+        | StepKind::VerifyCluster { .. } => None,
     }
 }

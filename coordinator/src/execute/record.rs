@@ -59,7 +59,10 @@ pub struct Run {
     /// Where each cluster's control-plane gate is.
     pub control_planes: HashMap<ClusterName, usize>,
     index: HashMap<StepId, usize>,
-    nodes: HashMap<NodeName, usize>,
+    /// For each node the places of its steps, in the plan's order.
+    nodes: HashMap<NodeName, Vec<usize>>,
+    /// For each node the place of the gate of its cluster's kubelets.
+    kubelets: HashMap<NodeName, usize>,
     /// At work before `since`.
     worked: Duration,
     since: Instant,
@@ -184,10 +187,15 @@ impl Run {
                 lane.gate = lane.gate.or_else(|| before.iter().find(gate).copied());
             }
         }
-        let nodes = plan.steps.iter().enumerate();
-        let nodes = nodes
-            .filter_map(|(at, step)| Some((step.kind.node()?.clone(), at)))
-            .collect();
+        let (mut nodes, mut kubelets) = (HashMap::<_, Vec<usize>>::new(), HashMap::new());
+        for (at, step) in plan.steps.iter().enumerate() {
+            if let Some(node) = step.kind.node() {
+                nodes.entry(node.clone()).or_default().push(at);
+            }
+            if let StepKind::KubeletsGate { nodes, .. } = &step.kind {
+                kubelets.extend(nodes.iter().map(|node| (node.clone(), at)));
+            }
+        }
         let mut control_planes = HashMap::new();
         for (at, step) in plan.steps.iter().enumerate() {
             if let StepKind::ControlPlaneGate { cluster, .. } = &step.kind {
@@ -221,6 +229,7 @@ impl Run {
             control_planes,
             index,
             nodes,
+            kubelets,
             worked: Duration::ZERO,
             since: now,
         })
@@ -418,9 +427,29 @@ impl Run {
         self.index.get(step).copied()
     }
 
-    /// Where the release of a node is in the plan.
-    pub fn place_of(&self, node: &NodeName) -> Option<usize> {
-        self.nodes.get(node).copied()
+    /// Where the steps of a node are in the plan, in its order.
+    pub fn places_of(&self, node: &NodeName) -> &[usize] {
+        self.nodes.get(node).map_or(&[], Vec::as_slice)
+    }
+
+    /// Where the gate of the kubelets of a node's cluster is.
+    pub fn kubelets_gate(&self, node: &NodeName) -> Option<usize> {
+        self.kubelets.get(node).copied()
+    }
+
+    /// The release of a node was given up: it is residue.
+    pub fn is_given_up(&self, node: &NodeName) -> bool {
+        let releases = |at: &&usize| self.plan.steps[**at].kind.releases().is_some();
+        let mut releases = self.places_of(node).iter().filter(releases);
+        releases.any(|at| self.steps[*at].phase == Phase::Residue)
+    }
+
+    /// Nodes that did not come back, in the plan's order.
+    pub fn residue(&self) -> impl Iterator<Item = &NodeName> {
+        let steps = self.steps.iter().zip(&self.plan.steps);
+        steps
+            .filter(|(step, _)| step.phase == Phase::Residue)
+            .filter_map(|(_, step)| step.kind.releases())
     }
 
     /// How long it was at work, until now or its end. Times when no coordinator was alive are not counted.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use blackstart_proto::component::ManifestState;
 use tokio::time::Instant;
 
 use super::advance::{is_stuck, root_cause};
@@ -13,8 +14,9 @@ use super::state::Phase;
 use super::status::{RunState, status};
 use super::waiting::WaitingOn;
 use crate::events::{EventKind, NewEvent, Severity};
-use crate::fleet::view::GateState;
+use crate::fleet::view::{FleetView, GateState};
 use crate::inventory::NodeName;
+use crate::plan::StepKind;
 
 impl Driver {
     /// Shows what changed of the runs, and which held nodes are waited with.
@@ -66,24 +68,21 @@ impl Driver {
         });
     }
 
-    /// The held nodes whose release is ahead, each with what it waits for.
+    /// The held nodes whose release is ahead, and those of which something is to be put back, each with what it waits for.
     fn holds(&self) -> BTreeMap<NodeName, String> {
         let view = self.ports.view.borrow();
-        let held = |node: &NodeName| {
-            let node = view.nodes.get(node).filter(|node| node.in_session);
-            node.and_then(|node| node.attestation.as_ref())
-                .is_some_and(|word| word.gate == GateState::Held)
-        };
         let mut holds = BTreeMap::new();
         for Tracked { run, advance, .. } in self.runs.iter().filter(|tracked| tracked.run.state.is_active()) {
             for (at, step) in run.steps.iter().enumerate() {
                 if matches!(step.phase, Phase::Open | Phase::Started)
-                    && let Some(node) = run.plan.steps[at].kind.node()
-                    && held(node)
+                    && let Some(node) = held(&view, &run.plan.steps[at].kind)
                     && !is_stuck(run, advance, at)
                 {
                     let why = root_cause(run, advance, at).unwrap_or_else(|| "its turn".to_owned());
-                    holds.insert(node.clone(), format!("{}: {why}", run.id));
+                    // The release of its kubelet comes before what is put back.
+                    holds
+                        .entry(node.clone())
+                        .or_insert_with(|| format!("{}: {why}", run.id));
                 }
             }
         }
@@ -148,14 +147,29 @@ impl Driver {
 }
 
 fn summary(run: &Run) -> String {
-    let residue = run
-        .steps
-        .iter()
-        .filter(|step| step.phase == Phase::Residue)
-        .count();
+    let residue = run.residue().count();
     let seconds = run.elapsed(Instant::now()).as_secs();
     match residue {
         0 => format!("succeeded after {seconds} s"),
         count => format!("succeeded after {seconds} s; residue: {count} nodes"),
     }
+}
+
+/// The node that a step still holds, or that holds something back for it, by its own word.
+fn held<'a>(view: &FleetView, kind: &'a StepKind) -> Option<&'a NodeName> {
+    let node = kind.node()?;
+    let seen = view.nodes.get(node).filter(|seen| seen.in_session)?;
+    let word = seen.attestation.as_ref()?;
+    let held = match kind {
+        StepKind::ReleaseKubelet { .. } => word.gate == GateState::Held,
+        StepKind::ReleaseManifest { component, .. } => {
+            word.manifests.get(component) == Some(&ManifestState::SetAside)
+        }
+        StepKind::HoldManifest { .. }
+        | StepKind::ControlPlaneGate { .. }
+        | StepKind::ServingGate { .. }
+        | StepKind::KubeletsGate { .. }
+        | StepKind::VerifyCluster { .. } => false,
+    };
+    held.then_some(node)
 }

@@ -182,13 +182,7 @@ pub(super) fn status(run: &Run, advance: &Advance, hindrance: Option<&WaitingOn>
             }
         })
         .collect();
-    let residue = run
-        .steps
-        .iter()
-        .zip(&run.plan.steps)
-        .filter(|(step, _)| step.phase == Phase::Residue)
-        .filter_map(|(_, step)| step.kind.node().cloned())
-        .collect();
+    let residue = run.residue().cloned().collect();
     let waiting_on = match hindrance.filter(|_| active) {
         Some(hindrance) => vec![hindrance.to_string()],
         None if active => holdups(run, advance),
@@ -253,11 +247,12 @@ fn coarse(answer: ApiServerAnswer) -> ApiServerAnswer {
 fn holdups(run: &Run, advance: &Advance) -> Vec<String> {
     let mut lines = Vec::new();
     let mut full = BTreeSet::new();
-    let mut crowds: [(&str, Vec<&NodeName>); 4] = [
+    let mut crowds: [(&str, Vec<&NodeName>); 5] = [
         ("not back", Vec::new()),
         ("kubelet not healthy", Vec::new()),
         ("has its command and has not answered", Vec::new()),
         ("waits for another attempt", Vec::new()),
+        ("its controllers are not set aside yet", Vec::new()),
     ];
     for (place, waiting) in advance.waiting.iter().enumerate() {
         let Some(waiting) = waiting else { continue };
@@ -267,6 +262,7 @@ fn holdups(run: &Run, advance: &Advance) -> Vec<String> {
             WaitingOn::KubeletNotHealthy { .. } => 1,
             WaitingOn::Answer { .. } => 2,
             WaitingOn::BackOff { .. } => 3,
+            WaitingOn::InPlace { .. } => 4,
             WaitingOn::Step(_) | WaitingOn::Paused => continue,
             WaitingOn::LaneFull { .. } => {
                 full.extend(run.lane_of[place]);
@@ -278,13 +274,14 @@ fn holdups(run: &Run, advance: &Advance) -> Vec<String> {
             }
             WaitingOn::ControlPlane { .. }
             | WaitingOn::Serving { .. }
+            | WaitingOn::Kubelets { .. }
             | WaitingOn::Superseded(_)
             | WaitingOn::Journal(_) => {
                 // A release behind a gate whose evidence is gone says what its gate would.
-                let id = step
-                    .kind
-                    .node()
-                    .map_or(&step.id, |_| &run.plan.steps[run.after[place][0]].id);
+                let gate = run.after[place].iter().map(|before| &run.plan.steps[*before]);
+                let mut gate = gate.filter(|before| before.kind.node().is_none());
+                let gate = step.kind.node().and_then(|_| gate.next());
+                let id = &gate.unwrap_or(step).id;
                 let line = format!("{id}: {waiting}");
                 if lines.last() != Some(&line) {
                     lines.push(line);
@@ -292,7 +289,9 @@ fn holdups(run: &Run, advance: &Advance) -> Vec<String> {
                 continue;
             }
         };
-        crowds[crowd].1.extend(step.kind.node());
+        // A node may wait in more than one of its steps.
+        let crowd = &mut crowds[crowd].1;
+        crowd.extend(step.kind.node().filter(|node| !crowd.contains(node)));
     }
     // Also when every step is settled: only the pause keeps the run from its end.
     if run.state == RunState::Paused {

@@ -54,6 +54,8 @@ pub enum Of {
     Masters,
     /// Workers with a healthy kubelet.
     Workers,
+    /// Nodes with a healthy kubelet.
+    Kubelets,
 }
 
 impl Tally {
@@ -76,7 +78,7 @@ impl Tally {
             let stand = stand(node);
             let counts = match stand {
                 Stand::ApiServerReady(_) => true,
-                Stand::KubeletHealthy(_) => of == Of::Workers,
+                Stand::KubeletHealthy(_) => of != Of::Masters,
                 Stand::NotBack(_) | Stand::Stale | Stand::Held | Stand::KubeletNotHealthy(_) => false,
             };
             if counts {
@@ -100,6 +102,7 @@ impl Tally {
             Of::Masters => "masters attest a healthy kubelet and a ready API server",
             Of::Workers if of == 0 => return "has no workers; its control plane serves".to_owned(),
             Of::Workers => "workers attest a healthy kubelet",
+            Of::Kubelets => "nodes attest a healthy kubelet",
         };
         let some: Vec<_> = self.have.iter().take(NAMED).map(ToString::to_string).collect();
         let more = match self.have.len().saturating_sub(NAMED) {
@@ -126,6 +129,12 @@ impl Tally {
                 missing,
             },
             Of::Workers => WaitingOn::Serving {
+                cluster,
+                have,
+                need,
+                missing,
+            },
+            Of::Kubelets => WaitingOn::Kubelets {
                 cluster,
                 have,
                 need,

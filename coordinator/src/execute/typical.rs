@@ -29,7 +29,11 @@ pub fn typical(runs: &[Arc<RunStatus>], configured: &Typical) -> Typical {
                         control_planes.push(passed.saturating_sub(*last));
                     }
                 }
-                StepKind::ServingGate { .. } | StepKind::VerifyCluster { .. } => {}
+                StepKind::ServingGate { .. }
+                | StepKind::KubeletsGate { .. }
+                | StepKind::HoldManifest { .. }
+                | StepKind::ReleaseManifest { .. }
+                | StepKind::VerifyCluster { .. } => {}
             }
         }
     }

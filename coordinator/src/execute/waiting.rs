@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use blackstart_proto::component::Component;
+
 use crate::fleet::view::{GateState, Phase};
 use crate::inventory::{ClusterName, NodeName};
 use crate::plan::{LaneId, StepId};
@@ -83,6 +85,24 @@ pub enum WaitingOn {
         /// The others, and how they stand.
         missing: Vec<(NodeName, Stand)>,
     },
+    /// Too few kubelets of a cluster run for its controllers to act.
+    Kubelets {
+        /// Which.
+        cluster: ClusterName,
+        /// So many nodes attest health.
+        have: usize,
+        /// So many it takes.
+        need: usize,
+        /// The others, and how they stand.
+        missing: Vec<(NodeName, Stand)>,
+    },
+    /// A component that was to be set aside is where the kubelet looks.
+    InPlace {
+        /// On which node.
+        node: NodeName,
+        /// Which.
+        component: Component,
+    },
     /// The node has not come back.
     NodeNotBack {
         /// Which.
@@ -150,6 +170,16 @@ impl fmt::Display for WaitingOn {
                 write!(f, "workers of {cluster}: {have} healthy, {need} needed")?;
                 list(f, missing)
             }
+            Self::Kubelets {
+                cluster,
+                have,
+                need,
+                missing,
+            } => {
+                write!(f, "kubelets of {cluster}: {have} healthy, {need} needed")?;
+                list(f, missing)
+            }
+            Self::InPlace { node, component } => write!(f, "{node}: {component} is not set aside yet"),
             Self::NodeNotBack { node, stand } => write!(f, "{node}: {stand}"),
             Self::KubeletNotHealthy { node } => write!(f, "{node}: kubelet not healthy"),
             Self::Answer { node, command_id } => {

@@ -18,6 +18,8 @@ pub use state::State;
 
 use std::time::Duration;
 
+use blackstart_proto::component::Component;
+
 use crate::inventory::NodeName;
 
 /// What an agent is told to do. The closed list: there is no way to send a string to be executed.
@@ -25,6 +27,24 @@ use crate::inventory::NodeName;
 pub enum Action {
     /// Open the boot gate.
     ReleaseKubelet {
+        /// The run that asks.
+        run: String,
+        /// Why, for people.
+        reason: String,
+    },
+    /// Move the manifest of a component out.
+    HoldManifest {
+        /// Which.
+        component: Component,
+        /// The run that asks.
+        run: String,
+        /// Why, for people.
+        reason: String,
+    },
+    /// Move it back.
+    ReleaseManifest {
+        /// Which.
+        component: Component,
         /// The run that asks.
         run: String,
         /// Why, for people.

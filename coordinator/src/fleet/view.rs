@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use blackstart_proto::boot::BootIdentity;
+use blackstart_proto::component::Manifests;
 use tokio::time::Instant;
 
 use crate::inventory::NodeName;
@@ -81,6 +82,8 @@ pub struct Attestation {
     pub observed_at: Instant,
     /// What the node waits for, for people.
     pub waiting_on: String,
+    /// Where the manifests of the control plane's components are; empty: the agent does not tell.
+    pub manifests: Manifests,
 }
 
 /// One node.

@@ -101,6 +101,7 @@ fn node_view(node: Node, began: Instant) -> NodeView {
                 apiserver: None,
                 observed_at: began,
                 waiting_on: String::new(),
+                manifests: std::collections::BTreeMap::new(),
             });
             if let Held(secs) = node {
                 view.new_boot_at = Some(at(secs));

@@ -4,11 +4,16 @@
 //! Masters of one cluster are all released together: etcd needs a quorum of them to form, so that one at a time would never pass
 //! a gate. Workers draw on a lane. External etcd members are released with the masters.
 //!
+//! Controller managers and schedulers are set aside before the kubelet of their master is released, and put back once enough kubelets of the
+//! cluster run: until then they would act on leases that are old, and evict the pods of workers whose turn has not come.
+//!
 //! A dependency that is not among the clusters asked for is not started, but its gates are in the plan: no cluster is begun before
 //! what it depends on serves.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
+
+use blackstart_proto::component::Component;
 
 use super::{Lane, LaneId, OnFailure, Plan, Step, StepId, StepKind};
 use crate::fleet::view::{FleetView, Phase};
@@ -37,7 +42,7 @@ pub fn plan(
         .collect();
     let mut plan = Plan {
         runbook: RUNBOOK.to_owned(),
-        steps: Vec::with_capacity(inventory.nodes.len() + 3 * inventory.clusters.len()),
+        steps: Vec::with_capacity(inventory.nodes.len() + 4 * inventory.clusters.len()),
         lanes: Vec::new(),
         notes: notes(inventory, view, clusters, &chosen),
     };
@@ -123,6 +128,56 @@ pub(super) fn release(policy: &ColdStartPolicy, node: &NodeSpec, after: Vec<Step
     }
 }
 
+/// Sets a component of a master aside, before its kubelet is released.
+fn hold(policy: &ColdStartPolicy, node: &NodeSpec, component: Component, after: Vec<StepId>) -> Step {
+    Step {
+        id: StepId::hold(&node.name, component),
+        kind: StepKind::HoldManifest {
+            node: node.name.clone(),
+            component,
+        },
+        after,
+        lane: None,
+        deadline: policy.return_deadline,
+        // A master with its controller manager is better than none.
+        on_failure: OnFailure::Residue,
+    }
+}
+
+/// Puts a component of a master back, behind the gate of its cluster's kubelets.
+fn put_back(policy: &ColdStartPolicy, node: &NodeSpec, component: Component, behind: StepId) -> Step {
+    Step {
+        id: StepId::put_back(&node.name, component),
+        kind: StepKind::ReleaseManifest {
+            node: node.name.clone(),
+            component,
+        },
+        after: vec![behind],
+        lane: None,
+        deadline: policy.return_deadline,
+        // An agent that nobody speaks to puts back by itself.
+        on_failure: OnFailure::Residue,
+    }
+}
+
+/// The gate behind which what was set aside is put back. It opens after `max_hold` whatever it sees: nodes may need their controller
+/// manager to become healthy at all, as for their pod network.
+fn kubelets_gate(inventory: &Inventory, policy: &ColdStartPolicy, cluster: &ClusterName) -> Step {
+    let nodes = inventory.masters(cluster).chain(inventory.workers(cluster));
+    Step {
+        id: StepId::kubelets(cluster),
+        kind: StepKind::KubeletsGate {
+            cluster: cluster.clone(),
+            nodes: nodes.map(|node| node.name.clone()).collect(),
+            share: policy.set_aside.release_share.clamp(1, 100),
+        },
+        after: vec![StepId::control_plane(cluster)],
+        lane: None,
+        deadline: policy.set_aside.max_hold,
+        on_failure: OnFailure::Residue,
+    }
+}
+
 /// The lane of a cluster's workers.
 pub(super) fn lane(policy: &ColdStartPolicy, cluster: &ClusterName) -> Lane {
     let initial = policy.wave.initial.max(1);
@@ -145,8 +200,24 @@ fn start(
         releases.push(step.id.clone());
         plan.steps.push(step);
     };
-    for node in inventory.etcd(cluster).chain(inventory.masters(cluster)) {
+    for node in inventory.etcd(cluster) {
         add(plan, release(policy, node, begin.to_vec()));
+    }
+    let aside: &[Component] = if policy.set_aside.enabled {
+        &Component::ALL
+    } else {
+        &[]
+    };
+    for component in aside {
+        let hold = |node| hold(policy, node, *component, begin.to_vec());
+        plan.steps.extend(inventory.masters(cluster).map(hold));
+    }
+    for node in inventory.masters(cluster) {
+        let held = aside.iter().map(|component| StepId::hold(&node.name, *component));
+        add(
+            plan,
+            release(policy, node, begin.iter().cloned().chain(held).collect()),
+        );
     }
     let [control_plane, serving] = gates(inventory, policy, cluster, begin);
     let behind = vec![control_plane.id.clone()];
@@ -161,6 +232,18 @@ fn start(
     let mut after = vec![serving.id.clone()];
     plan.steps.push(serving);
     after.extend(releases);
+    if policy.set_aside.enabled {
+        let kubelets = kubelets_gate(inventory, policy, cluster);
+        let behind = kubelets.id.clone();
+        plan.steps.push(kubelets);
+        for component in aside {
+            for node in inventory.masters(cluster) {
+                let step = put_back(policy, node, *component, behind.clone());
+                after.push(step.id.clone());
+                plan.steps.push(step);
+            }
+        }
+    }
     plan.steps.push(Step {
         id: StepId::verify(cluster),
         kind: StepKind::VerifyCluster {

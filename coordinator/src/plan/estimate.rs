@@ -23,7 +23,7 @@ pub struct Estimate {
     pub makespan: Duration,
     /// The steps that make it take so long, first to last.
     pub critical_path: Vec<StepId>,
-    /// For each cluster whose workers are released: how long after its control plane the last of them is ready.
+    /// For each cluster whose workers are released: how long after its controllers may act the last of them is ready.
     pub dark: Vec<(ClusterName, Duration)>,
 }
 
@@ -37,9 +37,9 @@ impl Estimate {
         let long = self.dark.iter().filter(|(_, dark)| *dark > TOLERATED_DARK);
         long.map(|(cluster, dark)| {
             format!(
-                "{cluster}: its last worker is ready about {} s after its control plane; {} s after it Kubernetes begins to evict the pods of \
-                 nodes that are still dark, onto those that are not. A larger cold_start.wave.max is quicker, and goes no further \
-                 than the API server answers well",
+                "{cluster}: its last worker is ready about {} s after its controller manager acts; {} s after that Kubernetes begins to evict \
+                 the pods of nodes that are still dark, onto those that are not. A larger cold_start.wave.max is quicker, and goes no \
+                 further than the API server answers well; with cold_start.set_aside the controller manager acts later",
                 dark.as_secs(),
                 TOLERATED_DARK.as_secs()
             )
@@ -112,7 +112,7 @@ impl<'a> Rehearsal<'a> {
         let nodes: HashMap<&NodeName, usize> = steps
             .iter()
             .enumerate()
-            .filter_map(|(at, step)| Some((step.kind.node()?, at)))
+            .filter_map(|(at, step)| Some((step.kind.releases()?, at)))
             .collect();
         let lanes: HashMap<&LaneId, usize> = plan
             .lanes
@@ -131,7 +131,13 @@ impl<'a> Rehearsal<'a> {
             let (candidates, quorum) = match &step.kind {
                 StepKind::ControlPlaneGate { masters, quorum, .. } => (masters, *quorum),
                 StepKind::ServingGate { workers, quorum, .. } => (workers, *quorum),
-                StepKind::ReleaseKubelet { .. } | StepKind::VerifyCluster { .. } => continue,
+                StepKind::KubeletsGate { nodes, share, .. } => {
+                    (nodes, (nodes.len() * *share as usize).div_ceil(100))
+                }
+                StepKind::ReleaseKubelet { .. }
+                | StepKind::HoldManifest { .. }
+                | StepKind::ReleaseManifest { .. }
+                | StepKind::VerifyCluster { .. } => continue,
             };
             let ours: Vec<_> = candidates.iter().filter_map(|node| nodes.get(node)).collect();
             // Those that this plan does not release are taken to stand.
@@ -206,7 +212,9 @@ impl<'a> Rehearsal<'a> {
     fn its_turn(&mut self, at: usize, now: Duration) {
         self.turn[at] = true;
         match &self.plan.steps[at].kind {
-            StepKind::ReleaseKubelet { .. } => match self.back[at] {
+            StepKind::ReleaseKubelet { .. }
+            | StepKind::HoldManifest { .. }
+            | StepKind::ReleaseManifest { .. } => match self.back[at] {
                 None => self.come(now, Happening::Ends(at)),
                 Some(back) if back > now => {
                     // What it waits for in the end is its machine.
@@ -215,7 +223,11 @@ impl<'a> Rehearsal<'a> {
                 }
                 Some(_) => self.begin(at, now),
             },
-            StepKind::ControlPlaneGate { .. } | StepKind::ServingGate { .. } => self.perhaps_pass(at, now),
+            StepKind::ControlPlaneGate { .. }
+            | StepKind::ServingGate { .. }
+            | StepKind::KubeletsGate { .. } => {
+                self.perhaps_pass(at, now);
+            }
             StepKind::VerifyCluster { .. } => self.come(now, Happening::Ends(at)),
         }
     }
@@ -233,15 +245,22 @@ impl<'a> Rehearsal<'a> {
                 }
                 StepKind::ControlPlaneGate { .. }
                 | StepKind::ServingGate { .. }
+                | StepKind::KubeletsGate { .. }
                 | StepKind::ReleaseKubelet { .. }
+                | StepKind::HoldManifest { .. }
+                | StepKind::ReleaseManifest { .. }
                 | StepKind::VerifyCluster { .. } => Duration::ZERO,
             };
             self.come(now + takes, Happening::Ends(gate));
         }
     }
 
-    /// A release whose node is there.
+    /// A step whose node is there.
     fn begin(&mut self, at: usize, now: Duration) {
+        if self.plan.steps[at].kind.releases().is_none() {
+            // A file is moved in no time that counts.
+            return self.come(now, Happening::Ends(at));
+        }
         match self.lane_of[at] {
             None => self.come(now + self.typical.kubelet, Happening::Ends(at)),
             Some(lane) => {
@@ -317,8 +336,21 @@ impl<'a> Rehearsal<'a> {
         let mut last: Vec<(LaneId, Duration)> = Vec::new();
         for (at, step) in self.plan.steps.iter().enumerate() {
             let Some(ended) = self.ended[at] else { continue };
-            if let StepKind::ControlPlaneGate { cluster, .. } = &step.kind {
-                up.insert(LaneId::workers(cluster), (cluster, ended));
+            match &step.kind {
+                StepKind::ControlPlaneGate { cluster, .. } => {
+                    up.entry(LaneId::workers(cluster)).or_insert((cluster, ended));
+                }
+                // Behind it the controllers come back, and at its deadline in any case.
+                StepKind::KubeletsGate { cluster, .. } => {
+                    if let Some((_, acts)) = up.get_mut(&LaneId::workers(cluster)) {
+                        *acts = ended.min(*acts + step.deadline);
+                    }
+                }
+                StepKind::ReleaseKubelet { .. }
+                | StepKind::HoldManifest { .. }
+                | StepKind::ReleaseManifest { .. }
+                | StepKind::ServingGate { .. }
+                | StepKind::VerifyCluster { .. } => {}
             }
             let Some(lane) = &step.lane else { continue };
             match last.iter_mut().find(|(known, _)| known == lane) {

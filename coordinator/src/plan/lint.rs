@@ -78,6 +78,14 @@ pub enum Finding {
     },
     /// A gate that has not passed would let through what is behind it.
     LeakyGate(StepId),
+    /// Something is set aside on a node that is no master.
+    NotAMaster(StepId),
+    /// What a step sets aside is put back by none.
+    NeverPutBack(StepId),
+    /// Something would be put back before the kubelets of its cluster run.
+    NotBehindKubelets(StepId),
+    /// A kubelet would wait for controllers that wait for kubelets.
+    WaitsForKubelets(StepId),
 }
 
 impl fmt::Display for Finding {
@@ -115,6 +123,14 @@ impl fmt::Display for Finding {
             Self::LeakyGate(step) => {
                 write!(f, "{step} would be skipped at its deadline; a gate has to halt")
             }
+            Self::NotAMaster(step) => write!(f, "{step} sets something aside on a node that is no master"),
+            Self::NeverPutBack(step) => write!(f, "what {step} sets aside is put back by no step"),
+            Self::NotBehindKubelets(step) => {
+                write!(f, "{step} is not behind the gate of the kubelets of its cluster")
+            }
+            Self::WaitsForKubelets(step) => {
+                write!(f, "{step} would wait for kubelets that may wait for it")
+            }
         }
     }
 }
@@ -134,6 +150,7 @@ pub fn lint(plan: &Plan, inventory: &Inventory) -> Vec<Finding> {
     let edges = edges(plan, &index, &mut found);
     lanes(plan, inventory, &mut found);
     names(plan, inventory, &mut found);
+    set_aside(plan, inventory, &mut found);
     match topological(&edges) {
         Ok(order) => {
             let early = edges
@@ -241,6 +258,10 @@ fn names(plan: &Plan, inventory: &Inventory, found: &mut BTreeSet<Finding>) {
             StepKind::ServingGate { workers, quorum, .. } => {
                 (workers.as_slice(), Some((Role::Worker, *quorum, 0)))
             }
+            StepKind::HoldManifest { node, .. } | StepKind::ReleaseManifest { node, .. } => {
+                (std::slice::from_ref(node), None)
+            }
+            StepKind::KubeletsGate { nodes, .. } => (nodes.as_slice(), None),
             StepKind::VerifyCluster { .. } => (&[][..], None),
         };
         let cluster = step.kind.cluster();
@@ -288,6 +309,74 @@ fn names(plan: &Plan, inventory: &Inventory, found: &mut BTreeSet<Finding>) {
     }
 }
 
+/// What is set aside is of masters, and comes back: behind the gate of its cluster's kubelets, for which no kubelet waits.
+fn set_aside(plan: &Plan, inventory: &Inventory, found: &mut BTreeSet<Finding>) {
+    let back: BTreeSet<_> = plan
+        .steps
+        .iter()
+        .filter_map(|step| match &step.kind {
+            StepKind::ReleaseManifest { node, component } => Some((node, *component)),
+            StepKind::ReleaseKubelet { .. }
+            | StepKind::HoldManifest { .. }
+            | StepKind::ControlPlaneGate { .. }
+            | StepKind::ServingGate { .. }
+            | StepKind::KubeletsGate { .. }
+            | StepKind::VerifyCluster { .. } => None,
+        })
+        .collect();
+    let late: BTreeSet<_> = plan
+        .steps
+        .iter()
+        .filter(|step| match step.kind {
+            StepKind::KubeletsGate { .. } | StepKind::ReleaseManifest { .. } => true,
+            StepKind::ReleaseKubelet { .. }
+            | StepKind::HoldManifest { .. }
+            | StepKind::ControlPlaneGate { .. }
+            | StepKind::ServingGate { .. }
+            | StepKind::VerifyCluster { .. } => false,
+        })
+        .map(|step| &step.id)
+        .collect();
+    let cluster = |node: &NodeName| inventory.node(node).map(|spec| &spec.cluster);
+    for step in &plan.steps {
+        let behind = |name: &ClusterName| step.after.contains(&StepId::kubelets(name));
+        match &step.kind {
+            StepKind::HoldManifest { node, component } => {
+                if inventory
+                    .node(node)
+                    .is_some_and(|spec| spec.role != Role::ControlPlane)
+                {
+                    found.insert(Finding::NotAMaster(step.id.clone()));
+                }
+                if !back.contains(&(node, *component)) {
+                    found.insert(Finding::NeverPutBack(step.id.clone()));
+                }
+            }
+            StepKind::ReleaseManifest { node, .. } => {
+                if cluster(node).is_some_and(|cluster| !behind(cluster)) {
+                    found.insert(Finding::NotBehindKubelets(step.id.clone()));
+                }
+            }
+            StepKind::KubeletsGate { cluster, .. } => {
+                if !step.after.contains(&StepId::control_plane(cluster)) {
+                    found.insert(Finding::NotBehindControlPlane {
+                        step: step.id.clone(),
+                        cluster: cluster.clone(),
+                    });
+                }
+            }
+            StepKind::ReleaseKubelet { .. }
+            | StepKind::ControlPlaneGate { .. }
+            | StepKind::ServingGate { .. } => {
+                if step.after.iter().any(|id| late.contains(id)) {
+                    found.insert(Finding::WaitsForKubelets(step.id.clone()));
+                }
+            }
+            StepKind::VerifyCluster { .. } => {}
+        }
+    }
+}
+
 /// No worker before its cluster's control plane; nothing of a cluster that this plan starts before its dependencies serve.
 fn law_of_order(
     plan: &Plan,
@@ -309,7 +398,11 @@ fn law_of_order(
             StepKind::ServingGate { cluster, .. } => {
                 serving.insert(cluster, bit);
             }
-            StepKind::ReleaseKubelet { .. } | StepKind::VerifyCluster { .. } => continue,
+            StepKind::ReleaseKubelet { .. }
+            | StepKind::HoldManifest { .. }
+            | StepKind::ReleaseManifest { .. }
+            | StepKind::KubeletsGate { .. }
+            | StepKind::VerifyCluster { .. } => continue,
         }
         bit_of.insert(at, bit);
     }

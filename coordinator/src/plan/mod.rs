@@ -4,8 +4,8 @@
 //! carries them out, and [`lint`] checks each before that.
 //!
 //! ```text
-//! release masters of A ─ ─evidence─ ─► control-plane gate A ─► release workers of A (lane) ─ ─► serving gate A ─► release masters of B …
-//!                                                                  └──────────────► verify A
+//! set aside ─► release masters of A ─ ─evidence─ ─► control-plane gate A ─┬─► release workers of A (lane) ─ ─► serving gate A ─► … of B …
+//!                                                                         └─► kubelets gate A ─► put back ─► verify A
 //! ```
 //!
 //! Gates hang on evidence, not on the release steps of the masters: one that never returns must not hold a cluster.
@@ -18,6 +18,7 @@ pub mod rejoin;
 use std::fmt;
 use std::time::Duration;
 
+use blackstart_proto::component::Component;
 use serde::{Deserialize, Serialize};
 
 use crate::inventory::{ClusterName, NodeName};
@@ -43,6 +44,21 @@ impl StepId {
         Self(format!("gate/{cluster}/serving"))
     }
 
+    /// The step that sets a component of a master aside.
+    pub fn hold(node: &NodeName, component: Component) -> Self {
+        Self(format!("hold/{node}/{component}"))
+    }
+
+    /// The gate behind which what was set aside of a cluster is put back.
+    pub fn kubelets(cluster: &ClusterName) -> Self {
+        Self(format!("gate/{cluster}/kubelets"))
+    }
+
+    /// The step that puts a component of a master back.
+    pub fn put_back(node: &NodeName, component: Component) -> Self {
+        Self(format!("put-back/{node}/{component}"))
+    }
+
     /// The step that sums a cluster up.
     pub fn verify(cluster: &ClusterName) -> Self {
         Self(format!("verify/{cluster}"))
@@ -64,6 +80,31 @@ pub enum StepKind {
     ReleaseKubelet {
         /// Which node.
         node: NodeName,
+    },
+    /// Gate: the master is back. Act: move a component's manifest out, unless the agent tells of none, its API server serves, or the
+    /// kubelets of the cluster run. Verify: the agent attests that it is out.
+    HoldManifest {
+        /// Which node.
+        node: NodeName,
+        /// What of it.
+        component: Component,
+    },
+    /// Passes when the control plane of a cluster serves and `share` percent of its `nodes`, without those that were given up, attest a
+    /// healthy kubelet. Given up after its deadline, it lets through what is behind it: nothing but manifests to put back.
+    KubeletsGate {
+        /// Whose.
+        cluster: ClusterName,
+        /// All its nodes but those of etcd alone.
+        nodes: Vec<NodeName>,
+        /// Percent, 1 to 100.
+        share: u32,
+    },
+    /// Gate: the kubelets of the cluster run. Act: move a component's manifest back, if it is out. Verify: the agent attests that it is.
+    ReleaseManifest {
+        /// Which node.
+        node: NodeName,
+        /// What of it.
+        component: Component,
     },
     /// Passes when `quorum` of `masters` attest a healthy kubelet and a ready API server.
     ControlPlaneGate {
@@ -95,7 +136,7 @@ pub enum StepKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnFailure {
-    /// Its node is residue, and holds nobody.
+    /// It is given up, and holds nobody; a node that was not released is residue.
     Residue,
     /// The run halts and asks: resume tries again, abort ends it.
     Halt,
@@ -127,23 +168,59 @@ impl StepKind {
             Self::ControlPlaneGate { .. } => "control-plane-gate",
             Self::ServingGate { .. } => "serving-gate",
             Self::VerifyCluster { .. } => "verify-cluster",
+            Self::HoldManifest { .. } => "hold-manifest",
+            Self::KubeletsGate { .. } => "kubelets-gate",
+            Self::ReleaseManifest { .. } => "release-manifest",
         }
     }
 
     /// The node it changes, if it changes one.
     pub const fn node(&self) -> Option<&NodeName> {
         match self {
+            Self::ReleaseKubelet { node }
+            | Self::HoldManifest { node, .. }
+            | Self::ReleaseManifest { node, .. } => Some(node),
+            Self::ControlPlaneGate { .. }
+            | Self::ServingGate { .. }
+            | Self::KubeletsGate { .. }
+            | Self::VerifyCluster { .. } => None,
+        }
+    }
+
+    /// The node whose kubelet it releases, if it releases one.
+    pub const fn releases(&self) -> Option<&NodeName> {
+        match self {
             Self::ReleaseKubelet { node } => Some(node),
-            Self::ControlPlaneGate { .. } | Self::ServingGate { .. } | Self::VerifyCluster { .. } => None,
+            Self::HoldManifest { .. }
+            | Self::ReleaseManifest { .. }
+            | Self::ControlPlaneGate { .. }
+            | Self::ServingGate { .. }
+            | Self::KubeletsGate { .. }
+            | Self::VerifyCluster { .. } => None,
+        }
+    }
+
+    /// The component that it sets aside or puts back, if it does.
+    pub const fn component(&self) -> Option<Component> {
+        match self {
+            Self::HoldManifest { component, .. } | Self::ReleaseManifest { component, .. } => {
+                Some(*component)
+            }
+            Self::ReleaseKubelet { .. }
+            | Self::ControlPlaneGate { .. }
+            | Self::ServingGate { .. }
+            | Self::KubeletsGate { .. }
+            | Self::VerifyCluster { .. } => None,
         }
     }
 
     /// The cluster it names, if it names one.
     pub const fn cluster(&self) -> Option<&ClusterName> {
         match self {
-            Self::ReleaseKubelet { .. } => None,
+            Self::ReleaseKubelet { .. } | Self::HoldManifest { .. } | Self::ReleaseManifest { .. } => None,
             Self::ControlPlaneGate { cluster, .. }
             | Self::ServingGate { cluster, .. }
+            | Self::KubeletsGate { cluster, .. }
             | Self::VerifyCluster { cluster } => Some(cluster),
         }
     }
@@ -196,7 +273,7 @@ pub struct Plan {
 impl Plan {
     /// The nodes it may release.
     pub fn releases(&self) -> impl Iterator<Item = &NodeName> {
-        self.steps.iter().filter_map(|step| step.kind.node())
+        self.steps.iter().filter_map(|step| step.kind.releases())
     }
 }
 

@@ -98,7 +98,10 @@ fn drawn(plan: &Plan) -> String {
                 .lane
                 .as_ref()
                 .map_or(String::new(), |lane| format!(" [{lane}]")),
-            StepKind::VerifyCluster { .. } => String::new(),
+            StepKind::KubeletsGate { nodes, share, .. } => format!(" {share} % of {}", nodes.len()),
+            StepKind::HoldManifest { .. }
+            | StepKind::ReleaseManifest { .. }
+            | StepKind::VerifyCluster { .. } => String::new(),
         };
         writeln!(text, "{}{what} <- {}", step.id, after.join(" ")).unwrap();
     }
@@ -111,21 +114,39 @@ fn two_clusters_as_a_whole() {
     assert_eq!(
         drawn(&cold(&inventory, &[])),
         "\
-release/mgmt-m1 <- \n\
-release/mgmt-m2 <- \n\
-release/mgmt-m3 <- \n\
+hold/mgmt-m1/kube-controller-manager <- \n\
+hold/mgmt-m2/kube-controller-manager <- \n\
+hold/mgmt-m3/kube-controller-manager <- \n\
+hold/mgmt-m1/kube-scheduler <- \n\
+hold/mgmt-m2/kube-scheduler <- \n\
+hold/mgmt-m3/kube-scheduler <- \n\
+release/mgmt-m1 <- hold/mgmt-m1/kube-controller-manager hold/mgmt-m1/kube-scheduler\n\
+release/mgmt-m2 <- hold/mgmt-m2/kube-controller-manager hold/mgmt-m2/kube-scheduler\n\
+release/mgmt-m3 <- hold/mgmt-m3/kube-controller-manager hold/mgmt-m3/kube-scheduler\n\
 gate/mgmt/control-plane 2/3 <- \n\
 release/mgmt-w1 [workers/mgmt] <- gate/mgmt/control-plane\n\
 gate/mgmt/serving 1/1 <- gate/mgmt/control-plane\n\
-verify/mgmt <- gate/mgmt/serving release/mgmt-m1 release/mgmt-m2 release/mgmt-m3 release/mgmt-w1\n\
+gate/mgmt/kubelets 80 % of 4 <- gate/mgmt/control-plane\n\
+put-back/mgmt-m1/kube-controller-manager <- gate/mgmt/kubelets\n\
+put-back/mgmt-m2/kube-controller-manager <- gate/mgmt/kubelets\n\
+put-back/mgmt-m3/kube-controller-manager <- gate/mgmt/kubelets\n\
+put-back/mgmt-m1/kube-scheduler <- gate/mgmt/kubelets\n\
+put-back/mgmt-m2/kube-scheduler <- gate/mgmt/kubelets\n\
+put-back/mgmt-m3/kube-scheduler <- gate/mgmt/kubelets\n\
+verify/mgmt <- gate/mgmt/serving release/mgmt-m1 release/mgmt-m2 release/mgmt-m3 release/mgmt-w1 put-back/mgmt-m1/kube-controller-manager put-back/mgmt-m2/kube-controller-manager put-back/mgmt-m3/kube-controller-manager put-back/mgmt-m1/kube-scheduler put-back/mgmt-m2/kube-scheduler put-back/mgmt-m3/kube-scheduler\n\
 release/biz-e1 <- gate/mgmt/serving\n\
-release/biz-m1 <- gate/mgmt/serving\n\
+hold/biz-m1/kube-controller-manager <- gate/mgmt/serving\n\
+hold/biz-m1/kube-scheduler <- gate/mgmt/serving\n\
+release/biz-m1 <- gate/mgmt/serving hold/biz-m1/kube-controller-manager hold/biz-m1/kube-scheduler\n\
 gate/biz/control-plane 1/1 <- gate/mgmt/serving\n\
 release/biz-w1 [workers/biz] <- gate/biz/control-plane\n\
 release/biz-w2 [workers/biz] <- gate/biz/control-plane\n\
 release/biz-w3 [workers/biz] <- gate/biz/control-plane\n\
 gate/biz/serving 2/3 <- gate/biz/control-plane\n\
-verify/biz <- gate/biz/serving release/biz-e1 release/biz-m1 release/biz-w1 release/biz-w2 release/biz-w3\n"
+gate/biz/kubelets 80 % of 4 <- gate/biz/control-plane\n\
+put-back/biz-m1/kube-controller-manager <- gate/biz/kubelets\n\
+put-back/biz-m1/kube-scheduler <- gate/biz/kubelets\n\
+verify/biz <- gate/biz/serving release/biz-e1 release/biz-m1 release/biz-w1 release/biz-w2 release/biz-w3 put-back/biz-m1/kube-controller-manager put-back/biz-m1/kube-scheduler\n"
     );
 }
 
@@ -151,11 +172,16 @@ fn a_dependency_that_is_not_started_still_has_to_serve() {
         "\
 gate/mgmt/control-plane 1/1 <- \n\
 gate/mgmt/serving 1/2 <- gate/mgmt/control-plane\n\
-release/biz-m1 <- gate/mgmt/serving\n\
+hold/biz-m1/kube-controller-manager <- gate/mgmt/serving\n\
+hold/biz-m1/kube-scheduler <- gate/mgmt/serving\n\
+release/biz-m1 <- gate/mgmt/serving hold/biz-m1/kube-controller-manager hold/biz-m1/kube-scheduler\n\
 gate/biz/control-plane 1/1 <- gate/mgmt/serving\n\
 release/biz-w1 [workers/biz] <- gate/biz/control-plane\n\
 gate/biz/serving 1/1 <- gate/biz/control-plane\n\
-verify/biz <- gate/biz/serving release/biz-m1 release/biz-w1\n"
+gate/biz/kubelets 80 % of 2 <- gate/biz/control-plane\n\
+put-back/biz-m1/kube-controller-manager <- gate/biz/kubelets\n\
+put-back/biz-m1/kube-scheduler <- gate/biz/kubelets\n\
+verify/biz <- gate/biz/serving release/biz-m1 release/biz-w1 put-back/biz-m1/kube-controller-manager put-back/biz-m1/kube-scheduler\n"
     );
     assert_eq!(lint(&plan, &inventory), []);
     assert!(
@@ -256,7 +282,8 @@ fn the_linter_finds_what_was_tampered_with() {
             plan.steps[at].after.clear();
         })
         .len(),
-        2
+        4,
+        "two workers, and what is put back of the master"
     );
     assert_eq!(
         tampered(&|plan| {
@@ -310,8 +337,36 @@ fn the_linter_finds_what_was_tampered_with() {
             why: "1 of 3 is no majority".to_owned()
         }]
     );
+    assert_eq!(
+        tampered(&|plan| plan
+            .steps
+            .retain(|step| !step.id.0.starts_with("put-back/biz-m1/kube-sch"))),
+        [
+            Finding::UnknownStep {
+                step: id("verify/biz"),
+                after: id("put-back/biz-m1/kube-scheduler")
+            },
+            Finding::NeverPutBack(id("hold/biz-m1/kube-scheduler")),
+        ]
+    );
+    assert_eq!(
+        tampered(&|plan| {
+            let at = step(plan, "put-back/biz-m1/kube-scheduler");
+            plan.steps[at].after = vec![id("gate/biz/control-plane")];
+        }),
+        [Finding::NotBehindKubelets(id("put-back/biz-m1/kube-scheduler"))]
+    );
+    assert!(
+        tampered(&|plan| {
+            let at = step(plan, "release/biz-w1");
+            plan.steps[at].after.push(id("gate/biz/kubelets"));
+        })
+        .contains(&Finding::WaitsForKubelets(id("release/biz-w1"))),
+        "a worker that needs its controller manager would wait for ever"
+    );
     let twice = tampered(&|plan| {
-        let mut again = plan.steps[0].clone();
+        let at = step(plan, "release/mgmt-m1");
+        let mut again = plan.steps[at].clone();
         again.id = id("again");
         plan.steps.push(again);
     });

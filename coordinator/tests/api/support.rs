@@ -237,6 +237,7 @@ impl Agent {
                 apiserver_error: 0,
                 age_ms: 0,
                 waiting_on: String::new(),
+                manifests: Vec::new(),
             }),
             sequence: self.sequence,
             ..Report::default()

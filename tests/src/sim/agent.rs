@@ -4,8 +4,11 @@ use blackstart_agent::gate::GateState;
 use blackstart_agent::ledger::Outcome;
 use blackstart_agent::order::{self, OrderStatus, Rule};
 use blackstart_agent::remedy::Remedy;
+use blackstart_agent::set_aside::Held;
 use blackstart_coordinator::fleet::{Action, Answer, Order, OrderResult};
+use blackstart_coordinator::inventory::Role;
 use rand::seq::IndexedRandom;
+use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Ms;
@@ -17,6 +20,8 @@ use super::world::{Happening, World};
 
 /// A report follows another by no less.
 const REPORT_GAP: Ms = 250;
+/// What is set aside is looked at so often.
+const ASIDE_LOOK: Ms = 1_000;
 /// An agent that cannot dial waits for at least, and at most, so long.
 const BACK_OFF: (Ms, Ms) = (500, 6_000);
 
@@ -29,7 +34,48 @@ impl World {
         this.agent = true;
         this.incarnation += 1;
         let incarnation = this.incarnation;
+        let (boot, uptime) = (this.boot, this.uptime(self.now));
+        let durable = &mut this.durable;
+        if durable.aside_boot != boot {
+            durable.aside_boot = boot;
+            for held in &mut durable.aside {
+                held.since = uptime;
+            }
+        }
         self.after(20, Happening::Dial { node, incarnation });
+        self.looks_at_aside(node, incarnation);
+    }
+
+    /// The agent looks whether what is set aside has to come back by itself.
+    pub(super) fn looks_at_aside(&mut self, node: usize, incarnation: u64) {
+        let this = &self.nodes[node];
+        if !this.agent || this.incarnation != incarnation {
+            return;
+        }
+        let dead_man = self.aside_dead_man(node);
+        let Some(until) = self.nodes[node].aside_until(dead_man, self.now) else {
+            return;
+        };
+        if self.mutation == Some(Mutation::PutBackUnasked) {
+            return self.nodes[node].durable.aside.clear();
+        }
+        if until > self.now || self.mutation == Some(Mutation::AsideForEver) {
+            return self.after(ASIDE_LOOK, Happening::Aside { node, incarnation });
+        }
+        let this = &mut self.nodes[node];
+        this.durable.aside.clear();
+        this.license = Some("its agent put them back by itself".to_owned());
+        self.trace.say(
+            self.now,
+            format_args!("{} puts back by itself what is set aside", self.nodes[node].name),
+        );
+        self.report_soon(node);
+    }
+
+    /// So long what is set aside on this node stays out without a word.
+    pub(super) fn aside_dead_man(&self, node: usize) -> Duration {
+        let gate = self.script.gates.get(&Role::ControlPlane);
+        gate.map_or(Duration::ZERO, |gate| gate.set_aside(&self.nodes[node].name.0))
     }
 
     pub(super) fn dials(&mut self, node: usize, incarnation: u64) {
@@ -121,6 +167,10 @@ impl World {
             .retain(|kept| kept.before_report.is_none_or(|before| before > sequence));
         if let Some(waiting_on) = hold {
             this.heard(now, waiting_on);
+            this.unclaimed = None;
+        } else {
+            let uptime = this.uptime(now);
+            this.unclaimed.get_or_insert(uptime);
         }
     }
 
@@ -139,6 +189,7 @@ impl World {
     pub(super) fn agent_lost(&mut self, node: usize, line: u64) {
         if self.nodes[node].line.is_some_and(|known| known.id == line) {
             self.nodes[node].line = None;
+            self.nodes[node].unclaimed = None;
             self.dials_again(node);
         }
     }
@@ -151,7 +202,24 @@ impl World {
 
     /// An order comes. One that waits or runs already is answered once, when it has ended.
     pub(super) fn takes_order(&mut self, node: usize, order: Order) {
-        let Action::ReleaseKubelet { run, reason } = order.action;
+        let (remedy, reason) = match order.action {
+            Action::ReleaseKubelet { run, reason } => (Remedy::ReleaseKubelet { run_id: run }, reason),
+            Action::HoldManifest {
+                component,
+                run,
+                reason,
+            } => {
+                let remedy = Remedy::HoldManifest {
+                    component,
+                    run_id: run,
+                    reason: reason.clone(),
+                };
+                (remedy, reason)
+            }
+            Action::ReleaseManifest {
+                component, reason, ..
+            } => (Remedy::ReleaseManifest { component }, reason),
+        };
         let this = &mut self.nodes[node];
         let known = |known: &order::Order| known.command_id == order.command_id;
         if this.busy.as_ref().is_some_and(|busy| known(&busy.order)) || this.queue.iter().any(known) {
@@ -161,7 +229,7 @@ impl World {
             command_id: order.command_id,
             epoch: order.epoch,
             expires_at: Instant::now() + order.expires_in,
-            remedy: Remedy::ReleaseKubelet { run_id: run },
+            remedy,
             reason,
         });
         self.next_order_of(node);
@@ -253,22 +321,52 @@ impl World {
         self.stage_after(node);
     }
 
-    /// Opens the gate. One that is open is left as it is.
+    /// Opens the gate, or moves a manifest. What is so already is left as it is.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "no other remedy is asked of a simulated agent"
+    )]
     fn acts(&mut self, node: usize, order: &order::Order) {
         self.judge_act(node, &order.command_id, order.epoch);
-        match self.nodes[node].gate() {
-            GateState::Released | GateState::Passed | GateState::DeadMan => {}
-            held @ (GateState::Held | GateState::Absent) => {
-                let Remedy::ReleaseKubelet { run_id } = &order.remedy else {
-                    return;
-                };
-                self.nodes[node].release(self.now, run_id.clone());
-                // One that has not run yet finds the word when it does.
-                if held == GateState::Held {
-                    self.gate_looks(node);
+        let now = self.now;
+        match &order.remedy {
+            Remedy::ReleaseKubelet { run_id } => match self.nodes[node].gate() {
+                GateState::Released | GateState::Passed | GateState::DeadMan => {}
+                held @ (GateState::Held | GateState::Absent) => {
+                    self.nodes[node].release(now, run_id.clone());
+                    // One that has not run yet finds the word when it does.
+                    if held == GateState::Held {
+                        self.gate_looks(node);
+                    }
+                }
+            },
+            Remedy::HoldManifest {
+                component,
+                run_id,
+                reason,
+            } if self.mutation != Some(Mutation::NothingMoved) => {
+                let this = &mut self.nodes[node];
+                if !this.is_aside(*component) {
+                    let held = Held {
+                        component: *component,
+                        run_id: run_id.clone(),
+                        reason: reason.clone(),
+                        since: this.uptime(now),
+                    };
+                    this.durable.aside_boot = this.boot;
+                    this.durable.aside.push(held);
+                    let incarnation = this.incarnation;
+                    self.after(ASIDE_LOOK, Happening::Aside { node, incarnation });
                 }
             }
+            Remedy::ReleaseManifest { component } => {
+                let this = &mut self.nodes[node];
+                this.durable.aside.retain(|held| held.component != *component);
+                this.license = Some(format!("{} put them back", order.command_id));
+            }
+            _ => {}
         }
+        self.report_soon(node);
     }
 
     fn answers(&mut self, node: usize, order: &order::Order, status: OrderStatus) {

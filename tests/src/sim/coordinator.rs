@@ -120,6 +120,8 @@ impl Process {
                 policy.fresh = Duration::from_hours(5);
                 silent_after = Duration::from_hours(5);
             }
+            Some(Mutation::SetAsideSkipped) => policy.set_aside.enabled = false,
+            Some(Mutation::ShareIgnored) => policy.set_aside.release_share = 1,
             Some(_) | None => {}
         }
         let inventory = Arc::new(inventory);
@@ -318,6 +320,7 @@ fn mutate(view: &mut FleetView, inventory: &Inventory, mutation: Option<Mutation
                 continue;
             }
             left -= 1;
+            let manifests = node.attestation.as_ref().map(|word| word.manifests.clone());
             node.in_session = true;
             node.attestation = Some(Attestation {
                 gate: GateState::Released,
@@ -327,6 +330,7 @@ fn mutate(view: &mut FleetView, inventory: &Inventory, mutation: Option<Mutation
                 apiserver: None,
                 observed_at: at,
                 waiting_on: String::new(),
+                manifests: manifests.unwrap_or_default(),
             });
         }
     }

@@ -9,17 +9,22 @@ use std::fmt;
 
 use blackstart_agent::gate::GateState;
 use blackstart_coordinator::execute::status::{RunState, StepState};
-use blackstart_coordinator::fleet::Order;
-use blackstart_coordinator::inventory::{ClusterName, Role};
+use blackstart_coordinator::fleet::{Action, Order};
+use blackstart_coordinator::inventory::{ClusterName, NodeName, Role};
+use blackstart_coordinator::plan::StepId;
+use blackstart_proto::component::Component;
 
 use super::Ms;
 use super::mutations::Mutation;
+use super::node::{Kubelet, Node};
 use super::script::LONGEST_DELAY;
 use super::store;
 use super::world::World;
 
 /// A gate that should have opened by itself may be late by this.
 const DEAD_MAN_SLACK: Ms = 1_500;
+/// An agent looks at what is set aside once a second.
+const ASIDE_SLACK: Ms = 1_500;
 /// A run that says nothing of what it waits for is at fault after this.
 const SILENT_RUN: Ms = 5_000;
 /// Masters and workers that were spoken to within this are compared.
@@ -32,6 +37,8 @@ pub enum Law {
     WorkerOrder,
     /// 1: nothing of a cluster is released before what it depends on serves.
     TierOrder,
+    /// 1: no controller acts on a cluster whose control plane a cold start has released before enough of its kubelets run.
+    SetAside,
     /// 2: nothing is done for an epoch on a node where a higher one has acted.
     OneHand,
     /// 2: no more workers of a cluster at once than the policy lets.
@@ -55,6 +62,7 @@ impl fmt::Display for Law {
         f.write_str(match self {
             Self::WorkerOrder => "1 order (workers)",
             Self::TierOrder => "1 order (tiers)",
+            Self::SetAside => "1 order (set aside)",
             Self::OneHand => "2 one hand",
             Self::Budget => "2 one hand (budget)",
             Self::IntentFirst => "3 intent first",
@@ -100,6 +108,17 @@ impl World {
             let what = format!("{} was sent and its intent is not on disk", order.command_id);
             self.accuse(Law::IntentFirst, what);
         }
+        match &order.action {
+            Action::ReleaseKubelet { run, .. } => self.judge_controllers(process, order, run),
+            Action::ReleaseManifest { run, .. } => {
+                if let Some(why) = self.too_early(process, &order.node, run) {
+                    let what = format!("{} puts back on {}: {why}", order.command_id, order.node);
+                    self.accuse(Law::SetAside, what);
+                }
+                return;
+            }
+            Action::HoldManifest { .. } => return,
+        }
         let Some(spec) = self.script.inventory.node(&order.node) else {
             return;
         };
@@ -131,6 +150,73 @@ impl World {
                 format!("{} is released by {}: {why}", order.node, order.command_id),
             );
         }
+    }
+
+    /// A master that a cold start releases has its controllers set aside, or a reason not to.
+    fn judge_controllers(&mut self, process: u64, order: &Order, run: &str) {
+        let Some(at) = self.nodes.iter().position(|node| node.name == order.node) else {
+            return;
+        };
+        // One that comes alone joins a control plane that stands, or that nobody holds.
+        if self.nodes[at].role != Role::ControlPlane || !run.starts_with("cold-start") {
+            return;
+        }
+        let in_place =
+            |component: &&Component| !self.lately(self.nodes[at].aside_at.get(*component).copied());
+        let Some(component) = Component::ALL.iter().find(in_place).copied() else {
+            return;
+        };
+        let given_up =
+            self.state_of(process, run, &StepId::hold(&order.node, component)) == Some(StepState::Residue);
+        let early = self.too_early(process, &order.node, run);
+        match early.filter(|_| !given_up) {
+            None => self.nodes[at].license = Some("they did not have to be set aside".to_owned()),
+            Some(why) => {
+                let what = format!(
+                    "{} is released by {} with its {component} in place: {why}",
+                    order.node, order.command_id
+                );
+                self.accuse(Law::SetAside, what);
+            }
+        }
+    }
+
+    /// How a step of a run stands.
+    fn state_of(&self, process: u64, run: &str, step: &StepId) -> Option<StepState> {
+        let runs = self.processes.get(&process)?.runs.borrow();
+        let run = runs.iter().find(|known| known.id == run)?;
+        run.steps
+            .iter()
+            .find(|known| known.id == *step)
+            .map(|step| step.state)
+    }
+
+    /// Why the controllers of a node's cluster may not act yet, as far as a run has not given up waiting.
+    fn too_early(&self, process: u64, node: &NodeName, run: &str) -> Option<String> {
+        let cluster = &self.script.inventory.node(node)?.cluster;
+        if self.state_of(process, run, &StepId::kubelets(cluster)) == Some(StepState::Residue) {
+            return None;
+        }
+        let expected: Vec<_> = self
+            .members(cluster)
+            .filter(|at| {
+                let release = StepId::release(&self.nodes[*at].name);
+                self.state_of(process, run, &release) != Some(StepState::Residue)
+            })
+            .collect();
+        let have = expected
+            .iter()
+            .filter(|at| self.lately(self.healthy_at(**at)))
+            .count();
+        let share = self.script.policy.set_aside.release_share as usize;
+        let few = have * 100 < expected.len() * share;
+        let few = few.then(|| {
+            format!(
+                "{have} of {} kubelets of {cluster} were healthy lately, {share} % needed",
+                expected.len()
+            )
+        });
+        self.no_control_plane(cluster).or(few)
     }
 
     /// How old the truth behind good evidence may be.
@@ -246,7 +332,53 @@ impl World {
         if let Some(what) = late {
             self.accuse(Law::FailTowardsRunning, what);
         }
+        self.judge_aside();
         self.judge_runs();
+    }
+
+    /// What is set aside comes back in time, and no controller acts without leave.
+    fn judge_aside(&mut self) {
+        let mut found = None;
+        for at in 0..self.nodes.len() {
+            if self.nodes[at].role != Role::ControlPlane {
+                continue;
+            }
+            let dead_man = self.aside_dead_man(at);
+            let now = self.now;
+            let node = &mut self.nodes[at];
+            for component in Component::ALL {
+                if node.is_aside(component) {
+                    node.aside_at.insert(component, now);
+                }
+            }
+            let late = node.agent.then(|| node.aside_until(dead_man, now)).flatten();
+            if let Some(until) = late.filter(|until| now > *until + DEAD_MAN_SLACK + ASIDE_SLACK) {
+                let what = format!(
+                    "{} has its controllers set aside for {} ms too long",
+                    node.name,
+                    now - until
+                );
+                found = Some((Law::FailTowardsRunning, what));
+            }
+            let by_plan = node.gate() == GateState::Released
+                && node
+                    .words
+                    .release
+                    .get()
+                    .is_some_and(|release| release.run_id.starts_with("cold-start"));
+            let all = Component::ALL
+                .into_iter()
+                .all(|component| node.is_aside(component));
+            let acts = by_plan && !all && node.kubelet != Kubelet::Stopped;
+            if acts && !node.in_office && node.license.is_none() {
+                let what = format!("a controller of {} acts and nobody has put it back", node.name);
+                found = Some((Law::SetAside, what));
+            }
+            node.in_office = acts;
+        }
+        if let Some((law, what)) = found {
+            self.accuse(law, what);
+        }
     }
 
     fn judge_runs(&mut self) {
@@ -300,6 +432,10 @@ impl World {
     pub(super) fn unfinished(&self) -> Option<String> {
         if let Some(node) = self.nodes.iter().find(|node| node.gate() == GateState::Held) {
             return Some(format!("{} is still held", node.name));
+        }
+        let aside = |node: &&Node| node.power && !node.durable.aside.is_empty();
+        if let Some(node) = self.nodes.iter().find(aside) {
+            return Some(format!("controllers of {} are still set aside", node.name));
         }
         // An older one that another has overtaken names that as its blocker, for ever.
         if let Some(process) = self.processes.values().next_back() {

@@ -4,6 +4,8 @@ use blackstart_agent::gate::GateState;
 use blackstart_coordinator::fleet::message::{Hello, Report};
 use blackstart_coordinator::fleet::view::{Attestation, GateState as Gate};
 use blackstart_coordinator::fleet::{Order, OrderResult};
+use blackstart_coordinator::inventory::Role;
+use blackstart_proto::component::{Component, ManifestState, Manifests};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -41,12 +43,13 @@ pub(super) enum Up {
 }
 
 /// What a report says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Word {
     gate: Gate,
     active: bool,
     healthy: bool,
     serves: bool,
+    manifests: Manifests,
 }
 
 /// To the agent.
@@ -132,6 +135,7 @@ impl World {
     /// A node's connection, if it has one, ends from its side.
     pub(super) fn hang_up(&mut self, node: usize) {
         if let Some(line) = self.nodes[node].line.take() {
+            self.nodes[node].unclaimed = None;
             self.end_line(line.id);
         }
     }
@@ -173,7 +177,29 @@ impl World {
             active: node.kubelet != Kubelet::Stopped,
             healthy: node.kubelet == Kubelet::Healthy,
             serves: self.serves(at),
+            manifests: if self.mutation == Some(Mutation::NothingMoved) {
+                self.claimed_manifests(at)
+            } else {
+                node.manifests()
+            },
         }
+    }
+
+    /// What an agent says that leaves manifests where they are: those that it was told to move out are out.
+    fn claimed_manifests(&self, at: usize) -> Manifests {
+        let node = &self.nodes[at];
+        let told = |component: Component| {
+            let records = node.durable.records.values();
+            let mut done = records.filter(|record| record.intent.subject == component.pod());
+            done.any(|record| record.intent.remedy == "hold-manifest")
+        };
+        let mut manifests = node.manifests();
+        for (component, state) in &mut manifests {
+            if node.role == Role::ControlPlane && told(*component) {
+                *state = ManifestState::SetAside;
+            }
+        }
+        manifests
     }
 
     /// A message of an agent arrives.
@@ -229,6 +255,7 @@ impl World {
                     apiserver: None,
                     observed_at: now,
                     waiting_on: String::new(),
+                    manifests: word.manifests.clone(),
                 };
                 self.trace.note(&[self.now, node as u64, sequence, probed_at]);
                 let before = process
@@ -238,6 +265,7 @@ impl World {
                 let changed = before.is_none_or(|before| {
                     (before.gate, before.kubelet_healthy, before.apiserver_ready)
                         != (word.gate, word.healthy, word.serves)
+                        || before.manifests != word.manifests
                 });
                 let report = Report {
                     attestation,

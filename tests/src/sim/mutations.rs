@@ -34,11 +34,21 @@ pub enum Mutation {
     HeldForEver,
     /// A run tells nothing of what it waits for.
     BlockerEmpty,
+    /// Plans set no controllers aside.
+    SetAsideSkipped,
+    /// One kubelet is enough for controllers to be put back.
+    ShareIgnored,
+    /// Agents say that a manifest is out, and leave it where it is.
+    NothingMoved,
+    /// Agents put back what is set aside a second later, and nobody asked.
+    PutBackUnasked,
+    /// Agents never put back what is set aside by themselves.
+    AsideForEver,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 17] = [
         Self::WorkerGateSkipped,
         Self::QuorumOffByOne,
         Self::TierGateSkipped,
@@ -51,17 +61,26 @@ impl Mutation {
         Self::MastersLast,
         Self::HeldForEver,
         Self::BlockerEmpty,
+        Self::SetAsideSkipped,
+        Self::ShareIgnored,
+        Self::NothingMoved,
+        Self::PutBackUnasked,
+        Self::AsideForEver,
     ];
 
     /// The laws one of which has to find it.
     pub const fn breaks(self) -> &'static [Law] {
         match self {
-            Self::WorkerGateSkipped | Self::QuorumOffByOne | Self::FreshnessIgnored => &[Law::WorkerOrder],
+            Self::WorkerGateSkipped => &[Law::WorkerOrder],
+            Self::QuorumOffByOne | Self::FreshnessIgnored => &[Law::WorkerOrder, Law::SetAside],
             Self::TierGateSkipped => &[Law::TierOrder],
             Self::EpochForgotten => &[Law::OneHand],
             Self::LedgerForgotten => &[Law::NothingTwice],
             Self::DispatchBeforeJournal | Self::NewNamesAfterCrash => &[Law::IntentFirst],
-            Self::DeadManDisabled => &[Law::FailTowardsRunning],
+            Self::DeadManDisabled | Self::AsideForEver => &[Law::FailTowardsRunning],
+            Self::SetAsideSkipped | Self::ShareIgnored | Self::NothingMoved | Self::PutBackUnasked => {
+                &[Law::SetAside]
+            }
             Self::MastersLast => &[Law::MastersFirst],
             Self::HeldForEver => &[Law::Ends],
             Self::BlockerEmpty => &[Law::SayWhy],
@@ -91,6 +110,11 @@ impl fmt::Display for Mutation {
             Self::MastersLast => "masters-last",
             Self::HeldForEver => "held-for-ever",
             Self::BlockerEmpty => "blocker-empty",
+            Self::SetAsideSkipped => "set-aside-skipped",
+            Self::ShareIgnored => "share-ignored",
+            Self::NothingMoved => "nothing-moved",
+            Self::PutBackUnasked => "put-back-unasked",
+            Self::AsideForEver => "aside-for-ever",
         })
     }
 }

@@ -16,9 +16,11 @@ use blackstart_agent::gate::{
 };
 use blackstart_agent::ledger::{Intent, Outcome, Record, Sequence};
 use blackstart_agent::order::Order;
+use blackstart_agent::set_aside::{Held, comes_back};
 use blackstart_coordinator::fleet::OrderResult;
 use blackstart_coordinator::inventory::{NodeName, Role};
 use blackstart_proto::boot::{BootIdentity, PreviousShutdown};
+use blackstart_proto::component::{Component, ManifestState, Manifests};
 
 use super::Ms;
 
@@ -38,6 +40,9 @@ pub(super) struct Durable {
     pub(super) records: BTreeMap<String, Record>,
     last_boot: Option<u64>,
     clean: Option<u64>,
+    /// What is set aside, and the boot that its times are of.
+    pub(super) aside: Vec<Held>,
+    pub(super) aside_boot: u64,
 }
 
 /// The order that the agent works on.
@@ -110,6 +115,14 @@ pub(super) struct Node {
     pub(super) acted_epoch: u64,
     /// How often each command was begun.
     pub(super) begun: BTreeMap<String, u32>,
+    /// Since when a coordinator has answered and claims nothing here, by this boot's clock.
+    pub(super) unclaimed: Option<Duration>,
+    /// When each component was last set aside: truth.
+    pub(super) aside_at: BTreeMap<Component, Ms>,
+    /// Its controllers may act in this boot, and why; judged by the law.
+    pub(super) license: Option<String>,
+    /// They do.
+    pub(super) in_office: bool,
 }
 
 /// Nothing was said to or by the gate of this boot.
@@ -149,6 +162,10 @@ impl Node {
             healthy_at: None,
             acted_epoch: 0,
             begun: BTreeMap::new(),
+            unclaimed: None,
+            aside_at: BTreeMap::new(),
+            license: None,
+            in_office: false,
         };
         node.power_on(0);
         node
@@ -176,6 +193,7 @@ impl Node {
         self.durable.last_boot = Some(self.boot);
         self.durable.clean = None;
         self.words = silence();
+        self.license = None;
     }
 
     /// The power fails: whatever is not on disk is gone.
@@ -202,6 +220,31 @@ impl Node {
         self.queue.clear();
         self.answers.clear();
         self.line = None;
+        self.unclaimed = None;
+    }
+
+    /// This component's manifest is out.
+    pub(super) fn is_aside(&self, component: Component) -> bool {
+        self.durable.aside.iter().any(|held| held.component == component)
+    }
+
+    /// Where its manifests are. Only masters have any.
+    pub(super) fn manifests(&self) -> Manifests {
+        let state = |component| match self.role {
+            Role::ControlPlane if self.is_aside(component) => ManifestState::SetAside,
+            Role::ControlPlane => ManifestState::InPlace,
+            Role::Worker | Role::Etcd => ManifestState::Absent,
+        };
+        let all = Component::ALL.into_iter();
+        all.map(|component| (component, state(component))).collect()
+    }
+
+    /// When its agent puts back what is set aside, by the truth's clock.
+    pub(super) fn aside_until(&self, dead_man: Duration, now: Ms) -> Option<Ms> {
+        let heard = self.words.heard.get().map(|heard| heard.at);
+        let uptime = self.uptime(now);
+        let at = comes_back(&self.durable.aside, heard, self.unclaimed, dead_man, uptime)?;
+        Some(self.booted_at.saturating_add(millis(at)))
     }
 
     /// Milliseconds since its boot, as `CLOCK_BOOTTIME` tells them.

@@ -21,6 +21,7 @@ use blackstart_coordinator::inventory::{Cluster, ClusterName, Inventory, NodeNam
 use blackstart_coordinator::plan::estimate::{Estimate, estimate};
 use blackstart_coordinator::plan::{cold_start, lint::lint};
 use blackstart_coordinator::policy::{ColdStartPolicy, Typical};
+use blackstart_proto::component::Manifests;
 use rand::SeedableRng;
 use rand::rngs::{SmallRng, StdRng};
 use tokio::sync::{mpsc, watch};
@@ -368,6 +369,7 @@ impl<'a> World<'a> {
                     apiserver: probed.filter(|_| self.fleet.told),
                     observed_at: now,
                     waiting_on: String::new(),
+                    manifests: Manifests::new(),
                 }),
                 ..NodeView::unknown(self.base)
             }

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use blackstart_agent::config::{GateRole, GateSettings};
 use blackstart_coordinator::inventory::{Cluster, ClusterName, Inventory, NodeName, NodeSpec, Role};
-use blackstart_coordinator::policy::{ColdStartPolicy, OutagePolicy, Trigger, Typical, WavePolicy};
+use blackstart_coordinator::policy::{
+    ColdStartPolicy, OutagePolicy, SetAsidePolicy, Trigger, Typical, WavePolicy,
+};
 use rand::Rng;
 use rand::rngs::SmallRng;
 
@@ -84,6 +86,11 @@ pub(super) fn write(rng: &mut SmallRng) -> Script {
             initial: rng.random_range(1..=2),
             max: rng.random_range(2..=4),
             ..WavePolicy::default()
+        },
+        set_aside: SetAsidePolicy {
+            enabled: true,
+            release_share: [50, 80, 100][rng.random_range(0..3)],
+            max_hold: Duration::from_secs(rng.random_range(60..=240)),
         },
         typical: Typical::default(),
     };

@@ -241,3 +241,34 @@ fn a_missing_manifest_is_told_at_once_and_one_that_is_out_only_when_it_stays_out
     world.look();
     assert_eq!(world.kinds(), []);
 }
+
+#[test]
+fn nothing_is_missed_of_what_is_set_aside_and_a_bounce_that_left_one_out_still_is() {
+    let mut world = World::new();
+    let missing = |pod: &str| MissingManifest {
+        pod: pod.to_owned(),
+        held: Some(format!("/held/{pod}/{pod}.yaml").into()),
+    };
+    world.signal.pods.clear();
+    world.signal.missing = vec![missing("etcd"), missing("kube-scheduler")];
+    world.pods.set_aside(&[Held {
+        component: blackstart_proto::component::Component::Scheduler,
+        run_id: "cold-start-1".to_owned(),
+        reason: String::new(),
+        since: Duration::ZERO,
+    }]);
+    world.look();
+    world.now += Duration::from_hours(1);
+    let standing = world.pods.conditions(world.now);
+    let subjects: Vec<_> = standing.iter().map(|one| one.key.subject.as_str()).collect();
+    assert_eq!(subjects, ["etcd"], "{standing:?}");
+    assert_eq!(
+        world.pods.manifest("kube-controller-manager"),
+        ManifestState::Absent
+    );
+    assert_eq!(
+        world.pods.manifest("etcd"),
+        ManifestState::Unknown,
+        "a bounce has it"
+    );
+}

@@ -63,7 +63,7 @@ async fn kubelet(stops: bool) -> Kubelet {
     )
     .unwrap();
     Kubelet {
-        rules: BounceRules::new(&settings),
+        rules: BounceRules::new(&settings, SetAside::none(dir.path(), "")),
         _dir: dir,
         task: tokio::spawn(pod(manifest, address, stops)),
     }

@@ -19,6 +19,8 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use crate::config::StaticPodSettings;
+
 use super::manifest::{MAX_BYTES, Manifest, is_pod_name};
 
 /// A file that the kubelet takes for a manifest.
@@ -134,6 +136,14 @@ pub(crate) enum Back {
 }
 
 impl Places {
+    /// As they are configured.
+    pub(crate) fn of(settings: &StaticPodSettings) -> Self {
+        Self {
+            manifests: settings.manifests.clone(),
+            held: settings.held.clone(),
+        }
+    }
+
     /// Pods whose manifests are out, each with its manifest.
     pub(crate) fn out(&self) -> io::Result<Vec<(String, PathBuf)>> {
         let pods = match fs::read_dir(&self.held) {

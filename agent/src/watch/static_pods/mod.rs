@@ -176,10 +176,7 @@ async fn look(eyes: &Eyes, settings: &StaticPodSettings, state_dir: &Path) -> St
 
 /// Reads the directories. A pod of which an invalid manifest may be is not missing: what it says is not known.
 fn lying(settings: &StaticPodSettings, state_dir: &Path) -> Lying {
-    let places = Places {
-        manifests: settings.manifests.clone(),
-        held: settings.held.clone(),
-    };
+    let places = Places::of(settings);
     // Before the manifests: one that is moved back in between is then seen twice, and not nowhere.
     let out = places.out().unwrap_or_default();
     let found = match directory::read(&settings.manifests) {

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use blackstart_proto::{boot, v1};
+use blackstart_proto::{boot, component, v1};
 use tokio::time::Instant;
 use tonic::Status;
 
@@ -70,6 +70,7 @@ pub(crate) fn report(wire: v1::Report, now: Instant) -> Result<Report, Status> {
             apiserver_ready: attestation.apiserver_ready,
             apiserver: apiserver(&attestation),
             observed_at: ago(now, attestation.age_ms),
+            manifests: component::manifests_from_wire(&attestation.manifests),
             waiting_on: clipped(attestation.waiting_on),
         },
         conditions: wire
@@ -228,6 +229,24 @@ pub(in crate::api) fn command(order: Order) -> v1::coordinator_message::Body {
         Action::ReleaseKubelet { run, reason } => {
             v1::command::Action::ReleaseKubelet(v1::ReleaseKubelet { run_id: run, reason })
         }
+        Action::HoldManifest {
+            component,
+            run,
+            reason,
+        } => v1::command::Action::HoldManifest(v1::HoldManifest {
+            component: v1::Component::from(component).into(),
+            run_id: run,
+            reason,
+        }),
+        Action::ReleaseManifest {
+            component,
+            run,
+            reason,
+        } => v1::command::Action::ReleaseManifest(v1::ReleaseManifest {
+            component: v1::Component::from(component).into(),
+            run_id: run,
+            reason,
+        }),
     };
     v1::coordinator_message::Body::Command(v1::Command {
         command_id: order.command_id,

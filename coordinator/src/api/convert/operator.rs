@@ -1,6 +1,6 @@
 //! What operators are shown.
 
-use blackstart_proto::{boot, v1};
+use blackstart_proto::{boot, component, v1};
 use tokio::time::Instant;
 
 use super::{brakes, milliseconds};
@@ -96,6 +96,7 @@ pub(in crate::api) fn node_detail(
             apiserver_error: apiserver_error(said.apiserver).into(),
             age_ms: since(now, said.observed_at),
             waiting_on: said.waiting_on.clone(),
+            manifests: component::manifests_to_wire(&said.manifests),
         }),
         conditions: node.conditions().iter().map(|it| condition(it, now)).collect(),
         units: node
@@ -367,6 +368,33 @@ fn step(step: &Step, inventory: &Inventory) -> v1::PlanStep {
                 workers.len()
             ),
         ),
+        StepKind::HoldManifest { node, component } => (
+            step.kind.as_str(),
+            of_node(node),
+            Some(node),
+            format!("set {component} of {node} aside before its kubelet starts"),
+        ),
+        StepKind::KubeletsGate {
+            cluster,
+            nodes,
+            share,
+        } => (
+            step.kind.as_str(),
+            cluster.clone(),
+            None,
+            format!(
+                "wait until the API servers of {cluster} are ready and {share} % of its {} nodes run their kubelet; after {} s go on all \
+                 the same",
+                nodes.len(),
+                step.deadline.as_secs()
+            ),
+        ),
+        StepKind::ReleaseManifest { node, component } => (
+            step.kind.as_str(),
+            of_node(node),
+            Some(node),
+            format!("put {component} of {node} back"),
+        ),
         StepKind::VerifyCluster { cluster } => (
             "verify-cluster",
             cluster.clone(),
@@ -382,5 +410,10 @@ fn step(step: &Step, inventory: &Inventory) -> v1::PlanStep {
         after: step.after.iter().map(|id| id.0.clone()).collect(),
         description,
         deadline_ms: milliseconds(step.deadline),
+        component: step
+            .kind
+            .component()
+            .map_or(v1::Component::Unspecified, v1::Component::from)
+            .into(),
     }
 }

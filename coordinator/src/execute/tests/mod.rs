@@ -7,6 +7,7 @@ mod pace;
 mod random;
 mod recovery;
 mod scale;
+mod set_aside;
 mod world;
 
 use std::time::Duration;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use blackstart_proto::component::{Component, ManifestState, Manifests};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -12,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::events::Events;
 use crate::execute::{Executor, Ports};
 use crate::fleet::view::{ApiServerAnswer, Attestation, FleetView, GateState, NodeView, Phase};
-use crate::fleet::{Answer, Order, OrderResult};
+use crate::fleet::{Action, Answer, Order, OrderResult};
 use crate::inventory::{Cluster, ClusterName, Inventory, NodeName, NodeSpec, Role};
 use crate::plan::{Plan, cold_start};
 use crate::policy::ColdStartPolicy;
@@ -96,6 +97,8 @@ pub(super) struct Machine {
     pub(super) said_epoch: u64,
     /// Commands that it has tried, for ever, and how they ended.
     ledger: BTreeMap<String, Answer>,
+    /// Where its manifests are: on disk, whatever happens to its power. Empty: its agent does not tell.
+    pub(super) manifests: Manifests,
 }
 
 pub(super) struct World {
@@ -110,6 +113,8 @@ pub(super) struct World {
     pub(super) events: Events,
     /// The most workers of one cluster that were between release and health at once.
     pub(super) crowd: usize,
+    /// What is set aside may be put back though too few kubelets run.
+    pub(super) late_is_right: bool,
     /// How masters' agents say that their API servers answer.
     pub(super) api_server: Option<ApiServerAnswer>,
     side: Option<Side>,
@@ -140,6 +145,7 @@ impl World {
             highest_epoch: 0,
             said_epoch: 0,
             ledger: BTreeMap::new(),
+            manifests: Manifests::new(),
         };
         Self {
             machines: inventory
@@ -159,9 +165,21 @@ impl World {
             store: Arc::new(MemoryStore::default()),
             events: Events::default(),
             crowd: 0,
+            late_is_right: false,
             api_server: None,
             side: None,
         }
+    }
+
+    /// Its masters run controllers, whose manifests their agents tell of.
+    pub(super) fn with_controllers(mut self) -> Self {
+        let in_place = Component::ALL.map(|component| (component, ManifestState::InPlace));
+        for (node, machine) in &mut self.machines {
+            if self.inventory.nodes[node].role == Role::ControlPlane {
+                machine.manifests = in_place.into();
+            }
+        }
+        self
     }
 
     pub(super) fn machine(&mut self, node: &str) -> &mut Machine {
@@ -285,7 +303,11 @@ impl World {
 
     fn receive(&mut self, order: &Order) -> Option<OrderResult> {
         let now = Instant::now();
-        let breach = self.breach(&order.node, now);
+        let breach = match order.action {
+            Action::ReleaseKubelet { .. } => self.breach(&order.node, now),
+            Action::HoldManifest { .. } => None,
+            Action::ReleaseManifest { .. } => self.too_early(&order.node, now),
+        };
         let machine = self.machines.get_mut(&order.node).unwrap();
         if machine.back_at.is_none_or(|at| at > now) {
             return None;
@@ -308,11 +330,21 @@ impl World {
                 machine.fail -= 1;
                 Answer::Failed
             } else {
-                if machine.gate == GateState::Held {
-                    machine.gate = GateState::Released;
-                    machine.opened_at = Some(now);
-                    machine.starts += 1;
-                    self.breaches.extend(breach);
+                match order.action {
+                    Action::ReleaseKubelet { .. } if machine.gate == GateState::Held => {
+                        machine.gate = GateState::Released;
+                        machine.opened_at = Some(now);
+                        machine.starts += 1;
+                        self.breaches.extend(breach);
+                    }
+                    Action::ReleaseKubelet { .. } => {}
+                    Action::HoldManifest { component, .. } => {
+                        machine.manifests.insert(component, ManifestState::SetAside);
+                    }
+                    Action::ReleaseManifest { component, .. } => {
+                        machine.manifests.insert(component, ManifestState::InPlace);
+                        self.breaches.extend(breach);
+                    }
                 }
                 Answer::Done
             };
@@ -328,9 +360,35 @@ impl World {
         })
     }
 
+    /// Why what was set aside of this node may not be put back now.
+    fn too_early(&self, node: &NodeName, now: Instant) -> Option<String> {
+        let cluster = &self.inventory.nodes[node].cluster;
+        let awaited = |node: &&NodeName| self.machines[*node].back_at.is_some();
+        let nodes = &self.inventory.cluster(cluster).unwrap().nodes;
+        let awaited: Vec<_> = nodes.iter().filter(awaited).collect();
+        let well = awaited
+            .iter()
+            .filter(|node| healthy(&self.machines[**node], now))
+            .count();
+        let share = self.policy.set_aside.release_share as usize;
+        (well * 100 < awaited.len() * share && !self.late_is_right).then(|| {
+            format!(
+                "{node} has its controllers back while {well} of {} kubelets run",
+                awaited.len()
+            )
+        })
+    }
+
     /// Why this node may not be released now.
     fn breach(&self, node: &NodeName, now: Instant) -> Option<String> {
         let spec = &self.inventory.nodes[node];
+        let in_place = |state: &ManifestState| *state == ManifestState::InPlace;
+        if self.policy.set_aside.enabled
+            && self.machines[node].manifests.values().any(in_place)
+            && self.too_early(node, now).is_some()
+        {
+            return Some(format!("{node} was released with its controllers in place"));
+        }
         if spec.role == Role::Worker && !self.control_plane(&spec.cluster, now) {
             return Some(format!("{node} was released without its control plane"));
         }
@@ -392,6 +450,7 @@ impl World {
                     now
                 },
                 waiting_on: String::new(),
+                manifests: machine.manifests.clone(),
             });
             view
         };

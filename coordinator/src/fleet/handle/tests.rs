@@ -158,6 +158,7 @@ fn report(sequence: u64, gate: GateState) -> Report {
             apiserver: None,
             observed_at: Instant::now(),
             waiting_on: String::new(),
+            manifests: std::collections::BTreeMap::new(),
         },
         conditions: Vec::new(),
         units: Vec::new(),

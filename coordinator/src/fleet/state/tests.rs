@@ -51,6 +51,7 @@ fn report(gate: GateState, healthy: bool, now: Instant) -> Report {
             apiserver: None,
             observed_at: now,
             waiting_on: String::new(),
+            manifests: std::collections::BTreeMap::new(),
         },
         conditions: Vec::new(),
         units: Vec::new(),
