@@ -148,6 +148,15 @@ impl Stopwatch {
     }
 }
 
+/// The processor time that a process has taken so far, all threads, those that have ended too.
+///
+/// # Errors
+/// It has gone.
+pub fn processor(pid: Pid) -> anyhow::Result<Duration> {
+    let (user, system) = times(pid)?;
+    Ok(Duration::from_millis(user + system))
+}
+
 /// User and system time, milliseconds.
 fn times(pid: Pid) -> anyhow::Result<(u64, u64)> {
     let file = format!("/proc/{pid}/stat");
