@@ -3,6 +3,7 @@
 //! | module | story |
 //! |---|---|
 //! | [`boot`] | which start of which machine this is, and how the one before it ended |
+//! | [`codec`] | how messages are put on the wire |
 //! | [`yaml`] | reads YAML so that every error is told, with line and field |
 //! | [`identity`] | who a certificate speaks for |
 //! | [`leader`] | how a coordinator that follows says who leads |
@@ -13,6 +14,7 @@
 pub use prost::Message;
 
 pub mod boot;
+pub mod codec;
 pub mod identity;
 pub mod leader;
 pub mod remedy;
