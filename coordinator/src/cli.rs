@@ -226,6 +226,7 @@ pub fn advice(error: &anyhow::Error) -> Option<&'static str> {
         RunError::Etcd(_) => Some(CONFIG),
         RunError::StateDir { .. } => Some("`state_dir` in the configuration says where it is to be"),
         RunError::Store(_)
+        | RunError::Serve(_)
         | RunError::OwnBoot(_)
         | RunError::Execute(_)
         | RunError::Ended(_)

@@ -5,20 +5,11 @@
 //! a message.
 
 use blackstart_proto::identity::PeerIdentity;
-use blackstart_proto::tls::TlsMaterial;
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
-use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 use tonic::{Extensions, Request, Status};
 
 use crate::inventory::NodeName;
 use crate::pki::identity;
-
-/// How a coordinator serves: with its own certificate, and only to those who show one of the same authority.
-pub fn server_tls(material: &TlsMaterial) -> ServerTlsConfig {
-    ServerTlsConfig::new()
-        .identity(Identity::from_pem(&material.certificate, &material.key))
-        .client_ca_root(Certificate::from_pem(&material.ca))
-}
 
 /// Who is at the other end of the connection that these extensions of a request came by.
 ///
