@@ -13,6 +13,8 @@ ARGS       ?=
 SEEDS      ?= 10000
 SEED       ?=
 MINUTES    ?= 10
+# In CI what failed is run once more by itself, and named.
+TEST       := $(if $(filter true,$(CI)),.ci/again )$(CARGO) test
 TARGETS    ?= $(notdir $(wildcard tests/fuzz/corpus/*))
 
 .PHONY: help build release drill test test-units test-nodes lint docs deny ci \
@@ -35,10 +37,10 @@ drill: needs-rust $(if $(findstring testbed,$(ARGS)),needs-testbed build) ## Reh
 test: test-units test-nodes ## Every test; real nodes where Docker is there
 
 test-units: needs-testbed build ## Tests that need no node
-	$(CARGO) test --workspace --exclude blackstart-tests --no-fail-fast
+	$(TEST) --workspace --exclude blackstart-tests --no-fail-fast
 
 test-nodes: needs-testbed build ## Tests on real nodes: containers with systemd, one at a time
-	$(CARGO) test -p blackstart-tests --no-fail-fast -- --test-threads=1 --nocapture
+	$(TEST) -p blackstart-tests --no-fail-fast -- --test-threads=1 --nocapture
 
 lint: needs-rust ## Formatting, clippy, licences and sources
 	$(CARGO) fmt --all --check

@@ -2,12 +2,14 @@
 //! address, why, and what to try.
 
 mod find;
+mod line;
 
 use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use blackstart_proto::leader::LEADER;
 use blackstart_proto::tls::TlsFileError;
 use blackstart_proto::v1;
 use blackstart_proto::v1::coordinator_service_client::CoordinatorServiceClient;
@@ -18,6 +20,8 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 
+use self::line::Line;
+pub(crate) use self::line::Via;
 use crate::failure::{Attempt, Failure, Unreached};
 use crate::settings::Connection;
 use crate::view::{
@@ -38,7 +42,7 @@ pub(crate) struct Scope {
 #[derive(Debug, Clone)]
 pub(crate) struct Fleet {
     coordinators: CoordinatorServiceClient<Channel>,
-    service: FleetServiceClient<Channel>,
+    service: FleetServiceClient<Line>,
     address: SocketAddr,
     patience: Duration,
 }
@@ -289,6 +293,12 @@ fn failure(address: SocketAddr, status: &Status) -> Failure {
         }]);
     }
     let said = status.message().to_owned();
+    if status.metadata().contains_key(LEADER) {
+        return Failure::Unreachable(vec![Attempt {
+            address,
+            why: Unreached::NotLed(said),
+        }]);
+    }
     match status.code() {
         Code::PermissionDenied | Code::Unauthenticated => Failure::PermissionDenied(said),
         Code::FailedPrecondition | Code::AlreadyExists | Code::Aborted => Failure::Refused(said),
@@ -308,12 +318,17 @@ fn failure(address: SocketAddr, status: &Status) -> Failure {
             address,
             why: Unreached::Lost(said),
         }]),
-        Code::Ok | Code::Unknown | Code::ResourceExhausted | Code::Internal | Code::DataLoss => {
-            Failure::other(format!(
-                "the coordinator at {address} failed: {said} ({:?})",
-                status.code()
-            ))
-        }
+        Code::Unknown => Failure::Other {
+            what: said,
+            advice: Some(
+                "look before you repeat it: blackstart get runs, blackstart get holds, blackstart events"
+                    .to_owned(),
+            ),
+        },
+        Code::Ok | Code::ResourceExhausted | Code::Internal | Code::DataLoss => Failure::other(format!(
+            "the coordinator at {address} failed: {said} ({:?})",
+            status.code()
+        )),
     }
 }
 

@@ -60,6 +60,8 @@ pub enum Unreached {
     NotTls,
     /// It follows, and there is no leader that could be reached.
     Follows,
+    /// It follows, and did not do it because it reached no leader: in its words.
+    NotLed(String),
     /// The connection broke.
     Lost(String),
     /// Anything else, as the system calls it.
@@ -79,6 +81,7 @@ impl fmt::Display for Unreached {
             Self::Follows => {
                 f.write_str("it follows another coordinator, and none that leads could be reached")
             }
+            Self::NotLed(said) => f.write_str(said),
             Self::Lost(what) => write!(f, "the connection broke: {what}"),
             Self::Other(what) => f.write_str(what),
         }
@@ -106,7 +109,7 @@ impl Unreached {
                 "is yours from the coordinator's authority, and not expired? blackstart pki show; blackstart pki issue operator NAME"
             }
             Self::NotTls => "is the port right? a coordinator listens on 7443 unless told otherwise",
-            Self::Follows => {
+            Self::Follows | Self::NotLed(_) => {
                 "blackstart get coordinators; without a majority of etcd's members nobody can lead: etcdctl endpoint status"
             }
             Self::Lost(_) => {

@@ -67,6 +67,8 @@ pub enum EventKind {
     StormEnded,
     /// Another coordinator leads.
     Leadership,
+    /// An operator's command came by way of a coordinator that follows.
+    Forwarded,
 }
 
 impl EventKind {
@@ -93,6 +95,7 @@ impl EventKind {
             Self::StormBegan => "StormBegan",
             Self::StormEnded => "StormEnded",
             Self::Leadership => "Leadership",
+            Self::Forwarded => "Forwarded",
         }
     }
 }

@@ -24,6 +24,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use blackstart_proto::tls::client_config;
 use blackstart_proto::v1::coordinator_service_server::CoordinatorServiceServer;
 use blackstart_proto::yaml::Problems;
 use rustls::ServerConfig;
@@ -34,7 +35,9 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
+use tonic::transport::ClientTlsConfig;
 
+use crate::api::audit::Audit;
 use crate::api::coordinators::Coordinators;
 use crate::api::fleet_service::Operators;
 use crate::api::handshake::server_tls;
@@ -105,7 +108,8 @@ pub async fn run(
     notify: Notify,
     stop: CancellationToken,
 ) -> Result<(), RunError> {
-    let tls = server_tls(&settings.tls.read()?)?;
+    let material = settings.tls.read()?;
+    let tls = server_tls(&material)?;
     let inventory = load_inventory(&settings)?;
     open_files::raise(inventory.nodes.len());
     fs::create_dir_all(&settings.state_dir).map_err(|source| RunError::StateDir {
@@ -120,6 +124,7 @@ pub async fn run(
     let own_boot = OwnBoot::begin(&settings)?;
     let house = House {
         tls,
+        client_tls: client_config(&material),
         inventory,
         own_boot,
         notify,
@@ -156,6 +161,8 @@ pub async fn run(
 struct House {
     settings: Settings,
     tls: Arc<ServerConfig>,
+    /// For the one that leads.
+    client_tls: ClientTlsConfig,
     inventory: Arc<Inventory>,
     own_boot: OwnBoot,
     notify: Notify,
@@ -324,7 +331,7 @@ async fn lead(
         serving.clone(),
     );
     let services = Routes::new(agents)
-        .add_service(operators.serve())
+        .add_service(Audit::new(operators.serve(), events.clone()))
         .add_service(coordinators);
     let server = serve(house.tls.clone(), listeners, services, serving.clone());
     outer.spawn(async move { ("server", server.await.map_err(RunError::Serve)) });

@@ -6,7 +6,7 @@
 //! | [`codec`] | how messages are put on the wire |
 //! | [`yaml`] | reads YAML so that every error is told, with line and field |
 //! | [`identity`] | who a certificate speaks for |
-//! | [`leader`] | how a coordinator that follows says who leads |
+//! | [`leader`] | what coordinators that follow say: who leads, how an answer came about, and for whom they ask |
 //! | [`remedy`] | the remedies that can be held, by name |
 //! | [`tls`] | the three PEM files, and mutual TLS on the client side |
 //! | [`v1`] | messages and services generated from `proto/blackstart/v1` |

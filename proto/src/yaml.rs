@@ -15,6 +15,9 @@
 //! assert_eq!(problems.list.len(), 2);
 //! ```
 
+mod tree;
+mod words;
+
 use std::cell::RefCell;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -22,8 +25,11 @@ use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::time::Duration;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
+
+use tree::{Node, Value};
+use words::parse_size;
+pub use words::{nearest, parse_duration};
 
 /// Larger documents are refused: no configuration or inventory comes near it.
 pub const MAX_BYTES: usize = 4 << 20;
@@ -141,86 +147,6 @@ fn plain(message: &str) -> &str {
     };
     line.split_once(", set DuplicateKeyPolicy")
         .map_or(line, |(what, _)| what)
-}
-
-#[derive(Debug, Clone)]
-enum Value {
-    Null,
-    Bool(bool),
-    Integer(i128),
-    Float(f64),
-    Text(String),
-    List(Vec<Spanned<Value>>),
-    Table(Vec<(Spanned<String>, Spanned<Value>)>),
-}
-
-impl<'de> Deserialize<'de> for Value {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Any;
-        impl<'de> Visitor<'de> for Any {
-            type Value = Value;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a value")
-            }
-            fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-                Ok(Value::Bool(value))
-            }
-            fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-                Ok(Value::Integer(value.into()))
-            }
-            fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-                Ok(Value::Integer(value.into()))
-            }
-            fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-                Ok(Value::Float(value))
-            }
-            fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-                Ok(Value::Text(value.to_owned()))
-            }
-            fn visit_unit<E>(self) -> Result<Value, E> {
-                Ok(Value::Null)
-            }
-            fn visit_none<E>(self) -> Result<Value, E> {
-                Ok(Value::Null)
-            }
-            fn visit_some<D: Deserializer<'de>>(self, from: D) -> Result<Value, D::Error> {
-                from.deserialize_any(self)
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Value, A::Error> {
-                let mut list = Vec::new();
-                while let Some(item) = from.next_element()? {
-                    list.push(item);
-                }
-                Ok(Value::List(list))
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Value, A::Error> {
-                let mut table = Vec::new();
-                while let Some(entry) = from.next_entry()? {
-                    table.push(entry);
-                }
-                Ok(Value::Table(table))
-            }
-        }
-        from.deserialize_any(Any)
-    }
-}
-
-#[derive(Debug, Clone)]
-struct Node {
-    line: u64,
-    column: u64,
-    value: Value,
-}
-
-impl From<Spanned<Value>> for Node {
-    fn from(spanned: Spanned<Value>) -> Self {
-        Self {
-            line: spanned.referenced.line(),
-            column: spanned.referenced.column(),
-            value: spanned.value,
-        }
-    }
 }
 
 type Sink = Rc<RefCell<Vec<Problem>>>;
@@ -559,199 +485,5 @@ impl Drop for Table {
     }
 }
 
-/// The known name that is at most two edits away from `key`: what somebody meant who mistyped it.
-pub fn nearest<'a>(key: &str, known: &[&'a str]) -> Option<&'a str> {
-    known
-        .iter()
-        .map(|name| (edits(key, name), *name))
-        .filter(|(distance, name)| *distance <= 2 && *distance < name.len())
-        .min()
-        .map(|(_, name)| name)
-}
-
-/// Levenshtein distance.
-fn edits(one: &str, other: &str) -> usize {
-    let other: Vec<char> = other.chars().collect();
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (i, a) in one.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, b) in other.iter().enumerate() {
-            let substituted = diagonal + usize::from(a != *b);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[other.len()]
-}
-
-/// A duration as people write it: `250ms`, `90s`, `10m`, `2h`, `1d`.
-pub fn parse_duration(text: &str) -> Option<Duration> {
-    let (number, unit) = split_unit(text)?;
-    let milliseconds = match unit {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return None,
-    };
-    number.checked_mul(milliseconds).map(Duration::from_millis)
-}
-
-/// `512KiB`, `16MiB`, `2GiB`, `1TiB`, `100B`.
-fn parse_size(text: &str) -> Option<u64> {
-    let (number, unit) = split_unit(text)?;
-    let shift = match unit {
-        "B" => 0,
-        "KiB" => 10,
-        "MiB" => 20,
-        "GiB" => 30,
-        "TiB" => 40,
-        _ => return None,
-    };
-    number.checked_mul(1 << shift)
-}
-
-fn split_unit(text: &str) -> Option<(u64, &str)> {
-    let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit())?;
-    let (number, unit) = text.split_at(digits);
-    Some((number.parse().ok()?, unit.trim_start()))
-}
-
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn problems(text: &str, take: impl FnOnce(&mut Table)) -> Vec<Problem> {
-        read("f.yaml", text, take).unwrap_err().list
-    }
-
-    #[test]
-    fn a_key_that_stands_twice_is_told_once_and_for_the_writer_of_the_file() {
-        let list = problems("node: a\nnode: b\n", |_| ());
-        let told: Vec<_> = list.iter().map(|it| (it.line, it.message.as_str())).collect();
-        assert_eq!(told, [(2, "not valid YAML: duplicate mapping key: node")]);
-    }
-
-    #[test]
-    fn five_errors_are_all_told_with_line_and_field() {
-        let text = "\
-node: {a: 1}
-gate:
-  dead_man: soon
-  jiter: 5s
-disks:
-  - mount_point: /var
-    percent: 185
-log_level: 12h
-";
-        let list = problems(text, |top| {
-            top.string("node");
-            if let Some(mut gate) = top.table("gate") {
-                gate.duration("dead_man");
-                gate.duration("jitter");
-            }
-            for item in top.list("disks").unwrap_or_default() {
-                if let Some(mut disk) = item.table() {
-                    disk.string("mount_point");
-                    disk.integer("percent", 1..=100);
-                }
-            }
-            if let Some(item) = top.item("log_level") {
-                item.choice(&[("info", 1), ("debug", 2)]);
-            }
-        });
-        let seen: Vec<_> = list
-            .iter()
-            .map(|problem| (problem.line, problem.field.as_str()))
-            .collect();
-        assert_eq!(
-            seen,
-            [
-                (1, "node"),
-                (3, "gate.dead_man"),
-                (4, "gate.jiter"),
-                (7, "disks[0].percent"),
-                (8, "log_level")
-            ]
-        );
-        assert!(
-            list[2].message.contains("did you mean \"jitter\""),
-            "{}",
-            list[2].message
-        );
-        assert!(
-            list[3].message.contains("from 1 to 100, found 185"),
-            "{}",
-            list[3].message
-        );
-    }
-
-    #[test]
-    fn a_syntax_error_has_its_line() {
-        let list = problems("a: 1\nb: [1, 2\nc: 3\n", |_| {});
-        assert_eq!(list.len(), 1);
-        assert!(list[0].line >= 2, "{list:?}");
-    }
-
-    #[test]
-    fn an_empty_document_is_an_empty_table() {
-        assert!(
-            read("f", "# nothing\n", |top| top.string("node"))
-                .unwrap()
-                .is_none()
-        );
-    }
-
-    #[test]
-    fn values_are_read() {
-        let text = "d: 90s\ns: 16MiB\na: 10.0.0.1:7443\nb: true\nn: 3\n";
-        let all = read("f", text, |top| {
-            (
-                top.duration("d"),
-                top.size("s"),
-                top.socket_address("a"),
-                top.boolean("b"),
-                top.integer("n", 0..=9),
-            )
-        });
-        let expected = (
-            Some(Duration::from_secs(90)),
-            Some(16 << 20),
-            Some("10.0.0.1:7443".parse().unwrap()),
-            Some(true),
-            Some(3),
-        );
-        assert_eq!(all.unwrap(), expected);
-    }
-
-    #[test]
-    fn a_name_where_an_address_belongs_says_why_not() {
-        let list = problems("a: coordinator.local:7443\n", |top| {
-            top.socket_address("a");
-        });
-        assert!(list[0].message.contains("DNS may be down"), "{}", list[0].message);
-    }
-
-    #[test]
-    fn off_and_no_are_texts() {
-        let texts = read("f", "a: off\nb: no\n", |top| (top.string("a"), top.string("b")));
-        assert_eq!(texts.unwrap(), (Some("off".to_owned()), Some("no".to_owned())));
-    }
-
-    #[test]
-    fn what_is_not_a_table_is_told() {
-        assert_eq!(problems("- 1\n- 2\n", |_| {}).len(), 1);
-    }
-
-    proptest! {
-        #[test]
-        fn no_text_makes_it_panic(text in "\\PC*|[\\[\\]{}:&*\\-\n a-c0-9\"']{0,80}") {
-            let _ = read("f", &text, |top| { top.string("a"); top.table("b"); });
-        }
-    }
-}
+mod tests;

@@ -36,12 +36,14 @@ pub(crate) struct Context<'a> {
 
 impl Context<'_> {
     async fn connect(&self) -> Result<Fleet, Failure> {
-        Fleet::connect(&settings::resolve(&self.connection, self.environment)?).await
+        let connection = settings::resolve(&self.connection, self.environment)?;
+        Fleet::connect(&connection, self.output.via()).await
     }
 
     /// The first coordinator that answers, whether it leads or not.
     async fn connect_to_any(&self) -> Result<Fleet, Failure> {
-        Fleet::connect_to_any(&settings::resolve(&self.connection, self.environment)?).await
+        let connection = settings::resolve(&self.connection, self.environment)?;
+        Fleet::connect_to_any(&connection, self.output.via()).await
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_stream::StreamExt;
 
-use crate::client::Fleet;
+use crate::client::{Fleet, Via};
 use crate::failure::Failure;
 use crate::settings::Connection;
 use crate::view::{NodePhase, RunDetail};
@@ -20,7 +20,7 @@ const EVERY: Duration = Duration::from_millis(100);
 /// Waits until the coordinator has heard of a healthy kubelet from every node; tells how many each time it looks.
 pub(super) async fn all_ready(connection: Connection, ready: mpsc::Sender<usize>) {
     loop {
-        if let Ok(mut fleet) = Fleet::connect(&connection).await {
+        if let Ok(mut fleet) = Fleet::connect(&connection, Via::default()).await {
             while let Ok(nodes) = fleet.nodes(None).await {
                 let count = nodes.iter().filter(|node| node.phase == NodePhase::Ready).count();
                 if ready.send(count).await.is_err() || count == nodes.len() {
@@ -57,7 +57,7 @@ async fn until_lost(
     looks: &mpsc::Sender<RunDetail>,
     watched: &mut Watched,
 ) -> Result<(), Failure> {
-    let mut fleet = Fleet::connect(connection).await?;
+    let mut fleet = Fleet::connect(connection, Via::default()).await?;
     while !looks.is_closed() {
         for run in fleet.runs().await? {
             if !watched.ended.contains(&run.id) && watched.now.insert(run.id.clone()) {

@@ -9,6 +9,7 @@
 //! | `plan` | a plan as a tree |
 //! | `progress` | a run as it goes: a frame to redraw, or lines to append |
 //! | `live` | redraws a frame in place |
+//! | `via` | by which way an answer came, if not from the leader itself |
 //! | `local` | certificates as they are made, and what the linter found |
 
 #![allow(clippy::print_stderr, reason = "printing is this module's business")]
@@ -21,6 +22,7 @@ pub(crate) mod local;
 pub(crate) mod plan;
 pub(crate) mod progress;
 pub(crate) mod table;
+pub(crate) mod via;
 pub(crate) mod words;
 
 use std::fmt;
@@ -31,8 +33,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::cli::Environment;
+use crate::client;
 use crate::failure::Failure;
-use crate::view::Resource;
+use crate::view::{Resource, Via};
 use lists::Listed;
 use table::{Line, Table, Tint};
 
@@ -57,12 +60,17 @@ pub struct Output {
     colour: bool,
     terminal: bool,
     out: BufWriter<Stdout>,
+    via: client::Via,
+    /// The way that was told last.
+    told: Option<via::Told>,
 }
 
 /// An object that says what kind it is.
 #[derive(Serialize)]
 struct Tagged<'a, T> {
     kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    via: Option<Via>,
     #[serde(flatten)]
     object: &'a T,
 }
@@ -70,6 +78,8 @@ struct Tagged<'a, T> {
 #[derive(Serialize)]
 struct List<'a, T> {
     kind: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    via: Option<Via>,
     items: &'a [T],
 }
 
@@ -106,7 +116,30 @@ impl Output {
             colour: environment.stdout.colour,
             terminal: environment.stdout.is_terminal,
             out: BufWriter::new(io::stdout()),
+            via: client::Via::default(),
+            told: None,
         }
+    }
+
+    /// Where the client notes by which way answers come; what is written says so.
+    pub(crate) fn via(&self) -> client::Via {
+        self.via.clone()
+    }
+
+    /// Tells people by which way an answer came, when it is another than before.
+    fn tell_way(&mut self) {
+        let route = self.via.last();
+        let told = route.as_ref().map(via::Told::of);
+        if told != self.told
+            && let Some(route) = &route
+        {
+            note(via::line(route));
+        }
+        self.told = told;
+    }
+
+    fn way(&self) -> Option<Via> {
+        self.via.last().map(Via::from)
     }
 
     /// The form that was asked for.
@@ -139,6 +172,7 @@ impl Output {
     }
 
     pub(crate) fn lines(&mut self, lines: &[Line]) -> io::Result<()> {
+        self.tell_way();
         lines
             .iter()
             .try_for_each(|line| writeln!(self.out, "{}", line.paint(self.colour)))
@@ -153,6 +187,7 @@ impl Output {
 
     /// Many of a kind; an empty table is told on standard error, so that programs read nothing.
     pub(crate) fn list<R: Listed>(&mut self, items: &[R], now: Timestamp) -> io::Result<()> {
+        self.tell_way();
         match self.format {
             Format::Table | Format::Wide if items.is_empty() => {
                 note(format_args!("No {} found.", R::PLURAL));
@@ -161,6 +196,7 @@ impl Output {
             Format::Table | Format::Wide => self.table(&lists::table(items, self.is_wide(), now)),
             Format::Json | Format::Yaml => self.document(&List {
                 kind: format!("{}List", R::KIND),
+                via: self.way(),
                 items,
             }),
         }
@@ -170,10 +206,14 @@ impl Output {
     pub(crate) fn one<R: Listed>(&mut self, item: &R, now: Timestamp) -> io::Result<()> {
         match self.format {
             Format::Table | Format::Wide => self.list(std::slice::from_ref(item), now),
-            Format::Json | Format::Yaml => self.document(&Tagged {
-                kind: R::KIND,
-                object: item,
-            }),
+            Format::Json | Format::Yaml => {
+                self.tell_way();
+                self.document(&Tagged {
+                    kind: R::KIND,
+                    via: self.way(),
+                    object: item,
+                })
+            }
         }
     }
 
@@ -184,18 +224,28 @@ impl Output {
         object: &T,
         lines: impl FnOnce(bool) -> Vec<Line>,
     ) -> io::Result<()> {
+        self.tell_way();
         match self.format {
             Format::Table | Format::Wide => {
                 let lines = lines(self.is_wide());
                 self.lines(&lines)
             }
-            Format::Json | Format::Yaml => self.document(&Tagged { kind, object }),
+            Format::Json | Format::Yaml => self.document(&Tagged {
+                kind,
+                via: self.way(),
+                object,
+            }),
         }
     }
 
     /// One object of a stream: a line of JSON, or a YAML document. Sent at once.
     pub(crate) fn streamed<T: Serialize>(&mut self, kind: &'static str, object: &T) -> io::Result<()> {
-        self.record(&Tagged { kind, object })
+        self.tell_way();
+        self.record(&Tagged {
+            kind,
+            via: self.way(),
+            object,
+        })
     }
 
     /// One change of a watched list, for programs. Sent at once.
@@ -209,6 +259,7 @@ impl Output {
             event,
             object: Tagged {
                 kind: R::KIND,
+                via: self.way(),
                 object,
             },
         })

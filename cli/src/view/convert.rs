@@ -3,13 +3,14 @@
 
 use std::collections::HashMap;
 
+use blackstart_proto::leader::{Route, Way};
 use blackstart_proto::v1;
 use jiff::Timestamp;
 
 use super::{
     Attestation, Boot, Cluster, Condition, Coordinator, Disk, Event, Freeze, GateState, Hold, Lane, Node,
     NodeDetail, NodePhase, Plan, PlanStep, PreviousShutdown, Ready, Remedy, RemedyOutcome, Role, Run,
-    RunDetail, RunState, Severity, Step, StepState, Storm, Unit,
+    RunDetail, RunState, Severity, Step, StepState, Storm, Unit, Via,
 };
 
 fn given(text: String) -> Option<String> {
@@ -434,6 +435,20 @@ impl From<v1::Event> for Event {
             node: given(wire.node),
             run: given(wire.run_id),
             message: wire.message,
+        }
+    }
+}
+
+impl From<Route> for Via {
+    fn from(route: Route) -> Self {
+        let (leader, store_age_ms) = match route.way {
+            Way::Forwarded(leader) => (Some(leader), None),
+            Way::Store(age) => (None, Some(u64::try_from(age.as_millis()).unwrap_or(u64::MAX))),
+        };
+        Self {
+            coordinator: route.follower,
+            leader,
+            store_age_ms,
         }
     }
 }

@@ -61,6 +61,17 @@ pub(crate) struct Ready {
     pub(crate) ready: u32,
 }
 
+/// By which way an answer came that was not given by the leader itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Via {
+    /// The coordinator that was asked, which follows.
+    pub(crate) coordinator: String,
+    /// The leader, if that gave the answer.
+    pub(crate) leader: Option<String>,
+    /// How old the copy of the store is that gave it otherwise.
+    pub(crate) store_age_ms: Option<u64>,
+}
+
 /// One of the coordinators.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Coordinator {

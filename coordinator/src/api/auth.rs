@@ -2,9 +2,10 @@
 //!
 //! TLS proves that the authority issued the certificate; [`peer`] reads from it who that is, and every service decides
 //! with [`require_node`] or [`require_operator`]. A node may speak only for itself: its name comes from here, never from
-//! a message.
+//! a message. Only a coordinator may speak for another: it forwards what operators ask of it, and says for whom.
 
-use blackstart_proto::identity::PeerIdentity;
+use blackstart_proto::identity::{PeerIdentity, valid_name};
+use blackstart_proto::leader::OPERATOR;
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tonic::{Extensions, Request, Status};
 
@@ -39,17 +40,60 @@ pub fn require_node<T>(request: &Request<T>) -> Result<NodeName, Status> {
     }
 }
 
-/// The operator who calls.
+/// An operator, and how the call came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Caller {
+    pub(crate) operator: String,
+    /// The coordinator that forwarded it, by its certificate.
+    pub(crate) by_way_of: Option<String>,
+}
+
+/// The operator who calls, or for whom a coordinator calls.
 ///
 /// # Errors
-/// `PERMISSION_DENIED`: as [`peer`], or somebody who is not an operator.
-pub fn require_operator<T>(request: &Request<T>) -> Result<String, Status> {
-    match peer(request.extensions())? {
-        PeerIdentity::Operator(name) => Ok(name),
-        other @ (PeerIdentity::Node(_) | PeerIdentity::Coordinator(_)) => Err(Status::permission_denied(
-            format!("only operators may call this, and the certificate is {other}'s"),
+/// As [`require_operator`].
+pub(crate) fn caller(extensions: &Extensions, claimed: Option<&str>) -> Result<Caller, Status> {
+    let denied = |why: String| Err(Status::permission_denied(why));
+    match (peer(extensions)?, claimed) {
+        (PeerIdentity::Operator(operator), None) => Ok(Caller {
+            operator,
+            by_way_of: None,
+        }),
+        (PeerIdentity::Coordinator(name), Some(operator)) if valid_name(operator) => Ok(Caller {
+            operator: operator.to_owned(),
+            by_way_of: Some(name),
+        }),
+        (PeerIdentity::Coordinator(_), Some(_)) => {
+            denied(format!("{OPERATOR} does not name an operator who could exist"))
+        }
+        (other @ (PeerIdentity::Operator(_) | PeerIdentity::Node(_)), Some(_)) => denied(format!(
+            "only a coordinator may speak for an operator ({OPERATOR}), and the certificate is {other}'s"
+        )),
+        (other @ (PeerIdentity::Node(_) | PeerIdentity::Coordinator(_)), None) => denied(format!(
+            "only operators may call this, and the certificate is {other}'s"
         )),
     }
+}
+
+/// [`caller`] of a request.
+///
+/// # Errors
+/// As [`require_operator`].
+pub(crate) fn caller_of<T>(request: &Request<T>) -> Result<Caller, Status> {
+    // What cannot be read claims nobody who could exist.
+    let claimed = request
+        .metadata()
+        .get(OPERATOR)
+        .map(|claimed| claimed.to_str().unwrap_or_default());
+    caller(request.extensions(), claimed)
+}
+
+/// The operator who calls; by way of a coordinator that follows, the one whom that has identified.
+///
+/// # Errors
+/// `PERMISSION_DENIED`: as [`peer`], or somebody who is not an operator and may not speak for one.
+pub fn require_operator<T>(request: &Request<T>) -> Result<String, Status> {
+    caller_of(request).map(|caller| caller.operator)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What a coordinator that follows answers agents and operators: who leads. They dial on.
+//! What a coordinator that follows answers agents: who leads. They dial on.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -55,7 +55,7 @@ impl<S> Service<http::Request<Body>> for Elsewhere<S> {
     }
 }
 
-fn refusal(seen: &Seen) -> Status {
+pub(super) fn refusal(seen: &Seen) -> Status {
     match (&seen.leader, &seen.trouble) {
         (Some(leader), _) => {
             let at: Vec<_> = leader.addresses.iter().map(ToString::to_string).collect();

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use blackstart_proto::v1;
 use blackstart_proto::v1::fleet_service_server::{FleetService, FleetServiceServer};
+use blackstart_proto::{leader, v1};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
@@ -26,7 +26,7 @@ use crate::plan::{Plan, cold_start};
 use crate::policy::ColdStartPolicy;
 
 /// An operator's message is no larger.
-const MAX_MESSAGE: usize = 256 << 10;
+pub(super) const MAX_MESSAGE: usize = 256 << 10;
 /// Bytes of an operator's reason that are kept.
 const REASON: usize = 1024;
 
@@ -336,10 +336,18 @@ impl FleetService for Operators {
         &self,
         request: Request<v1::ColdStartRequest>,
     ) -> Result<Response<v1::RunSummary>, Status> {
-        let operator = auth::require_operator(&request)?;
+        let auth::Caller { operator, by_way_of } = auth::caller_of(&request)?;
+        let named = leader::request(request.metadata().as_ref()).map(str::to_owned);
         let asked = request.into_inner();
         let plan = self.plan(asked.clusters)?;
         let runs = self.executor.runs();
+        // Asked again because its answer was lost, perhaps of the leader before.
+        let begun = runs
+            .iter()
+            .find(|run| run.request.is_some() && run.request == named);
+        if let Some(run) = begun {
+            return steered(&operator, "start", &run.id, Ok(Arc::clone(run)));
+        }
         let other = runs
             .iter()
             .find(|run| run.state.is_active() && run.plan.runbook == cold_start::RUNBOOK);
@@ -350,11 +358,12 @@ impl FleetService for Operators {
             )));
         }
         let reason: String = asked.reason.chars().take(REASON).collect();
+        let way = by_way_of.map_or_else(String::new, |follower| format!(" by way of {follower}"));
         let reason = match reason.trim() {
-            "" => format!("operator {operator}"),
-            why => format!("operator {operator}: {why}"),
+            "" => format!("operator {operator}{way}"),
+            why => format!("operator {operator}{way}: {why}"),
         };
-        let started = self.executor.start(plan, reason).await;
+        let started = self.executor.start_once(plan, reason, named).await;
         let id = started
             .as_ref()
             .map_or_else(|_| String::new(), |run| run.id.clone());

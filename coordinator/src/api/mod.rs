@@ -9,16 +9,20 @@
 //! | [`session`] | an agent's one session |
 //! | [`fleet_service`] | what operators see and steer |
 //! | `coordinators` | who there is and who leads |
-//! | `elsewhere` | how one that follows refuses everything else |
+//! | `follower` | how one that follows answers operators: by the leader, or from the store |
+//! | `elsewhere` | how one that follows refuses agents |
+//! | `audit` | tells of commands that came by way of one that follows |
 //! | `follow` | streams to operators |
 //! | `convert` | wire types ↔ our own |
 
+pub(crate) mod audit;
 pub mod auth;
 pub(crate) mod convert;
 pub(crate) mod coordinators;
 pub(crate) mod elsewhere;
 pub mod fleet_service;
 mod follow;
+pub(crate) mod follower;
 pub mod handshake;
 pub mod holds;
 pub mod listen;

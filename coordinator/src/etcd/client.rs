@@ -1,23 +1,24 @@
 //! One etcd cluster, by its members' addresses.
 
+mod reads;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use blackstart_proto::tls::TlsFileError;
+use blackstart_proto::tls::{TlsFileError, TlsFiles};
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, ConnectError, Response, Status};
 
+use super::trouble;
 use super::wire::kv_client::KvClient;
 use super::wire::lease_client::LeaseClient;
-use super::wire::watch_client::WatchClient;
 use super::wire::{
     Compare, KeyValue, LeaseGrantRequest, LeaseKeepAliveRequest, LeaseRevokeRequest, PutRequest,
-    RangeRequest, RangeResponse, RequestOp, ResponseOp, TxnRequest, TxnResponse, WatchCreateRequest,
-    WatchRequest, compare, request_op, response_op, watch_request,
+    RangeRequest, RequestOp, ResponseOp, TxnRequest, TxnResponse, compare, request_op, response_op,
 };
 use crate::config::EtcdSettings;
 use crate::leader::tenure::uptime;
@@ -31,8 +32,6 @@ const ROUND: Duration = Duration::from_millis(100);
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// No larger answer is taken, bytes: a page of a journal.
 const MAX_ANSWER: usize = 64 << 20;
-/// Keys of one page.
-const PAGE: i64 = 256;
 
 /// Why etcd did not do what was asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -69,6 +68,8 @@ pub(crate) struct Etcd {
     members: Arc<Vec<Member>>,
     /// The member that answered last.
     turn: Arc<AtomicUsize>,
+    /// To name them when they are refused.
+    files: Option<Arc<TlsFiles>>,
 }
 
 /// A lease as it was granted or renewed.
@@ -138,6 +139,7 @@ impl Etcd {
         Ok(Self {
             members: Arc::new(members),
             turn: Arc::default(),
+            files: settings.tls.clone().map(Arc::new),
         })
     }
 
@@ -168,7 +170,7 @@ impl Etcd {
                         return Err(EtcdError::Refused { why, open });
                     }
                     open |= !never_sent(&status);
-                    status.message().to_owned()
+                    trouble::why(&status, &member.endpoint, self.files.as_deref())
                 }
                 Err(_) => {
                     open = true;
@@ -197,46 +199,6 @@ impl Etcd {
             kv.txn(txn.clone()).await
         };
         self.call(within, ask).await
-    }
-
-    /// What is there now, as a majority of the members has it.
-    pub(crate) async fn range(
-        &self,
-        within: Duration,
-        range: &RangeRequest,
-    ) -> Result<RangeResponse, EtcdError> {
-        let ask = |channel| async move {
-            let mut kv = KvClient::new(channel).max_decoding_message_size(MAX_ANSWER);
-            kv.range(range.clone()).await
-        };
-        self.call(within, ask).await
-    }
-
-    /// One key.
-    pub(crate) async fn get(&self, within: Duration, key: &[u8]) -> Result<Option<KeyValue>, EtcdError> {
-        let found = self.range(within, &one(key)).await?;
-        Ok(found.kvs.into_iter().next())
-    }
-
-    /// Every key that begins with `prefix`, by key, a page at a time; each page has the whole deadline.
-    pub(crate) async fn all(&self, within: Duration, prefix: &[u8]) -> Result<Vec<KeyValue>, EtcdError> {
-        let mut range = RangeRequest {
-            key: prefix.to_vec(),
-            range_end: after(prefix),
-            limit: PAGE,
-        };
-        let mut found = Vec::new();
-        loop {
-            let page = self.range(within, &range).await?;
-            let Some(last) = page.kvs.last() else {
-                return Ok(found);
-            };
-            range.key = [last.key.as_slice(), &[0]].concat();
-            found.extend(page.kvs);
-            if !page.more {
-                return Ok(found);
-            }
-        }
     }
 
     /// A new lease of so many seconds; etcd may make it longer.
@@ -274,41 +236,6 @@ impl Etcd {
             Ok(Response::new(renewed))
         };
         self.call(within, ask).await
-    }
-
-    /// Until a key has changed after `revision`, or its member fails, or `within` is over: a reason to look again, no more.
-    pub(crate) async fn changed(&self, within: Duration, key: &[u8], revision: i64) {
-        let member = &self.members[self.turn.load(Ordering::Relaxed) % self.members.len()];
-        let watched = async {
-            let create = WatchRequest {
-                request_union: Some(watch_request::RequestUnion::CreateRequest(WatchCreateRequest {
-                    key: key.to_vec(),
-                    start_revision: revision + 1,
-                })),
-            };
-            // The stream of requests stays open for as long as the answers are read.
-            let requests =
-                tokio_stream::StreamExt::chain(tokio_stream::once(create), tokio_stream::pending());
-            let mut answers = WatchClient::new(member.channel.clone())
-                .watch(requests)
-                .await?
-                .into_inner();
-            while let Some(answer) = answers.message().await? {
-                if answer.canceled || !answer.events.is_empty() {
-                    break;
-                }
-            }
-            Ok::<_, Status>(())
-        };
-        match timeout_at(Instant::now() + within, watched).await {
-            Ok(Ok(())) | Err(_) => {}
-            Ok(Err(status)) => {
-                tracing::debug!(member = member.endpoint, why = status.message(), "a watch ended");
-                // Another member may do better, and this one is not asked in a tight loop.
-                self.turn.fetch_add(1, Ordering::Relaxed);
-                sleep(ROUND).await;
-            }
-        }
     }
 }
 
@@ -360,19 +287,6 @@ fn never_sent(status: &Status) -> bool {
         cause = error.source();
     }
     false
-}
-
-/// The first key after all that begin with `prefix`.
-fn after(prefix: &[u8]) -> Vec<u8> {
-    let mut end = prefix.to_vec();
-    while let Some(last) = end.pop() {
-        if last < u8::MAX {
-            end.push(last + 1);
-            return end;
-        }
-    }
-    // etcd's word for "to the very last".
-    vec![0]
 }
 
 pub(crate) fn one(key: &[u8]) -> RangeRequest {
@@ -433,17 +347,4 @@ pub(crate) fn found(responses: Vec<ResponseOp>) -> impl Iterator<Item = Option<K
         Some(response_op::Response::ResponseRange(range)) => Some(range.kvs.into_iter().next()),
         Some(response_op::Response::ResponsePut(_)) | None => None,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_end_of_a_prefix_is_after_all_that_begin_with_it() {
-        assert_eq!(after(b"a/"), b"a0");
-        assert_eq!(after(&[1, 0xff]), [2]);
-        assert_eq!(after(&[0xff, 0xff]), [0]);
-        assert_eq!(after(b""), [0]);
-    }
 }

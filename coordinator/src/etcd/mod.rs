@@ -4,10 +4,12 @@
 //! out: whoever writes has to make that harmless (see [`EtcdStore`](crate::store::etcd::EtcdStore)).
 
 mod client;
+mod trouble;
 
 pub(crate) use client::{
     Etcd, EtcdError, Leased, created_at, found, holds, put, read, unsettled, written_at,
 };
+pub(crate) use trouble::{alert, causes};
 
 /// Messages and services generated from `proto/etcd.proto`.
 #[allow(

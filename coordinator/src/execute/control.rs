@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::driver::{Driver, Passed};
+use super::driver::{Driver, Passed, Tracked};
 use super::journal::{Entry, Event};
 use super::record::Run;
 use super::status::RunState;
@@ -21,7 +21,11 @@ use crate::store::{NewEntry, StoreError};
 impl Driver {
     pub(super) async fn obey(&mut self, Control { word, reply }: Control) {
         let answer = match word {
-            Word::Start { plan, reason } => self.start(plan, reason).await,
+            Word::Start {
+                plan,
+                reason,
+                request,
+            } => self.start(plan, reason, request).await,
             Word::Pause { run } => self.steer(&run, Event::Paused, RunState::Paused).await,
             Word::Resume { run } => self.steer(&run, Event::Unpaused, RunState::Running).await,
             Word::Abort { run } => {
@@ -35,7 +39,11 @@ impl Driver {
         let _asker_gone = reply.send(answer);
     }
 
-    async fn start(&mut self, plan: Plan, reason: String) -> Result<usize, Refusal> {
+    async fn start(&mut self, plan: Plan, reason: String, request: Option<String>) -> Result<usize, Refusal> {
+        let begun = |tracked: &Tracked| request.is_some() && tracked.run.request == request;
+        if let Some(at) = self.runs.iter().position(begun) {
+            return Ok(at);
+        }
         if let Some(why) = &self.superseded {
             return Err(Refusal::Superseded(why.clone()));
         }
@@ -72,6 +80,7 @@ impl Driver {
                 plan,
                 reason,
                 epoch: self.epoch,
+                request,
             },
         };
         // One hand over each node at any time: the lone run ends and the new one begins in the same write.

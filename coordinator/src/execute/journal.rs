@@ -30,6 +30,9 @@ pub enum Event {
         reason: String,
         /// The executor's epoch.
         epoch: u64,
+        /// The name of the command that began it: given again, it begins nothing.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        request: Option<String>,
     },
     /// Another process of the coordinator took it up.
     Resumed {

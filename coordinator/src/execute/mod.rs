@@ -49,9 +49,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 pub use self::driver::Driver;
-use self::record::JournalError;
+use self::record::{JournalError, Run};
 use self::status::{RunState, RunStatus};
 use crate::events::Events;
 use crate::fleet::view::FleetView;
@@ -165,10 +166,20 @@ pub enum Refusal {
 /// What an operator, or the coordinator itself, wants of a run.
 #[derive(Debug)]
 enum Word {
-    Start { plan: Plan, reason: String },
-    Pause { run: String },
-    Resume { run: String },
-    Abort { run: String },
+    Start {
+        plan: Plan,
+        reason: String,
+        request: Option<String>,
+    },
+    Pause {
+        run: String,
+    },
+    Resume {
+        run: String,
+    },
+    Abort {
+        run: String,
+    },
 }
 
 /// A [`Word`] and where its answer goes.
@@ -222,6 +233,28 @@ impl Executor {
         Ok((executor, driver))
     }
 
+    /// The runs as a store has them, without anybody who works on them: what is said to them is refused.
+    ///
+    /// # Errors
+    /// As [`Executor::open`].
+    pub(crate) fn remembered(store: &dyn Store) -> Result<Self, ExecuteError> {
+        let now = Instant::now();
+        let run = |id: String| {
+            let run = Run::replay(&id, &store.journal(&id)?, now)?;
+            Ok(Arc::new(status::remembered(&run, now)))
+        };
+        let runs: Vec<_> = store
+            .runs()?
+            .into_iter()
+            .map(run)
+            .collect::<Result<_, ExecuteError>>()?;
+        Ok(Self {
+            epoch: 0,
+            control: mpsc::channel(1).0,
+            runs: watch::channel(Arc::new(runs)).1,
+        })
+    }
+
     /// The epoch that every command of this executor carries.
     pub const fn epoch(&self) -> u64 {
         self.epoch
@@ -232,7 +265,25 @@ impl Executor {
     /// # Errors
     /// The plan has findings, or another run is at work on the same nodes, or the executor cannot act.
     pub async fn start(&self, plan: Plan, reason: String) -> Result<Arc<RunStatus>, Refusal> {
-        self.tell(Word::Start { plan, reason }).await
+        self.start_once(plan, reason, None).await
+    }
+
+    /// [`Self::start`] by a command that has a name. If a run was begun by the same one, under whichever coordinator, it is that run.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_once(
+        &self,
+        plan: Plan,
+        reason: String,
+        request: Option<String>,
+    ) -> Result<Arc<RunStatus>, Refusal> {
+        self.tell(Word::Start {
+            plan,
+            reason,
+            request,
+        })
+        .await
     }
 
     /// Begins no new step of a run until it is resumed; what was dispatched is followed to its end. Pausing a paused run

@@ -40,6 +40,8 @@ pub struct Run {
     pub reason: String,
     /// The epoch of the executor that began it.
     pub epoch: u64,
+    /// The name of the command that began it.
+    pub request: Option<String>,
     /// How it stands.
     pub state: RunState,
     /// Wall clock at its beginning, milliseconds since the Unix epoch; for people.
@@ -135,7 +137,13 @@ pub struct Window {
 impl Run {
     /// A run as its first entry tells it; `None` if that is not the beginning of one.
     pub fn begin(id: String, entry: Entry, now: Instant) -> Option<Self> {
-        let Event::RunStarted { plan, reason, epoch } = entry.event else {
+        let Event::RunStarted {
+            plan,
+            reason,
+            epoch,
+            request,
+        } = entry.event
+        else {
             return None;
         };
         let index: HashMap<_, _> = plan
@@ -203,6 +211,7 @@ impl Run {
             plan: Arc::new(plan),
             reason,
             epoch,
+            request,
             state: RunState::Running,
             started_unix_ms: entry.at_unix_ms,
             entries: 1,

@@ -122,6 +122,7 @@ mod tests {
                 plan,
                 reason: why.clone(),
                 epoch: 1,
+                request: None,
             },
             Event::Resumed { epoch: 2 },
             Event::StepStarted {

@@ -114,6 +114,8 @@ pub struct RunStatus {
     pub state: RunState,
     /// Why it was begun.
     pub reason: String,
+    /// The name of the command that began it, if it has one.
+    pub request: Option<String>,
     /// Wall clock at its beginning, milliseconds since the Unix epoch; for people.
     pub started_unix_ms: u64,
     /// Milliseconds from its beginning to its end, or to `at`.
@@ -200,6 +202,7 @@ pub(super) fn status(run: &Run, advance: &Advance, hindrance: Option<&WaitingOn>
             Some(_) | None => run.state,
         },
         reason: run.reason.clone(),
+        request: run.request.clone(),
         started_unix_ms: run.started_unix_ms,
         elapsed_ms: u64::try_from(run.elapsed(at).as_millis()).unwrap_or(u64::MAX),
         at,
@@ -209,6 +212,17 @@ pub(super) fn status(run: &Run, advance: &Advance, hindrance: Option<&WaitingOn>
         waiting_on,
         lanes: if active { lanes(run, advance) } else { Vec::new() },
     }
+}
+
+/// A run as its journal alone tells it: what it waits for is in the memory of whoever works on it.
+pub(super) fn remembered(run: &Run, at: Instant) -> RunStatus {
+    let mut status = status(run, &Advance::default(), None, at);
+    if status.state.is_active() {
+        status
+            .waiting_on
+            .push("not in the store: only the coordinator that leads knows it".to_owned());
+    }
+    status
 }
 
 /// The budgets as they are shown.
@@ -318,6 +332,7 @@ mod tests {
             id: "cold-start-1".into(),
             state,
             reason: String::new(),
+            request: None,
             started_unix_ms: 0,
             elapsed_ms: 500,
             at,

@@ -119,6 +119,7 @@ mod tests {
             })
             .collect();
         Arc::new(RunStatus {
+            request: None,
             id: "cold-start-1".into(),
             state,
             reason: String::new(),

@@ -138,6 +138,28 @@ impl Fleet {
         })
     }
 
+    /// What the store alone knows of the declared nodes: their boots. No session is opened here.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub(crate) fn remembered(
+        inventory: Arc<Inventory>,
+        events: Events,
+        store: &dyn Store,
+    ) -> Result<Self, StoreError> {
+        let parts = FleetParts {
+            inventory,
+            silent_after: Duration::MAX,
+            own_unclean_boot: false,
+            events,
+            results: mpsc::channel(1).0,
+            holds: watch::channel(Holds::new()).1,
+        };
+        let fleet = Self::new(parts, store)?;
+        fleet.inner().state.unheard();
+        Ok(fleet)
+    }
+
     /// The newest view, and every later one.
     pub fn view(&self) -> watch::Receiver<Arc<FleetView>> {
         self.shared.view.subscribe()

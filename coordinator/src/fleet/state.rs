@@ -75,6 +75,13 @@ impl State {
         }
     }
 
+    /// Nobody listens here, so whether a node is silent is not known.
+    pub(super) fn unheard(&mut self) {
+        for node in self.nodes.values_mut() {
+            node.view.phase = Phase::Unknown;
+        }
+    }
+
     /// Every declared node.
     pub fn nodes(&self) -> impl Iterator<Item = (&NodeName, &NodeState)> {
         self.nodes.iter()

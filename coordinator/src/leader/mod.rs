@@ -17,9 +17,13 @@
 //! the wire is refused by the agents: the epoch of the next leader is higher.
 
 mod candidate;
+mod mirror;
 pub(crate) mod tenure;
 
 pub(crate) use candidate::{Candidate, Card, Seen, Won, keep_until};
+#[cfg(test)]
+pub(crate) use mirror::Copied;
+pub(crate) use mirror::Mirror;
 pub use tenure::Tenure;
 
 /// The keys that leadership is made of, below the configured prefix.

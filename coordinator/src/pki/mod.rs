@@ -302,7 +302,11 @@ impl Authority {
                 // What clients verify. No address and no other name: those may change.
                 let dns = Ia5String::try_from(COORDINATOR_DNS_NAME)?;
                 params.subject_alt_names.push(SanType::DnsName(dns));
-                vec![ExtendedKeyUsagePurpose::ServerAuth]
+                // One that follows is the leader's client.
+                vec![
+                    ExtendedKeyUsagePurpose::ServerAuth,
+                    ExtendedKeyUsagePurpose::ClientAuth,
+                ]
             }
         };
         Ok(params)

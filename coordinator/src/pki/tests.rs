@@ -55,32 +55,28 @@ fn keys_are_for_their_owner_alone() {
 }
 
 #[test]
-fn each_certificate_is_for_one_use_and_from_yesterday() {
+fn each_certificate_is_for_its_use_and_from_yesterday() {
     let dir = tempfile::tempdir().unwrap();
     let authority = Authority::create(dir.path()).unwrap();
     let all = [
-        (authority.issue_node("n").unwrap(), "blackstart://node/n", true),
+        (authority.issue_node("n").unwrap(), "blackstart://node/n", false),
         (
             authority.issue_operator("o").unwrap(),
             "blackstart://operator/o",
-            true,
+            false,
         ),
         (
             authority.issue_coordinator("c").unwrap(),
             "blackstart://coordinator/c",
-            false,
+            true,
         ),
     ];
-    for (files, uri, is_client) in all {
+    for (files, uri, is_server) in all {
         let bytes = fs::read(&files.certificate).unwrap();
         let (_, pem) = parse_x509_pem(&bytes).unwrap();
         let certificate = pem.parse_x509().unwrap();
         let usage = certificate.extended_key_usage().unwrap().unwrap().value;
-        assert_eq!(
-            (usage.client_auth, usage.server_auth),
-            (is_client, !is_client),
-            "{uri}"
-        );
+        assert_eq!((usage.client_auth, usage.server_auth), (true, is_server), "{uri}");
         assert!(!certificate.is_ca());
         let names = certificate.subject_alternative_name().unwrap().unwrap().value;
         let names: Vec<_> = names.general_names.iter().map(ToString::to_string).collect();
@@ -88,7 +84,7 @@ fn each_certificate_is_for_one_use_and_from_yesterday() {
         // A node that could show the coordinator's name could stand in for it.
         assert_eq!(
             names.iter().any(|name| name.contains(COORDINATOR_DNS_NAME)),
-            !is_client,
+            is_server,
             "{names:?}"
         );
 

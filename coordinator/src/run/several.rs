@@ -1,13 +1,13 @@
 //! A coordinator among others: follows until it leads, and follows again when it does not lead any more.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use blackstart_proto::v1::agent_service_server::AgentServiceServer;
 use blackstart_proto::v1::coordinator_service_server::CoordinatorServiceServer;
-use blackstart_proto::v1::fleet_service_server::FleetServiceServer;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -16,13 +16,13 @@ use tonic::service::Routes;
 use super::{House, Leading, Led, RunError, lead};
 use crate::api::coordinators::Coordinators;
 use crate::api::elsewhere::Elsewhere;
-use crate::api::fleet_service::Operators;
+use crate::api::follower::{Follower, Kept};
 use crate::api::serve::serve;
 use crate::api::session::Sessions;
 use crate::config::EtcdSettings;
 use crate::etcd::Etcd;
 use crate::events::{EventKind, NewEvent, Severity};
-use crate::leader::{Candidate, Card, Won, keep_until};
+use crate::leader::{Candidate, Card, Mirror, Won, keep_until};
 use crate::store::StoreError;
 use crate::store::etcd::EtcdStore;
 
@@ -66,6 +66,10 @@ pub(super) async fn run(
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let candidate = Candidate::new(etcd.clone(), settings, card.clone());
+    // Also while it leads: it may follow again because etcd is away, and still knows what there was.
+    let mirror = Mirror::new(etcd.clone(), settings);
+    let mut copying = JoinSet::new();
+    copying.spawn(mirror.clone().run());
     let seat = Seat {
         house,
         settings,
@@ -73,6 +77,7 @@ pub(super) async fn run(
         etcd,
         card,
         candidate,
+        mirror,
     };
     loop {
         let Some(won) = seat.follow(stop).await? else {
@@ -111,6 +116,7 @@ struct Seat<'a> {
     etcd: Etcd,
     card: Card,
     candidate: Candidate,
+    mirror: Mirror,
 }
 
 impl Seat<'_> {
@@ -134,11 +140,27 @@ impl Seat<'_> {
         self.house.events.emit(event);
     }
 
-    /// Sends everybody to the leader until there is none; `None` when it was told to stop.
+    fn follower(&self) -> Follower {
+        let settings = &self.house.settings;
+        let kept = Kept::new(
+            self.mirror.clone(),
+            Arc::clone(&self.house.inventory),
+            settings.cold_start.clone(),
+            settings.storm.term,
+        );
+        Follower::new(
+            self.card.name.clone(),
+            self.house.client_tls.clone(),
+            self.candidate.seen(),
+            kept,
+        )
+    }
+
+    /// Sends agents to the leader, and asks it what operators ask, until there is none; `None` when it was told to stop.
     async fn follow(&self, stop: &CancellationToken) -> Result<Option<Won>, RunError> {
         let seen = self.candidate.seen();
         let services = Routes::new(Elsewhere::<AgentServiceServer<Sessions>>::new(seen.clone()))
-            .add_service(Elsewhere::<FleetServiceServer<Operators>>::new(seen.clone()))
+            .add_service(self.follower())
             .add_service(Coordinators::new(
                 self.card.clone(),
                 Some(self.candidate.clone()),
@@ -188,7 +210,7 @@ impl Seat<'_> {
         let leading = Leading {
             // etcd has snapshots of its own.
             file: None,
-            store: std::sync::Arc::new(store),
+            store: Arc::new(store),
             tenure: won.tenure.clone(),
             coordinators: Coordinators::new(self.card.clone(), Some(self.candidate.clone()), true),
         };

@@ -14,8 +14,12 @@
 //! is sent and however late it arrives. One whose answer was lost is therefore sent again, and tells by the turn whether it had
 //! been done. One that stays open until the deadline ends the tenure: whoever leads next reads the journal anew.
 
+mod layout;
+mod snapshot;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use snapshot::Snapshot;
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -23,6 +27,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
+use self::layout::{IN_PARTS, WHOLE, number, pick_up};
 use super::{NewEntry, Store, StoreError};
 use crate::config::EtcdSettings;
 use crate::etcd::wire::{Compare, KeyValue, RequestOp, TxnRequest};
@@ -38,9 +43,6 @@ const PART: usize = 1 << 20;
 /// Of one transaction: etcd takes 128 operations and 1.5 MiB unless told otherwise.
 const BATCH_KEYS: usize = 100;
 const BATCH_BYTES: usize = 1 << 20;
-
-const WHOLE: u8 = 0;
-const IN_PARTS: u8 = 1;
 
 /// [`Store`] in etcd, for as long as this coordinator leads.
 ///
@@ -227,13 +229,9 @@ impl EtcdStore {
             .map(drop)
     }
 
-    fn length_key(&self, run: &str) -> Vec<u8> {
-        self.keys.key(&format!("length/{run}"))
-    }
-
     /// So many entries a run has.
     fn length(&self, run: &str) -> Result<u64, StoreError> {
-        let length = self.read_key("append to the journal in", &self.length_key(run))?;
+        let length = self.read_key("append to the journal in", &self.keys.length(run))?;
         Ok(length.and_then(|length| number(&length.value)).unwrap_or(0))
     }
 
@@ -243,7 +241,7 @@ impl EtcdStore {
         }
         let (mut only_if, mut looks, mut ops) = (Vec::new(), Vec::new(), Vec::new());
         for (run, (before, after)) in &batch.runs {
-            let length = self.length_key(run);
+            let length = self.keys.length(run);
             only_if.push(match before {
                 0 => created_at(&length, 0),
                 _ => holds(&length, before.to_string().as_bytes()),
@@ -278,14 +276,6 @@ impl EtcdStore {
         }
     }
 
-    fn journal_key(&self, run: &str, index: u64) -> Vec<u8> {
-        self.keys.key(&format!("journal/{run}/{index:020}"))
-    }
-
-    fn part_key(&self, run: &str, index: u64, part: usize) -> Vec<u8> {
-        self.keys.key(&format!("part/{run}/{index:020}/{part:06}"))
-    }
-
     /// The value of an entry's own key; what does not fit there is written in parts before it.
     fn lay_down(&self, run: &str, index: u64, entry: &[u8]) -> Result<Vec<u8>, StoreError> {
         if entry.len() <= INLINE {
@@ -293,7 +283,7 @@ impl EtcdStore {
         }
         let mut parts = 0_usize;
         for (number, part) in entry.chunks(PART).enumerate() {
-            let ops = vec![put(&self.part_key(run, index, number), part, 0)];
+            let ops = vec![put(&self.keys.part(run, index, number), part, 0)];
             self.write("append to the journal in", Vec::new(), Vec::new(), ops)?;
             parts = number + 1;
         }
@@ -301,27 +291,10 @@ impl EtcdStore {
     }
 
     fn pick_up(&self, run: &str, index: u64, value: &[u8]) -> Result<Vec<u8>, StoreError> {
-        const ACTION: &str = "read the journal in";
-        let damaged = |what: String| StoreError::Damaged {
-            path: self.name.clone().into(),
-            what,
-            advice: "restore etcd from a snapshot; nothing was changed".to_owned(),
-        };
-        match value.split_first() {
-            Some((&WHOLE, entry)) => Ok(entry.to_vec()),
-            Some((&IN_PARTS, parts)) => {
-                let parts = number(parts)
-                    .ok_or_else(|| damaged(format!("entry {index} of run {run} cannot be read")))?;
-                let mut entry = Vec::new();
-                for part in 0..usize::try_from(parts).unwrap_or(0) {
-                    let found = self.read_key(ACTION, &self.part_key(run, index, part))?;
-                    let lacking = || damaged(format!("part {part} of entry {index} of run {run} is missing"));
-                    entry.extend(found.ok_or_else(lacking)?.value);
-                }
-                Ok(entry)
-            }
-            Some(_) | None => Err(damaged(format!("entry {index} of run {run} cannot be read"))),
-        }
+        pick_up((&self.name, &self.keys), (run, index), value, |key| {
+            let found = self.read_key("read the journal in", key)?;
+            Ok(found.map(|found| found.value))
+        })
     }
 }
 
@@ -362,11 +335,6 @@ fn names(prefix: &[u8], found: Vec<KeyValue>) -> impl Iterator<Item = (String, K
         let name = String::from_utf8_lossy(&found.key[length..]).into_owned();
         (name, found)
     })
-}
-
-/// A number as it is written.
-fn number(value: &[u8]) -> Option<u64> {
-    std::str::from_utf8(value).ok()?.parse().ok()
 }
 
 impl Store for EtcdStore {
@@ -413,13 +381,13 @@ impl Store for EtcdStore {
             if second || batch.keys() + 2 > BATCH_KEYS || batch.bytes + value.len() > BATCH_BYTES {
                 self.append_batch(&std::mem::take(&mut batch))?;
             }
-            batch.add(entry, self.journal_key(&entry.run, entry.index), value);
+            batch.add(entry, self.keys.journal(&entry.run, entry.index), value);
         }
         self.append_batch(&batch)
     }
 
     fn journal(&self, run: &str) -> Result<Vec<Vec<u8>>, StoreError> {
-        let prefix = self.keys.key(&format!("journal/{run}/"));
+        let prefix = self.keys.journal_of(run);
         let entries = self.read_all("read the journal in", &prefix)?;
         let entries = (0..).zip(entries);
         entries
@@ -428,7 +396,7 @@ impl Store for EtcdStore {
     }
 
     fn runs(&self) -> Result<Vec<String>, StoreError> {
-        let prefix = self.keys.key("length/");
+        let prefix = self.keys.length("");
         let found = self.read_all("list the runs in", &prefix)?;
         let mut runs: Vec<_> = names(&prefix, found).collect();
         runs.sort_by_key(|(_, length)| length.create_revision);
@@ -436,7 +404,7 @@ impl Store for EtcdStore {
     }
 
     fn put(&self, key: &str, value: &[u8]) -> Result<(), StoreError> {
-        let ops = vec![put(&self.keys.key(&format!("state/{key}")), value, 0)];
+        let ops = vec![put(&self.keys.state(key), value, 0)];
         self.write("write a value to", Vec::new(), Vec::new(), ops)
             .map(drop)
     }
@@ -457,7 +425,7 @@ impl Store for EtcdStore {
             }
             bytes += value.len();
             // etcd takes no key twice in one transaction.
-            let key = self.keys.key(&format!("state/{key}"));
+            let key = self.keys.state(key);
             ops.retain(|op| !writes(op, &key));
             ops.push(put(&key, value, 0));
         }
@@ -468,13 +436,13 @@ impl Store for EtcdStore {
     }
 
     fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let found = self.read_key("read a value from", &self.keys.key(&format!("state/{key}")))?;
+        let found = self.read_key("read a value from", &self.keys.state(key))?;
         Ok(found.map(|found| found.value))
     }
 
     fn scan(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        let of_state = self.keys.key("state/");
-        let found = self.read_all("read values from", &self.keys.key(&format!("state/{prefix}")))?;
+        let of_state = self.keys.state("");
+        let found = self.read_all("read values from", &self.keys.state(prefix))?;
         Ok(names(&of_state, found)
             .map(|(key, found)| (key, found.value))
             .collect())

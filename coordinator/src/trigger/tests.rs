@@ -194,6 +194,7 @@ impl Story {
             })
             .collect();
         self.runs.push(Arc::new(RunStatus {
+            request: None,
             id: format!("{runbook}-{}", self.runs.len() + 1),
             state,
             reason: String::new(),

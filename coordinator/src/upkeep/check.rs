@@ -146,6 +146,7 @@ mod tests {
             },
             reason: "test".to_owned(),
             epoch,
+            request: None,
         })
     }
 

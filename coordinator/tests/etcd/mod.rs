@@ -12,6 +12,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use blackstart_proto::tls::TlsFiles;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rand::Rng;
@@ -59,12 +60,19 @@ struct Member {
     client: SocketAddr,
     peer: SocketAddr,
     cluster: String,
+    /// It speaks TLS, and only with who has a certificate of this authority.
+    tls: Option<TlsFiles>,
     process: Option<Child>,
 }
 
 impl Etcd {
     /// `count` members that have been started.
     pub(crate) fn start(count: usize) -> Self {
+        Self::start_with(count, None)
+    }
+
+    /// The same, with `tls` to its clients.
+    pub(crate) fn start_with(count: usize, tls: Option<&TlsFiles>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut members: Vec<_> = (1..=count)
             .map(|number| Member {
@@ -73,6 +81,7 @@ impl Etcd {
                 client: free_port(),
                 peer: free_port(),
                 cluster: String::new(),
+                tls: tls.cloned(),
                 process: None,
             })
             .collect();
@@ -109,12 +118,23 @@ impl Member {
             .open(self.dir.join("log"))
             .unwrap();
         let url = |address| format!("http://{address}");
-        let process = Command::new(PROGRAM)
+        let for_clients = match &self.tls {
+            Some(_) => format!("https://{}", self.client),
+            None => url(self.client),
+        };
+        let mut command = Command::new(PROGRAM);
+        if let Some(tls) = &self.tls {
+            command.arg("--cert-file").arg(&tls.certificate);
+            command.arg("--key-file").arg(&tls.key);
+            command.arg("--trusted-ca-file").arg(&tls.ca);
+            command.arg("--client-cert-auth");
+        }
+        let process = command
             .args(["--name", &self.name])
             .arg("--data-dir")
             .arg(self.dir.join("data"))
-            .args(["--listen-client-urls", &url(self.client)])
-            .args(["--advertise-client-urls", &url(self.client)])
+            .args(["--listen-client-urls", &for_clients])
+            .args(["--advertise-client-urls", &for_clients])
             .args(["--listen-peer-urls", &url(self.peer)])
             .args(["--initial-advertise-peer-urls", &url(self.peer)])
             .args(["--initial-cluster", &self.cluster])

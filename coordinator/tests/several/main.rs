@@ -6,6 +6,8 @@
 mod copy;
 #[path = "../etcd/mod.rs"]
 mod etcd;
+mod followers;
+mod secure;
 #[path = "../api/support.rs"]
 #[allow(dead_code, reason = "only its agent is used here")]
 mod support;
@@ -17,7 +19,7 @@ use blackstart_agent::host::sim::SimStage;
 use blackstart_proto::leader::leader_at;
 use blackstart_proto::v1::agent_message::Body;
 use blackstart_proto::v1::coordinator_message::Body as Told;
-use blackstart_proto::v1::{GateState, ListRunsRequest, RunState};
+use blackstart_proto::v1::{GateState, RunState};
 use nix::sys::signal::Signal;
 use tokio::time::Instant;
 use tonic::Code;
@@ -79,15 +81,16 @@ async fn a_leader_that_is_killed_is_followed_by_another_that_goes_on_with_its_ru
     to_its_end(&mut world).await;
     assert!(world.one_hand() >= 2);
 
-    // It comes back, follows, and sends operators on.
+    // It comes back, follows, and sends agents on.
     world.start(first);
     until("the first to follow", async || {
         let answer = world.asked(first).await?;
         (!answer.leads && answer.coordinators.len() == 3).then_some(())
     })
     .await;
-    let mut follower = world.fleet(first).await.unwrap();
-    let refused = follower.list_runs(ListRunsRequest {}).await.unwrap_err();
+    let channel = world.channel(WORKERS[0], world.coordinators[first].to_agents.address);
+    let refused = Agent::open(channel.await.unwrap(), hello(WORKERS[0], "b")).await;
+    let refused = refused.map(drop).unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
     assert_eq!(
         leader_at(&refused),

@@ -36,7 +36,7 @@ const LOOK: Duration = Duration::from_millis(20);
 pub(crate) const MASTER: &str = "biz-1";
 pub(crate) const WORKERS: [&str; 4] = ["biz-2", "biz-3", "biz-4", "biz-5"];
 
-const INVENTORY: &str = "\
+pub(crate) const INVENTORY: &str = "\
 clusters:
   - name: biz
     nodes:
@@ -164,7 +164,11 @@ impl World {
         let turn = TURN.lock().await;
         let dir = tempfile::tempdir().unwrap();
         let authority = Authority::create(&dir.path().join("pki")).unwrap();
-        authority.issue_coordinator("coordinator").unwrap();
+        for number in 1..=3 {
+            authority
+                .issue_coordinator(&format!("coordinator-{number}"))
+                .unwrap();
+        }
         authority.issue_operator("ann").unwrap();
         for node in [MASTER].iter().chain(&WORKERS) {
             authority.issue_node(node).unwrap();
@@ -204,6 +208,32 @@ impl World {
             .await
             .ok()?
             .ok()
+    }
+
+    /// The service for operators, called with this certificate.
+    pub(crate) async fn as_whom(&self, whom: &str, index: usize) -> FleetServiceClient<Channel> {
+        until("a coordinator to answer", async || {
+            let channel = self.channel(whom, self.coordinators[index].listens).await?;
+            Some(FleetServiceClient::new(channel))
+        })
+        .await
+    }
+
+    /// Whoever does not lead and is not passed over, once it knows who leads.
+    pub(crate) async fn follower_but(&self, but: &[usize]) -> usize {
+        until("a follower that knows the leader", async || {
+            for index in (0..self.coordinators.len()).filter(|index| !but.contains(index)) {
+                let Some(answer) = self.asked(index).await else {
+                    continue;
+                };
+                let known = answer.coordinators.iter().any(|coordinator| coordinator.leads);
+                if !answer.leads && known {
+                    return Some(index);
+                }
+            }
+            None
+        })
+        .await
     }
 
     /// What a coordinator says of all of them, by a line of its own; `None` if it does not answer.
@@ -357,28 +387,11 @@ async fn coordinator(root: &Path, number: usize, etcd: &Etcd, lease: &str) -> Co
         .iter()
         .map(|p| format!("\"http://{}\"", p.address))
         .collect();
-    fs::write(dir.join("boot_id"), format!("boot-of-{number}")).unwrap();
-    let (at, root) = (dir.display(), root.display());
-    let text = format!(
-        "\
-listen: [\"{listens}\"]
-tls: {{ca: {root}/pki/ca.crt, certificate: {root}/pki/coordinator.crt, key: {root}/pki/coordinator.key}}
-state_dir: {at}/state
-runtime_dir: {at}/run
-boot_id_file: {at}/boot_id
-inventory: {root}/inventory.yaml
-silent_after: 2s
-store:
-  etcd:
-    endpoints: [{}]
-    lease_ttl: {lease}
-    name: coordinator-{number}
-    advertise: [\"{}\"]
-",
-        endpoints.join(", "),
-        to_agents.address
-    );
+    let store = format!("{{endpoints: [{}]", endpoints.join(", "));
+    let advertise = to_agents.address;
+    let text = configuration(root, number, (listens, advertise), lease, &store);
     fs::write(dir.join("coordinator.yaml"), text).unwrap();
+    fs::write(dir.join("boot_id"), format!("boot-of-{number}")).unwrap();
     Coordinator {
         dir,
         listens,
@@ -386,6 +399,31 @@ store:
         to_agents,
         process: None,
     }
+}
+
+/// `store`: what stands in `store.etcd` besides, as the beginning of a mapping.
+pub(crate) fn configuration(
+    root: &Path,
+    number: usize,
+    (listens, advertise): (SocketAddr, SocketAddr),
+    lease: &str,
+    store: &str,
+) -> String {
+    let at = root.join(format!("coordinator-{number}"));
+    let (at, root) = (at.display(), root.display());
+    format!(
+        "\
+listen: [\"{listens}\"]
+tls: {{ca: {root}/pki/ca.crt, certificate: {root}/pki/coordinator-{number}.crt, key: {root}/pki/coordinator-{number}.key}}
+state_dir: {at}/state
+runtime_dir: {at}/run
+boot_id_file: {at}/boot_id
+inventory: {root}/inventory.yaml
+silent_after: 2s
+store:
+  etcd: {store}, lease_ttl: {lease}, name: coordinator-{number}, advertise: [\"{advertise}\"]}}
+"
+    )
 }
 
 fn machine(

@@ -59,6 +59,7 @@ async fn figures(workers: usize) -> Figures {
         plan: plan.clone(),
         reason: String::new(),
         epoch: 1,
+        request: None,
     };
     let now = Instant::now();
     let mut run = Run::begin("cold-start-1".to_owned(), entry(begun), now).unwrap();

@@ -9,10 +9,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
+use tokio::time::{sleep, timeout};
 
 use self::etcd::{Etcd as RealEtcd, Line, Proxy, is_here};
 use super::*;
-use crate::leader::{Candidate, Card};
+use crate::leader::{Candidate, Card, Copied, Mirror};
 use crate::store::conformance;
 
 fn runtime() -> Runtime {
@@ -114,6 +115,57 @@ fn what_is_larger_than_etcd_takes_is_written_all_the_same() {
 }
 
 #[test]
+fn a_copy_goes_with_the_store_and_outlives_etcd() {
+    if !is_here("a copy of the store in etcd") {
+        return;
+    }
+    let mut real = RealEtcd::start(1);
+    let runtime = Arc::new(runtime());
+    let settings = settings(real.addresses()[0], "/b/");
+    let coordinator = Coordinator::new(&runtime, settings.clone());
+    let store = coordinator.open();
+    let plan = vec![7; 200_000];
+    store.append("b", 0, &plan).unwrap();
+    store.append("a", 0, b"began").unwrap();
+    store.put("node/one", b"1").unwrap();
+    let mirror = {
+        let _inside = runtime.enter();
+        Mirror::new(coordinator.etcd.clone(), &settings)
+    };
+    runtime.spawn(mirror.clone().run());
+    let wait = |what: &dyn Fn(&Copied) -> bool| {
+        let seen = async {
+            loop {
+                match mirror.copy() {
+                    Some(copy) if what(&copy) => return copy,
+                    _ => sleep(Duration::from_millis(10)).await,
+                }
+            }
+        };
+        let seen = runtime.block_on(async { timeout(Duration::from_secs(90), seen).await });
+        seen.expect("the copy to be as it should")
+    };
+    let copy = wait(&|_| true).snapshot;
+    assert_eq!(
+        copy.runs().unwrap(),
+        ["b", "a"],
+        "in the order of their beginning"
+    );
+    assert_eq!(copy.journal("b").unwrap(), [plan]);
+    assert_eq!(copy.get("node/one").unwrap().as_deref(), Some(&b"1"[..]));
+    assert!(copy.put("k", b"v").is_err() && copy.append("a", 1, b"x").is_err());
+    store.append("a", 1, b"ended").unwrap();
+    store.put("node/two", b"2").unwrap();
+    let copy = wait(&|copy| copy.snapshot.scan("node/").unwrap().len() == 2);
+    assert_eq!(copy.snapshot.journal("a").unwrap(), [&b"began"[..], b"ended"]);
+    real.kill_member(0);
+    let old = wait(&|copy| copy.age() > Duration::from_secs(3));
+    assert_eq!(old.snapshot.scan("node/").unwrap().len(), 2);
+    real.start_member(0);
+    wait(&|copy| copy.age() < Duration::from_secs(3));
+}
+
+#[test]
 fn who_does_not_lead_any_more_writes_nothing() {
     if !is_here("a superseded store in etcd") {
         return;
@@ -165,7 +217,7 @@ fn a_write_whose_answer_is_lost_is_done_once() {
             let _inside = runtime.enter();
             Etcd::new(&settings(real.addresses()[0], "/b/")).unwrap()
         };
-        let key = store.journal_key("a", 1);
+        let key = store.keys.journal("a", 1);
         runtime.block_on(async {
             while direct.get(Duration::from_secs(20), &key).await.unwrap().is_none() {
                 tokio::task::yield_now().await;
