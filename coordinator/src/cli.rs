@@ -237,7 +237,7 @@ pub fn advice(error: &anyhow::Error) -> Option<&'static str> {
 async fn run(settings: Settings) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
-    let listeners = run::bind(&settings).await?;
+    let listeners = run::bind(&settings)?;
     for listener in &listeners {
         let address = listener.local_addr().context("ask for the address listened on")?;
         say(&format!("listening on {address}"))?;

@@ -70,11 +70,11 @@ const THAWS: usize = 4;
 /// So long each of the two halves may take to end.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// Listens on every address of the settings.
+/// Listens on every address of the settings; inside a runtime.
 ///
 /// # Errors
 /// The first that cannot be listened on.
-pub async fn bind(settings: &Settings) -> Result<Vec<TcpListener>, RunError> {
+pub fn bind(settings: &Settings) -> Result<Vec<TcpListener>, RunError> {
     let mut listeners = Vec::with_capacity(settings.listen.len());
     for &address in &settings.listen {
         let listener = listen_on(address);

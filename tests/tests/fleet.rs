@@ -1,5 +1,4 @@
 //! A fleet of sessions against a real coordinator process: whoever was cut off is back, and operators are answered meanwhile.
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::time::Duration;
 

@@ -142,15 +142,14 @@ async fn shake(
 ) -> Option<TlsStream<Connection>> {
     let accept = acceptor.accept(connection);
     pin!(accept);
-    let done = match timeout(PATIENCE, &mut accept).await {
-        Ok(done) => done,
-        Err(_) => {
-            drop(slot);
-            timeout(LONGEST.saturating_sub(PATIENCE), accept)
-                .await
-                .inspect_err(|_| tracing::debug!("a handshake took too long; the connection is closed"))
-                .ok()?
-        }
+    let mut done = timeout(PATIENCE, &mut accept).await;
+    if done.is_err() {
+        drop(slot);
+        done = timeout(LONGEST.saturating_sub(PATIENCE), accept).await;
+    }
+    let Ok(done) = done else {
+        tracing::debug!("a handshake took too long; the connection is closed");
+        return None;
     };
     done.inspect_err(|error| tracing::debug!(%error, "a handshake failed"))
         .ok()

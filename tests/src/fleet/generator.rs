@@ -16,7 +16,7 @@ use crate::coordinator::program;
 use crate::wait;
 
 /// For an answer; the generator may have ten thousand handshakes before it.
-const ANSWER: Duration = Duration::from_secs(60);
+const ANSWER: Duration = Duration::from_mins(1);
 
 /// A generator that runs; it ends when this is dropped.
 #[derive(Debug)]

@@ -444,7 +444,7 @@ fn only_what_changes_a_decision_is_news() {
         ),
         ("a gate", |report| report.attestation.gate = GateState::Held),
         ("what it waits for", |report| {
-            report.attestation.waiting_on = "etcd".to_owned()
+            report.attestation.waiting_on = "etcd".to_owned();
         }),
         ("silence on purpose", |report| report.silenced = true),
         ("a condition", |report| {
