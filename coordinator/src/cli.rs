@@ -226,6 +226,7 @@ pub fn advice(error: &anyhow::Error) -> Option<&'static str> {
         RunError::Etcd(_) | RunError::FleetLock(_) => Some(CONFIG),
         RunError::StateDir { .. } => Some("`state_dir` in the configuration says where it is to be"),
         RunError::Store(_)
+        | RunError::Serve(_)
         | RunError::OwnBoot(_)
         | RunError::Execute(_)
         | RunError::Ended(_)
@@ -236,7 +237,7 @@ pub fn advice(error: &anyhow::Error) -> Option<&'static str> {
 async fn run(settings: Settings) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
-    let listeners = run::bind(&settings).await?;
+    let listeners = run::bind(&settings)?;
     for listener in &listeners {
         let address = listener.local_addr().context("ask for the address listened on")?;
         say(&format!("listening on {address}"))?;

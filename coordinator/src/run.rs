@@ -13,18 +13,22 @@
 
 pub mod copy;
 mod error;
+mod open_files;
 mod several;
 
 pub use error::RunError;
 
 use std::fs;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use blackstart_proto::tls::client_config;
 use blackstart_proto::v1::coordinator_service_server::CoordinatorServiceServer;
 use blackstart_proto::yaml::Problems;
-use tokio::net::TcpListener;
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
@@ -32,12 +36,12 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
-use tonic::transport::{ClientTlsConfig, ServerTlsConfig};
+use tonic::transport::ClientTlsConfig;
 
 use crate::api::audit::Audit;
-use crate::api::auth::server_tls;
 use crate::api::coordinators::Coordinators;
 use crate::api::fleet_service::Operators;
+use crate::api::handshake::server_tls;
 use crate::api::holds;
 use crate::api::serve::serve;
 use crate::api::session::Sessions;
@@ -61,22 +65,37 @@ use crate::upkeep::{periodic, socket};
 
 /// Orders and answers on their way between the executor and the sessions.
 const BACKLOG: usize = 256;
+/// Connections that the kernel keeps until they are accepted. A whole fleet comes at once after a cut, and whoever finds no room tries
+/// again after a second, then three. The kernel takes no more than its own limit (`net.core.somaxconn`, 4096).
+const BACKLOG_OF_CONNECTIONS: u32 = 8192;
 /// Operators who thaw at once.
 const THAWS: usize = 4;
 /// So long each of the two halves may take to end.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// Listens on every address of the settings.
+/// Listens on every address of the settings; inside a runtime.
 ///
 /// # Errors
 /// The first that cannot be listened on.
-pub async fn bind(settings: &Settings) -> Result<Vec<TcpListener>, RunError> {
+pub fn bind(settings: &Settings) -> Result<Vec<TcpListener>, RunError> {
     let mut listeners = Vec::with_capacity(settings.listen.len());
     for &address in &settings.listen {
-        let listener = TcpListener::bind(address).await;
+        let listener = listen_on(address);
         listeners.push(listener.map_err(|source| RunError::Listen { address, source })?);
     }
     Ok(listeners)
+}
+
+fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    // As every server: what an earlier process left behind in the kernel keeps nobody from listening.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG_OF_CONNECTIONS)
 }
 
 /// A task that must not end before it is told to: its name, and how it ended.
@@ -93,6 +112,7 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), RunError> {
     let material = settings.tls.read()?;
+    let tls = server_tls(&material)?;
     let inventory = load_inventory(&settings)?;
     let fleetlock_tls = match settings
         .fleetlock
@@ -102,6 +122,7 @@ pub async fn run(
         Some(files) => Some(fleetlock::acceptor(files)?),
         None => None,
     };
+    open_files::raise(inventory.nodes.len());
     fs::create_dir_all(&settings.state_dir).map_err(|source| RunError::StateDir {
         path: settings.state_dir.clone(),
         source,
@@ -114,7 +135,7 @@ pub async fn run(
     let own_boot = OwnBoot::begin(&settings)?;
     let house = House {
         fleetlock_tls,
-        tls: server_tls(&material),
+        tls,
         client_tls: client_config(&material),
         inventory,
         own_boot,
@@ -150,7 +171,7 @@ pub async fn run(
 /// What a coordinator has whether it leads or not.
 struct House {
     settings: Settings,
-    tls: ServerTlsConfig,
+    tls: Arc<ServerConfig>,
     fleetlock_tls: Option<TlsAcceptor>,
     /// For the one that leads.
     client_tls: ClientTlsConfig,
@@ -348,7 +369,7 @@ async fn lead(
         .add_service(Audit::new(operators.serve(), events.clone()))
         .add_service(coordinators);
     let server = serve(house.tls.clone(), listeners, services, serving.clone());
-    outer.spawn(async move { ("server", server.await.map_err(RunError::Tls)) });
+    outer.spawn(async move { ("server", server.await.map_err(RunError::Serve)) });
     house.notify.ready();
 
     let ended = tokio::select! {

@@ -26,8 +26,12 @@ use crate::policy::{ColdStartPolicy, OutagePolicy};
 use crate::storm::guard;
 use crate::trigger::{self, Decision, Input};
 
-/// The fleet is looked at no more often.
+/// The fleet is looked at no more often, …
 const PAUSE: Duration = Duration::from_millis(50);
+/// … and between two looks is so many times what a look took: thousands that come at once are not looked at one by one.
+const PAUSE_PER_COST: u32 = 10;
+/// A look that had to wait for the journal says nothing of what looking costs.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// What was refused is asked for again after this.
 const AGAIN: Duration = Duration::from_secs(5);
 
@@ -71,13 +75,14 @@ impl Starter {
         loop {
             let view = Arc::clone(&views.borrow_and_update());
             let now = Arc::clone(&runs.borrow_and_update());
+            let began = Instant::now();
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.pass(&view, &now, &mut memory) => {}
             }
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = sleep(PAUSE) => {}
+                () = sleep(PAUSE.max(began.elapsed() * PAUSE_PER_COST).min(LONGEST_PAUSE)) => {}
             }
             let more = tokio::select! {
                 () = stop.cancelled() => return,

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`boot`] | which start of which machine this is, and how the one before it ended |
 //! | [`component`] | what of a control plane can be set aside, and where its manifests are |
+//! | [`codec`] | how messages are put on the wire |
 //! | [`yaml`] | reads YAML so that every error is told, with line and field |
 //! | [`identity`] | who a certificate speaks for |
 //! | [`leader`] | what coordinators that follow say: who leads, how an answer came about, and for whom they ask |
@@ -14,6 +15,7 @@
 pub use prost::Message;
 
 pub mod boot;
+pub mod codec;
 pub mod component;
 pub mod identity;
 pub mod leader;

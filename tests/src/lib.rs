@@ -16,6 +16,7 @@
 //! - [`network`], [`topology`], [`bed`]: several, as a fleet
 //! - [`coordinator`], [`settings`]: Blackstart itself, as it runs in a bed
 //! - [`bench`](mod@bench): what benchmarks share
+//! - [`fleet`]: thousands of agents that are nothing but their sessions
 //! - [`records`]: a log that shows whether its tail is whole
 //! - [`apiserver`]: doubles of an API server that can be overwhelmed, and of the controller that evicts
 //! - [`sim`]: the whole cold start in simulated time, for which no node is needed
@@ -26,6 +27,7 @@ pub mod bench;
 pub mod coordinator;
 pub mod disk;
 pub mod docker;
+pub mod fleet;
 pub mod image;
 pub mod journal;
 pub mod ledger;

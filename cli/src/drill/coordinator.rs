@@ -169,7 +169,7 @@ pub(super) async fn serve(args: CoordinatorArgs) -> Result<(), Failure> {
         .init();
     let settings = config::load(&args.config).map_err(|error| Failure::usage(error.to_string()))?;
     let failed = |error: run::RunError| Failure::other(tell(&error));
-    let listeners = run::bind(&settings).await.map_err(failed)?;
+    let listeners = run::bind(&settings).map_err(failed)?;
     let coordinator = run::run(settings, listeners, Notify::none(), CancellationToken::new());
     let orphaned = async {
         let stdin = io::stdin().as_fd().try_clone_to_owned()?;

@@ -6,20 +6,11 @@
 
 use blackstart_proto::identity::{PeerIdentity, valid_name};
 use blackstart_proto::leader::OPERATOR;
-use blackstart_proto::tls::TlsMaterial;
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
-use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 use tonic::{Extensions, Request, Status};
 
 use crate::inventory::NodeName;
 use crate::pki::identity;
-
-/// How a coordinator serves: with its own certificate, and only to those who show one of the same authority.
-pub fn server_tls(material: &TlsMaterial) -> ServerTlsConfig {
-    ServerTlsConfig::new()
-        .identity(Identity::from_pem(&material.certificate, &material.key))
-        .client_ca_root(Certificate::from_pem(&material.ca))
-}
 
 /// Who is at the other end of the connection that these extensions of a request came by.
 ///

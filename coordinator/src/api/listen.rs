@@ -17,8 +17,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
-/// So many connections at once: three times what the largest fleet needs.
-const CONNECTIONS: usize = 16_384;
+/// So many connections at once: what ten thousand nodes need twice, since those that a power loss left behind are known for dead only
+/// after [`SILENT_CONNECTION`], and some for operators.
+const CONNECTIONS: usize = 24_576;
 /// After an `accept` that failed (no file descriptors left) there is a pause.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
@@ -27,9 +28,7 @@ pub const SILENT_CONNECTION: Duration = Duration::from_secs(30);
 
 /// The connections that come in by any of the listeners. Never fails and never ends: an error of one `accept` must not
 /// end the service of all.
-pub fn incoming(
-    listeners: Vec<TcpListener>,
-) -> impl Stream<Item = Result<Connection, io::Error>> + Send + Unpin {
+pub fn incoming(listeners: Vec<TcpListener>) -> impl Stream<Item = Connection> + Send + Unpin {
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
     let mut all = SelectAll::new();
     for listener in listeners {
@@ -38,7 +37,7 @@ pub fn incoming(
             (listener, permits),
             |(listener, permits)| async move {
                 let connection = accept(&listener, &permits).await;
-                Some((Ok(connection), (listener, permits)))
+                Some((connection, (listener, permits)))
             },
         )));
     }

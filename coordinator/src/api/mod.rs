@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`serve`] | the one server of both services |
 //! | [`listen`] | connections, and their limits |
+//! | [`handshake`] | TLS on them, in order |
 //! | [`auth`] | who calls, by certificate |
 //! | [`session`] | an agent's one session |
 //! | [`fleet_service`] | what operators see and steer |
@@ -23,6 +24,7 @@ pub(crate) mod elsewhere;
 pub mod fleet_service;
 mod follow;
 pub(crate) mod follower;
+pub mod handshake;
 pub mod holds;
 pub mod listen;
 pub mod permits;

@@ -1,13 +1,17 @@
 //! The one server of all services.
 
+use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use tonic::transport::{Error, Server, ServerTlsConfig};
+use tonic::transport::{Error, Server};
 
-use super::listen;
+use super::{handshake, listen};
 
 /// How often the other end is asked whether it lives; it has as long to answer. Both together are well below
 /// [`listen::SILENT_CONNECTION`].
@@ -17,24 +21,29 @@ const CALLS: u32 = 32;
 /// Bytes of headers of one call.
 const HEADERS: u32 = 16 << 10;
 
+/// Bytes that may be on their way to us in one call, and in all calls of one connection: so much an agent can make us keep. A message that
+/// is larger comes in pieces.
+const WINDOW: u32 = 64 << 10;
+
 /// Serves until `stop`; then until every connection has ended, which the caller bounds.
 ///
 /// # Errors
-/// The certificate or its key cannot be used.
+/// The server broke.
 pub async fn serve(
-    tls: ServerTlsConfig,
+    tls: Arc<ServerConfig>,
     listeners: Vec<TcpListener>,
     services: Routes,
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let server = Server::builder()
-        .tls_config(tls)?
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .http2_max_header_list_size(HEADERS)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
         .max_concurrent_streams(CALLS)
         .concurrency_limit_per_connection(CALLS as usize)
         .add_routes(services);
-    let incoming = listen::incoming(listeners);
+    let incoming = handshake::secured(listen::incoming(listeners), tls).map(Ok::<_, Infallible>);
     Box::pin(server.serve_with_incoming_shutdown(incoming, stop.cancelled_owned())).await
 }

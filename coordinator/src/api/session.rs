@@ -14,7 +14,9 @@
 //! sent is dropped, and connects anew when it can.
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use blackstart_proto::v1;
@@ -23,7 +25,7 @@ use blackstart_proto::v1::agent_service_server::{AgentService, AgentServiceServe
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
@@ -48,6 +50,20 @@ const HELLO_WITHIN: Duration = Duration::from_secs(10);
 const TELL_REFUSED: Duration = Duration::from_mins(10);
 
 type ToAgent = Result<v1::CoordinatorMessage, Status>;
+
+/// What is on its way to one agent. Boxed in the queue, which has room for all that may wait and is nearly always empty.
+#[derive(Debug)]
+pub struct Outgoing(mpsc::Receiver<Box<ToAgent>>);
+
+impl Stream for Outgoing {
+    type Item = ToAgent;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<ToAgent>> {
+        self.0
+            .poll_recv(cx)
+            .map(|message| message.map(|message| *message))
+    }
+}
 
 /// The service that agents call.
 #[derive(Debug)]
@@ -136,7 +152,7 @@ impl Sessions {
 
 #[tonic::async_trait]
 impl AgentService for Sessions {
-    type SessionStream = ReceiverStream<ToAgent>;
+    type SessionStream = Outgoing;
 
     async fn session(
         &self,
@@ -177,10 +193,10 @@ impl AgentService for Sessions {
             if let Err(status) = ended {
                 tracing::info!(%node, why = status.message(), "session ends");
                 // The last word, if the agent still reads.
-                let _unread = wire.to_agent.try_send(Err(status));
+                let _unread = wire.to_agent.try_send(Box::new(Err(status)));
             }
         });
-        Ok(Response::new(ReceiverStream::new(outgoing)))
+        Ok(Response::new(Outgoing(outgoing)))
     }
 }
 
@@ -302,18 +318,20 @@ impl HeldHere {
 
 /// The way out to one agent.
 struct Wire {
-    to_agent: mpsc::Sender<ToAgent>,
+    to_agent: mpsc::Sender<Box<ToAgent>>,
 }
 
 impl Wire {
     /// Never waits.
     fn send(&self, body: v1::coordinator_message::Body) -> Result<(), Status> {
         let message = v1::CoordinatorMessage { body: Some(body) };
-        self.to_agent.try_send(Ok(message)).map_err(|error| match error {
-            TrySendError::Full(_) => {
-                Status::resource_exhausted("the agent does not read what it is sent; session dropped")
-            }
-            TrySendError::Closed(_) => Status::cancelled("the connection is gone"),
-        })
+        self.to_agent
+            .try_send(Box::new(Ok(message)))
+            .map_err(|error| match error {
+                TrySendError::Full(_) => {
+                    Status::resource_exhausted("the agent does not read what it is sent; session dropped")
+                }
+                TrySendError::Closed(_) => Status::cancelled("the connection is gone"),
+            })
     }
 }

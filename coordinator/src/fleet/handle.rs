@@ -8,7 +8,8 @@
 //! ```
 //!
 //! Publishing is coalesced: the first change goes out at once, those that follow within a pause go out together. The
-//! pause grows with the size of the fleet, so that thousands of reports a second cost a bounded share of one core.
+//! pause grows with the size of the fleet, so that thousands of reports a second cost a bounded share of one core; and a
+//! report that says what the one before it said changes nothing: it is in the view of the next second.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -101,7 +102,8 @@ struct Shared {
 struct Inner {
     state: State,
     /// The way to each session. A line that is dropped ends its session.
-    lines: BTreeMap<NodeName, mpsc::Sender<Order>>,
+    /// Boxed: a queue has room for all that may wait, and in most sessions nothing ever does.
+    lines: BTreeMap<NodeName, mpsc::Sender<Box<Order>>>,
 }
 
 impl Fleet {
@@ -202,7 +204,7 @@ impl Fleet {
         let Some(line) = inner.lines.get(&order.node) else {
             return Delivery::NotInSession;
         };
-        match line.try_send(order) {
+        match line.try_send(Box::new(order)) {
             Ok(()) => Delivery::Queued,
             Err(mpsc::error::TrySendError::Full(_)) => Delivery::Full,
             Err(mpsc::error::TrySendError::Closed(_)) => Delivery::NotInSession,
@@ -294,6 +296,10 @@ impl Fleet {
 
     fn tell(&self, events: Vec<NewEvent>) {
         self.shared.changed.notify_one();
+        self.emit(events);
+    }
+
+    fn emit(&self, events: Vec<NewEvent>) {
         for event in events {
             self.shared.events.emit(event);
         }
@@ -315,7 +321,7 @@ pub struct SessionLine {
     fleet: Fleet,
     node: NodeName,
     id: SessionId,
-    orders: mpsc::Receiver<Order>,
+    orders: mpsc::Receiver<Box<Order>>,
 }
 
 impl SessionLine {
@@ -324,7 +330,7 @@ impl SessionLine {
     /// # Errors
     /// The session is over.
     pub async fn order(&mut self) -> Result<Order, SessionOver> {
-        self.orders.recv().await.ok_or(SessionOver)
+        self.orders.recv().await.map(|order| *order).ok_or(SessionOver)
     }
 
     /// Takes in a report.
@@ -333,13 +339,18 @@ impl SessionLine {
     /// The session is over.
     pub fn report(&self, report: Report) -> Result<Acknowledgement, SessionOver> {
         let sequence = report.sequence;
-        let events = self
+        let (events, news) = self
             .fleet
             .inner()
             .state
             .report(&self.node, self.id, report, Instant::now())
             .ok_or(SessionOver)?;
-        self.fleet.tell(events);
+        // Of a healthy fleet nearly every report says what the one before it said: that comes with the next refresh.
+        if news {
+            self.fleet.tell(events);
+        } else {
+            self.fleet.emit(events);
+        }
         let holds = self.fleet.shared.holds.borrow();
         let waiting_on = holds.get(&self.node);
         Ok(Acknowledgement {

@@ -163,11 +163,12 @@ impl NodeState {
         self.set_phase(phase, now);
     }
 
-    /// Takes in a report; tells what changed, without the node's name.
-    pub(super) fn report(&mut self, report: Report, now: Instant) -> Vec<NewEvent> {
+    /// Takes in a report; tells what changed, without the node's name, and whether it changes what is decided on.
+    pub(super) fn report(&mut self, report: Report, now: Instant) -> (Vec<NewEvent>, bool) {
         self.heard(now);
         let mut events = changes(&self.conditions, &report.conditions);
-        self.note_raised(&report.conditions);
+        let mut news = !events.is_empty() || self.silenced != report.silenced;
+        news |= self.note_raised(&report.conditions);
         self.conditions = report.conditions;
         self.holds = report.holds;
         self.silenced = report.silenced;
@@ -177,6 +178,12 @@ impl NodeState {
             events.extend(self.remedy(record));
         }
         let attestation = report.attestation;
+        news |= self
+            .view
+            .attestation
+            .as_ref()
+            .is_none_or(|before| !before.says_the_same(&attestation));
+        let before = self.view.phase;
         self.set_phase(
             if attestation.gate == GateState::Held {
                 Phase::Held
@@ -188,12 +195,14 @@ impl NodeState {
             now,
         );
         self.view.attestation = Some(attestation);
-        events
+        news |= self.view.phase != before;
+        (events, news)
     }
 
     /// A kind that did not stand at the last report is raised anew. An agent that restarts tells what stood before as raised now, and that
-    /// is no storm.
-    fn note_raised(&mut self, conditions: &[Condition]) {
+    /// is no storm. Tells whether one was.
+    fn note_raised(&mut self, conditions: &[Condition]) -> bool {
+        let mut any = false;
         for condition in conditions {
             let stood = self.conditions.iter().any(|known| known.kind == condition.kind);
             let known = self.raised.contains_key(&condition.kind);
@@ -204,7 +213,9 @@ impl NodeState {
                 continue;
             }
             self.raised.insert(condition.kind.clone(), condition.since);
+            any = true;
         }
+        any
     }
 
     /// Records are sent again until they are acknowledged, and again with their outcome.

@@ -136,16 +136,17 @@ impl State {
         Some((id, self.placed(name, events)))
     }
 
-    /// A report of a session; `None` if the session is no longer the node's.
+    /// A report of a session: what is worth telling, and whether it changes what is decided on. `None` if the session is no longer the
+    /// node's.
     pub fn report(
         &mut self,
         name: &NodeName,
         session: SessionId,
         report: Report,
         now: Instant,
-    ) -> Option<Vec<NewEvent>> {
-        let events = self.current(name, session)?.report(report, now);
-        Some(self.placed(name, events))
+    ) -> Option<(Vec<NewEvent>, bool)> {
+        let (events, news) = self.current(name, session)?.report(report, now);
+        Some((self.placed(name, events), news))
     }
 
     /// Something else was heard of a session; `None` if the session is no longer the node's.

@@ -86,6 +86,28 @@ pub struct Attestation {
     pub manifests: Manifests,
 }
 
+impl Attestation {
+    /// It says what the other says: only when, and how long a good answer took, may differ.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        let answer = |word: &Self| match word.apiserver {
+            Some(ApiServerAnswer::Ready(_)) => Some(ApiServerAnswer::Ready(Duration::ZERO)),
+            other @ (Some(ApiServerAnswer::Failed(_)) | None) => other,
+        };
+        (
+            self.gate,
+            self.kubelet_active,
+            self.kubelet_healthy,
+            self.apiserver_ready,
+        ) == (
+            other.gate,
+            other.kubelet_active,
+            other.kubelet_healthy,
+            other.apiserver_ready,
+        ) && answer(self) == answer(other)
+            && self.waiting_on == other.waiting_on
+    }
+}
+
 /// One node.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NodeView {

@@ -113,6 +113,21 @@ impl Default for IssueOptions {
     }
 }
 
+/// What was made for one holder, PEM.
+pub struct Issued {
+    /// The certificate.
+    pub certificate: String,
+    /// Its key.
+    pub key: String,
+}
+
+impl std::fmt::Debug for Issued {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Never the key.
+        f.debug_struct("Issued").finish_non_exhaustive()
+    }
+}
+
 /// An authority that can issue.
 #[derive(Debug)]
 pub struct Authority {
@@ -238,13 +253,25 @@ impl Authority {
         }
         let to = TlsFiles::in_dir(&self.dir, name);
         may_write(&to, whose, options.replace)?;
-        let key = KeyPair::generate()?;
-        let params = self.params(whose, options.days, OffsetDateTime::now_utc())?;
-        let certificate = params.signed_by(&key, &self.issuer)?;
-        files::write_key(&to.key, &key.serialize_pem())?;
-        files::write_certificate(&to.certificate, &certificate.pem())?;
+        let issued = self.certify(whose, options.days)?;
+        files::write_key(&to.key, &issued.key)?;
+        files::write_certificate(&to.certificate, &issued.certificate)?;
         files::sync_directory(&self.dir)?;
         Ok(to)
+    }
+
+    /// Makes a key and a certificate for `whose`, and writes nothing.
+    ///
+    /// # Errors
+    /// The lifetime cannot be.
+    pub fn certify(&self, whose: &PeerIdentity, days: u32) -> Result<Issued, PkiError> {
+        let key = KeyPair::generate()?;
+        let params = self.params(whose, days, OffsetDateTime::now_utc())?;
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        Ok(Issued {
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+        })
     }
 
     fn params(

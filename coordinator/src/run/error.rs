@@ -8,6 +8,7 @@ use blackstart_proto::boot::BootError;
 use blackstart_proto::tls::TlsFileError;
 use tokio::task::JoinError;
 
+use crate::api::handshake::TlsError;
 use crate::execute::ExecuteError;
 use crate::fleetlock::TlsError;
 use crate::inventory::InventoryError;
@@ -30,7 +31,10 @@ pub enum RunError {
     TlsFile(#[from] TlsFileError),
     /// They were read, and nothing can be made of them.
     #[error("use the coordinator's certificate and key")]
-    Tls(#[source] tonic::transport::Error),
+    Tls(#[from] TlsError),
+    /// The server broke.
+    #[error("serve agents and operators")]
+    Serve(#[source] tonic::transport::Error),
     /// The declared fleet.
     #[error(transparent)]
     Inventory(#[from] InventoryError),
@@ -72,6 +76,7 @@ impl RunError {
         match self {
             Self::TlsFile(_) | Self::Tls(_) | Self::Inventory(_) | Self::Etcd(_) | Self::FleetLock(_) => true,
             Self::Listen { .. }
+            | Self::Serve(_)
             | Self::StateDir { .. }
             | Self::Store(_)
             | Self::OwnBoot(_)

@@ -182,7 +182,7 @@ impl Seat<'_> {
             won = self.candidate.campaign() => Some(won),
             ended = &mut serving => return match ended {
                 Ok(()) => Err(RunError::Ended("server")),
-                Err(error) => Err(RunError::Tls(error)),
+                Err(error) => Err(RunError::Serve(error)),
             },
             () = self.house.notify.report_following(seen) => None,
         };

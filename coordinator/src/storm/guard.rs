@@ -20,8 +20,12 @@ use crate::outage::{self, Verdict as Outage};
 use crate::plan::cold_start;
 use crate::policy::{OutagePolicy, StormPolicy};
 
-/// The fleet is looked at no more often.
+/// The fleet is looked at no more often, …
 const PAUSE: Duration = Duration::from_millis(100);
+/// … and between two looks is so many times what a look took, …
+const PAUSE_PER_COST: u32 = 10;
+/// … within reason: a look may have had to wait for the store.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// So many nodes are named in an evidence.
 const NAMED: usize = 8;
 
@@ -76,10 +80,11 @@ impl Guard {
         let mut memory = Memory::default();
         loop {
             let view = Arc::clone(&views.borrow_and_update());
+            let began = Instant::now();
             self.pass(&view, &mut memory).await;
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = sleep(PAUSE) => {}
+                () = sleep(PAUSE.max(began.elapsed() * PAUSE_PER_COST).min(LONGEST_PAUSE)) => {}
             }
             tokio::select! {
                 () = stop.cancelled() => return,

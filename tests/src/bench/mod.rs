@@ -2,7 +2,9 @@
 //!
 //! - [`repair`]: death of a kubelet to its restart
 //! - [`process`]: what a process takes
+//! - [`figures`]: what was measured, and how it is shown
 
+pub mod figures;
 pub mod process;
 pub mod repair;
 

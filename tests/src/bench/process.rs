@@ -108,7 +108,7 @@ impl Stopwatch {
             pid,
             begun: Instant::now(),
             parts: times(pid)?,
-            process: taken(pid)?,
+            process: processor(pid)?,
             group,
             sleeps: sleeps(pid),
         })
@@ -150,8 +150,12 @@ impl Stopwatch {
     }
 }
 
-/// The processor time that a process has taken so far. `/proc/PID/stat` rounds it to ticks of 10 ms, as much as an idle minute takes.
-fn taken(pid: Pid) -> anyhow::Result<Duration> {
+/// The processor time that a process has taken so far, all threads, those that have ended too. `/proc/PID/stat` rounds it to ticks of 10 ms, as
+/// much as an idle minute takes.
+///
+/// # Errors
+/// It has gone.
+pub fn processor(pid: Pid) -> anyhow::Result<Duration> {
     let clock = ClockId::pid_cpu_clock_id(pid).with_context(|| format!("find the clock of process {pid}"))?;
     Ok(clock_gettime(clock)
         .with_context(|| format!("read the clock of process {pid}"))?

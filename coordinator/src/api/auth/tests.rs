@@ -1,23 +1,26 @@
 //! A real server and real clients over loopback.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
 
 use blackstart_proto::identity::PeerIdentity;
-use blackstart_proto::tls::{TlsFiles, client_config};
+use blackstart_proto::tls::{TlsFiles, TlsMaterial, client_config};
 use blackstart_proto::v1::agent_service_client::AgentServiceClient;
 use blackstart_proto::v1::agent_service_server::{AgentService, AgentServiceServer};
 use blackstart_proto::v1::{AgentMessage, CoordinatorMessage};
+use futures_util::StreamExt;
 use rcgen::string::Ia5String;
 use rcgen::{CertificateParams, Issuer, KeyPair, SanType};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::codegen::tokio_stream;
 use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Code, Response, Streaming};
 
 use super::*;
+use crate::api::handshake::{secured, server_tls};
+use crate::api::listen::incoming;
 use crate::pki::Authority;
 
 /// Answers every call with who it takes the caller for.
@@ -46,11 +49,11 @@ impl AgentService for Who {
 async fn serve(coordinator: &TlsFiles) -> (SocketAddr, JoinSet<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
+    let tls = server_tls(&coordinator.read().unwrap()).unwrap();
+    let secured = secured(incoming(vec![listener]), tls).map(Ok::<_, Infallible>);
     let server = Server::builder()
-        .tls_config(server_tls(&coordinator.read().unwrap()))
-        .unwrap()
         .add_service(AgentServiceServer::new(Who))
-        .serve_with_incoming(TcpListenerStream::new(listener));
+        .serve_with_incoming(secured);
     let mut tasks = JoinSet::new();
     tasks.spawn(async move { server.await.unwrap() });
     (address, tasks)

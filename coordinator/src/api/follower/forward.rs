@@ -145,8 +145,8 @@ mod tests {
     use tonic::service::Routes;
 
     use super::*;
-    use crate::api::auth::server_tls;
     use crate::api::elsewhere::Elsewhere;
+    use crate::api::handshake::server_tls;
     use crate::api::serve::serve;
     use crate::api::session::Sessions;
     use crate::leader::Seen;
@@ -187,7 +187,12 @@ mod tests {
         let (_seen, seen) = watch::channel(Seen::default());
         let services = Routes::new(Elsewhere::<AgentServiceServer<Sessions>>::new(seen));
         let stop = CancellationToken::new();
-        let server = tokio::spawn(serve(server_tls(&own), vec![listener], services, stop.clone()));
+        let server = tokio::spawn(serve(
+            server_tls(&own).unwrap(),
+            vec![listener],
+            services,
+            stop.clone(),
+        ));
         let leader = Card {
             name: "leader".to_owned(),
             addresses: vec![address],

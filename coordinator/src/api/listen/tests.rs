@@ -7,7 +7,7 @@ async fn pair() -> (TcpStream, Connection) {
     let address = listener.local_addr().unwrap();
     let mut incoming = incoming(vec![listener]);
     let (client, server) = tokio::join!(TcpStream::connect(address), incoming.next());
-    (client.unwrap(), server.unwrap().unwrap())
+    (client.unwrap(), server.unwrap())
 }
 
 #[tokio::test]
@@ -42,7 +42,7 @@ async fn every_listener_is_served() {
         let (client, server) = tokio::join!(TcpStream::connect(address), incoming.next());
         assert_eq!(
             client.unwrap().local_addr().ok(),
-            server.unwrap().unwrap().connect_info().remote_addr()
+            server.unwrap().connect_info().remote_addr()
         );
     }
 }

@@ -4,7 +4,7 @@ use blackstart_proto::boot::BootIdentity;
 
 use super::*;
 use crate::fleet::message::{Condition, RemedyOutcome, RemedyRecord};
-use crate::fleet::view::{Attestation, GateState};
+use crate::fleet::view::{ApiServerAnswer, ApiServerError, Attestation, GateState};
 use crate::inventory::{Cluster, NodeSpec, Role};
 
 const SILENT_AFTER: Duration = Duration::from_secs(6);
@@ -125,12 +125,18 @@ impl World {
 
     fn says(&mut self, session: SessionId, report: Report) -> bool {
         match self.state.report(&name(), session, report, self.now) {
-            Some(events) => {
+            Some((events, _)) => {
                 self.tell(events);
                 true
             }
             None => false,
         }
+    }
+
+    /// Does this report change what is decided on?
+    fn is_news(&mut self, session: SessionId, report: Report) -> bool {
+        self.now += Duration::from_secs(2);
+        self.state.report(&name(), session, report, self.now).unwrap().1
     }
 
     fn ends(&mut self, session: SessionId) {
@@ -407,4 +413,54 @@ fn a_node_that_is_not_declared_gets_no_session() {
     };
     let stranger = NodeName("stranger".to_owned());
     assert!(world.state.hello(&stranger, hello, world.now).is_none());
+}
+
+#[test]
+fn only_what_changes_a_decision_is_news() {
+    let mut world = World::new(&BTreeMap::new());
+    let session = world.hello("a");
+    let now = world.now;
+    let ready = || report(GateState::Passed, true, now);
+    assert!(world.is_news(session, ready()), "the first");
+    assert!(!world.is_news(session, ready()), "the same again");
+    let mut answered = ready();
+    answered.attestation.apiserver = Some(ApiServerAnswer::Ready(Duration::from_millis(5)));
+    assert!(
+        world.is_news(session, answered.clone()),
+        "an answer where there was none"
+    );
+    answered.attestation.apiserver = Some(ApiServerAnswer::Ready(Duration::from_millis(6)));
+    answered.attestation.observed_at = now + Duration::from_secs(4);
+    assert!(
+        !world.is_news(session, answered.clone()),
+        "as good an answer, later"
+    );
+    answered.attestation.apiserver = Some(ApiServerAnswer::Failed(ApiServerError::Overloaded));
+    assert!(world.is_news(session, answered), "a bad answer");
+
+    world.is_news(session, ready());
+    for (what, change) in [
+        (
+            "a kubelet that is ill",
+            (|report| report.attestation.kubelet_healthy = false) as fn(&mut Report),
+        ),
+        ("a gate", |report| report.attestation.gate = GateState::Held),
+        ("what it waits for", |report| {
+            report.attestation.waiting_on = "etcd".to_owned();
+        }),
+        ("silence on purpose", |report| report.silenced = true),
+        ("a condition", |report| {
+            report.conditions = vec![condition(
+                "kubelet.service",
+                false,
+                report.attestation.observed_at,
+            )];
+        }),
+    ] {
+        let mut changed = ready();
+        change(&mut changed);
+        assert!(world.is_news(session, changed.clone()), "{what}");
+        assert!(!world.is_news(session, changed), "{what}, again");
+        assert!(world.is_news(session, ready()), "{what}, gone");
+    }
 }

@@ -13,8 +13,8 @@ use blackstart_tests::bench::process::{Spent, Stopwatch, Usage};
 use blackstart_tests::docker::say;
 use blackstart_tests::node::{DISK, Node};
 
-use crate::figures::{Aim, Figure};
 use crate::stage::{self, AGENT, EXPORTER, MONIT};
+use blackstart_tests::bench::figures::{Aim, Figure};
 
 /// Between two scrapes, as Prometheus has it by default in most installations.
 const SCRAPE: Duration = Duration::from_secs(15);

@@ -7,11 +7,9 @@
 //! | `load` | memory and processor: idle, a flood in the kernel's log, a log that grows |
 //! | `reaction` | a unit dies, dockerd freezes, a disk fills |
 //! | `ways` | what freeing a log costs, by the example `bench_reclaim` |
-//! | `figures` | the table |
 //!
 //! Its exit code says whether it could measure, not whether aims were met: speed is no test.
 
-mod figures;
 mod load;
 mod reaction;
 mod stage;
@@ -23,10 +21,9 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
+use blackstart_tests::bench::figures::Report;
 use blackstart_tests::bench::machine;
 use blackstart_tests::docker::{Docker, say};
-
-use figures::Report;
 
 /// What the agent takes, and how soon it reacts, beside monit and the node exporter
 #[derive(Debug, Parser)]
@@ -106,6 +103,7 @@ async fn run(args: &Args) -> anyhow::Result<()> {
         figures.extend(ways::measure(&args.size).await?);
     }
     let report = Report {
+        subject: "agent",
         machine: machine(),
         figures,
     };

@@ -15,8 +15,8 @@ use blackstart_tests::node::{DISK, Node};
 use blackstart_tests::records::RECORD;
 use blackstart_tests::wait;
 
-use crate::figures::{Aim, Figure};
 use crate::stage::{self, DOCKER, SIBLING};
+use blackstart_tests::bench::figures::{Aim, Figure};
 
 /// The agent watches a restarted unit for a second.
 const REST: Duration = Duration::from_millis(1600);

@@ -9,7 +9,7 @@ use tokio::process::Command;
 use blackstart_tests::coordinator::program;
 use blackstart_tests::docker::say;
 
-use crate::figures::{Aim, Figure};
+use blackstart_tests::bench::figures::{Aim, Figure};
 
 /// Runs of each way; the median counts.
 const RUNS: &str = "5";

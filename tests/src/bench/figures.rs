@@ -7,8 +7,10 @@ use serde::Serialize;
 /// What a figure should be.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Aim {
+pub enum Aim {
+    /// No more.
     AtMost(f64),
+    /// No less.
     AtLeast(f64),
     /// There is none.
     None,
@@ -24,30 +26,39 @@ impl Aim {
     }
 }
 
-/// One figure of the agent, with the same of others.
+/// One figure, with the same of others.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub(crate) struct Figure {
-    pub(crate) name: String,
-    pub(crate) unit: &'static str,
-    pub(crate) value: f64,
-    pub(crate) aim: Aim,
+pub struct Figure {
+    /// What was measured.
+    pub name: String,
+    /// In what.
+    pub unit: &'static str,
+    /// How much it was.
+    pub value: f64,
+    /// How much it should be.
+    pub aim: Aim,
     /// The same of others, in the same run.
-    pub(crate) peers: Vec<(&'static str, f64)>,
+    pub peers: Vec<(&'static str, f64)>,
     /// How it was got.
-    pub(crate) how: &'static str,
+    pub how: &'static str,
 }
 
 /// All of a run.
 #[derive(Debug, Serialize)]
-pub(crate) struct Report {
-    pub(crate) machine: String,
-    pub(crate) figures: Vec<Figure>,
+pub struct Report {
+    /// Whose figures: the heading of their column.
+    pub subject: &'static str,
+    /// What they were taken on, in words.
+    pub machine: String,
+    /// In the order in which they are shown.
+    pub figures: Vec<Figure>,
 }
 
 impl Report {
-    pub(crate) fn table(&self) -> String {
+    /// For people.
+    pub fn table(&self) -> String {
         let rows: Vec<[String; 5]> = self.figures.iter().map(row).collect();
-        let head = ["", "agent", "aim", "", "others"].map(str::to_owned);
+        let head = ["", self.subject, "aim", "", "others"].map(str::to_owned);
         let all: Vec<_> = std::iter::once(&head).chain(&rows).collect();
         let width = |column: usize| all.iter().map(|row| row[column].chars().count()).max();
         let widths: [usize; 4] = std::array::from_fn(|column| width(column).unwrap_or(0));
@@ -124,6 +135,7 @@ mod tests {
             how: "looked at",
         };
         let report = Report {
+            subject: "agent",
             machine: "a machine".to_owned(),
             figures: vec![figure],
         };
