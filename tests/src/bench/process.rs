@@ -124,7 +124,7 @@ impl Stopwatch {
     /// # Errors
     /// It is another process by now.
     pub async fn stop(&self, node: &Node) -> anyhow::Result<Spent> {
-        let (process, wall, sleeps) = (taken(self.pid)?, self.begun.elapsed(), sleeps(self.pid));
+        let (process, wall, sleeps) = (processor(self.pid)?, self.begun.elapsed(), sleeps(self.pid));
         let (user, system) = times(self.pid)?;
         let group: Option<u64> = node.property(&self.unit, "CPUUsageNSec").await?.parse().ok();
         let pid = node.main_pid(&self.unit).await?;
@@ -215,6 +215,6 @@ mod tests {
         assert!(seen.pss > 0 && seen.rss >= seen.pss, "{seen:?}");
         assert!(seen.threads >= 1 && seen.descriptors >= 1, "{seen:?}");
         assert!(times(Pid::this()).is_ok());
-        assert!(taken(Pid::this()).unwrap() > Duration::ZERO);
+        assert!(processor(Pid::this()).unwrap() > Duration::ZERO);
     }
 }
