@@ -695,7 +695,7 @@ fn mends(remedy: &Remedy, standing: &Condition, settings: &Settings) -> bool {
         }
         Remedy::RelieveMemory { .. } => condition.kind == ConditionKind::MemoryPressure,
         Remedy::ProtectUnits => condition.kind == ConditionKind::Overload,
-        Remedy::ReleaseKubelet { .. } => false,
+        Remedy::ReleaseKubelet { .. } | Remedy::StopKubelet { .. } | Remedy::StartKubelet { .. } => false,
     }
 }
 

@@ -87,7 +87,9 @@ pub(crate) fn protected(remedy: &Remedy, settings: &Settings) -> Option<String> 
         | Remedy::ProtectUnits
         | Remedy::Prune { .. }
         | Remedy::VacuumJournal { .. }
-        | Remedy::ReleaseKubelet { .. } => None,
+        | Remedy::ReleaseKubelet { .. }
+        | Remedy::StopKubelet { .. }
+        | Remedy::StartKubelet { .. } => None,
     }
 }
 

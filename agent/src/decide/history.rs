@@ -61,7 +61,7 @@ impl Rung {
             Remedy::BounceStaticPod { .. } => Some(Self::Bounce),
             Remedy::RelieveMemory { .. } => Some(Self::Relieve),
             Remedy::ProtectUnits => Some(Self::Protect),
-            Remedy::ReleaseKubelet { .. } => None,
+            Remedy::ReleaseKubelet { .. } | Remedy::StopKubelet { .. } | Remedy::StartKubelet { .. } => None,
         }
     }
 
@@ -294,6 +294,8 @@ mod tests {
             Remedy::RestartContainer { name: unit() },
             Remedy::BounceStaticPod { pod: unit() },
             Remedy::ReleaseKubelet { run_id: unit() },
+            Remedy::StopKubelet { run_id: unit() },
+            Remedy::StartKubelet { run_id: unit() },
             Remedy::RelieveMemory { unit: unit() },
             Remedy::ProtectUnits,
         ] {

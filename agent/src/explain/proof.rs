@@ -221,7 +221,7 @@ pub(super) fn of(kind: Kind) -> &'static [Proof] {
 
 #[rustfmt::skip]
 pub(super) fn of_remedy(remedy: &Remedy) -> &'static [Proof] {
-    use Cause::Real;
+    use Cause::{Real, Simulated};
     match remedy {
         Remedy::RestartUnit { .. } => const { &[
             proof(Real, "the kubelet is killed", UNITS, "a_killed_kubelet_is_restarted", &[]),
@@ -262,11 +262,14 @@ pub(super) fn of_remedy(remedy: &Remedy) -> &'static [Proof] {
         Remedy::ReleaseKubelet { .. } => const { &[
             proof(Real, "nodes lose their power and come back", "tests/tests/power_loss.rs", "masters_come_back_first_and_workers_after_the_control_plane", &[]),
         ] },
+        Remedy::StopKubelet { .. } | Remedy::StartKubelet { .. } => const { &[
+            proof(Simulated, "commands by hand", "agent/src/run/tests/orders.rs", "a_kubelet_is_stopped_and_started_by_the_coordinators_word_while_its_node_is_silenced", &[]),
+        ] },
     }
 }
 
 /// One of each remedy.
-pub(super) fn remedies() -> [Remedy; 11] {
+pub(super) fn remedies() -> [Remedy; 13] {
     let log = crate::signal::LogId {
         dev: 0,
         ino: 0,
@@ -290,6 +293,8 @@ pub(super) fn remedies() -> [Remedy; 11] {
         Remedy::RelieveMemory { unit: name() },
         Remedy::ProtectUnits,
         Remedy::ReleaseKubelet { run_id: name() },
+        Remedy::StopKubelet { run_id: name() },
+        Remedy::StartKubelet { run_id: name() },
     ]
 }
 

@@ -197,6 +197,12 @@ pub(crate) fn order(command: wire::Command, now: Instant) -> Result<Order, Order
         Some(wire::command::Action::RestartUnit(asked)) => {
             (Remedy::RestartUnit { unit: asked.unit }, asked.reason)
         }
+        Some(wire::command::Action::StopKubelet(asked)) => {
+            (Remedy::StopKubelet { run_id: asked.run_id }, asked.reason)
+        }
+        Some(wire::command::Action::StartKubelet(asked)) => {
+            (Remedy::StartKubelet { run_id: asked.run_id }, asked.reason)
+        }
         None => {
             return Err(OrderAnswer {
                 command_id: command.command_id,

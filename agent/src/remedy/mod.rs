@@ -76,10 +76,20 @@ pub enum Remedy {
         /// The run that asked.
         run_id: String,
     },
+    /// `StopUnit` of the kubelet. Only by the coordinator's word, also while the node is silenced.
+    StopKubelet {
+        /// The run that asked.
+        run_id: String,
+    },
+    /// Starts the kubelet if it does not run. Only by the coordinator's word, also while the node is silenced.
+    StartKubelet {
+        /// The run that asked.
+        run_id: String,
+    },
 }
 
 impl Remedy {
-    /// What kind of remedy it is, for whoever holds some; `None` of a release, which nobody can.
+    /// What kind of remedy it is, for whoever holds some; `None` of what only the coordinator asks for, which nobody can.
     pub const fn kind(&self) -> Option<RemedyKind> {
         match self {
             Self::RestartUnit { .. } => Some(RemedyKind::RestartUnit),
@@ -92,15 +102,17 @@ impl Remedy {
             Self::BounceStaticPod { .. } => Some(RemedyKind::BounceStaticPod),
             Self::RelieveMemory { .. } => Some(RemedyKind::RelieveMemory),
             Self::ProtectUnits => Some(RemedyKind::ProtectUnits),
-            Self::ReleaseKubelet { .. } => None,
+            Self::ReleaseKubelet { .. } | Self::StopKubelet { .. } | Self::StartKubelet { .. } => None,
         }
     }
 
     /// Its name in ledger, wire and terminal.
     pub const fn name(&self) -> &'static str {
-        match self.kind() {
-            Some(kind) => kind.as_str(),
-            None => "release-kubelet",
+        match (self.kind(), self) {
+            (Some(kind), _) => kind.as_str(),
+            (None, Self::StopKubelet { .. }) => "stop-kubelet",
+            (None, Self::StartKubelet { .. }) => "start-kubelet",
+            (None, _) => "release-kubelet",
         }
     }
 
@@ -118,7 +130,9 @@ impl Remedy {
             Self::BounceStaticPod { pod } => pod.clone(),
             Self::ReclaimLog { log } => log.path.display().to_string(),
             Self::RestartContainer { name } => name.clone(),
-            Self::ReleaseKubelet { .. } => "kubelet".to_owned(),
+            Self::ReleaseKubelet { .. } | Self::StopKubelet { .. } | Self::StartKubelet { .. } => {
+                "kubelet".to_owned()
+            }
         }
     }
 }

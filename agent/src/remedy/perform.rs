@@ -41,6 +41,7 @@ const STATE_DEADLINE: Duration = Duration::from_secs(5);
 pub struct Hands<H> {
     host: Arc<H>,
     units: Vec<String>,
+    kubelet: String,
     spared: ProtectSettings,
     runtime_dir: PathBuf,
     job_deadline: Duration,
@@ -63,6 +64,7 @@ impl<H: Host> Hands<H> {
         Self {
             host,
             units: settings.units.iter().chain(settings.helpers()).cloned().collect(),
+            kubelet: settings.kubelet_unit.clone(),
             spared: settings.protect.clone(),
             runtime_dir: settings.runtime_dir.clone(),
             job_deadline: settings.restart.job_deadline,
@@ -116,6 +118,8 @@ impl<H: Host> Hands<H> {
                 "dry run: would open the boot gate for run {run_id}; nothing was changed"
             )),
             Remedy::ReleaseKubelet { run_id } => release::open(&self.runtime_dir, run_id).await,
+            Remedy::StopKubelet { .. } => self.stop(&self.kubelet).await,
+            Remedy::StartKubelet { .. } => self.start(&self.kubelet).await,
         };
         outcome(done)
     }
@@ -133,6 +137,15 @@ impl<H: Host> Hands<H> {
                     Err(why) => Err(format!("{LOST}; {why}")),
                 }
             }
+            // Either may be done again without harm: the answer is what is found, or that it may be done now.
+            "stop-kubelet" => match self.state(&self.kubelet).await {
+                Ok(seen) if !active(&seen) => Ok(format!("{LOST}; {}", described(&seen))),
+                Ok(_) | Err(_) => return None,
+            },
+            "start-kubelet" => match self.state(&self.kubelet).await {
+                Ok(seen) if active(&seen) => Ok(format!("{LOST}; {}", described(&seen))),
+                Ok(_) | Err(_) => return None,
+            },
             "release-kubelet" => Ok(format!("{LOST}; {}", release::found_open(&self.runtime_dir)?)),
             "bounce-static-pod" if self.host.machine().is_some() => {
                 Err(format!("{LOST}; {}", recover(subject, &self.bounce).await?))
@@ -146,6 +159,35 @@ impl<H: Host> Hands<H> {
         self.allowed(unit)?;
         if self.dry_run {
             return Ok(format!("dry run: would restart {unit}; nothing was changed"));
+        }
+        self.prepared(unit, UnitAction::ResetFailed).await?;
+        self.ask(unit, UnitAction::Restart)
+            .await
+            .map_err(|error| error.to_string())?;
+        self.stays_active(unit).await
+    }
+
+    async fn stop(&self, unit: &str) -> Result<String, String> {
+        self.spared(unit)?;
+        let before = self.state(unit).await?;
+        if before.active != ActiveState::Inactive {
+            self.ask(unit, UnitAction::Stop)
+                .await
+                .map_err(|error| error.to_string())?;
+        }
+        let seen = self.state(unit).await?;
+        if active(&seen) {
+            return Err(format!("after the stop {}", described(&seen)));
+        }
+        Ok(format!("{unit} is stopped"))
+    }
+
+    /// One that runs is left as it is: whoever hangs is restarted by another word.
+    async fn start(&self, unit: &str) -> Result<String, String> {
+        self.spared(unit)?;
+        let before = self.state(unit).await?;
+        if active(&before) {
+            return Ok(format!("active with process {}", before.main_pid));
         }
         self.prepared(unit, UnitAction::ResetFailed).await?;
         self.ask(unit, UnitAction::Restart)
@@ -235,6 +277,7 @@ impl<H: Host> Hands<H> {
             Err(_) => Err(NotDone::Late {
                 action: match action {
                     UnitAction::Restart => "restart",
+                    UnitAction::Stop => "stop",
                     UnitAction::Kill | UnitAction::KillMain => "kill",
                     UnitAction::ResetFailed => "reset",
                     UnitAction::Weigh(_) => "weigh",

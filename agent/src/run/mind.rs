@@ -312,7 +312,9 @@ impl<H: Host> Mind<H> {
             | Remedy::RestartContainer { .. }
             | Remedy::BounceStaticPod { .. }
             | Remedy::ProtectUnits
-            | Remedy::ReleaseKubelet { .. } => None,
+            | Remedy::ReleaseKubelet { .. }
+            | Remedy::StopKubelet { .. }
+            | Remedy::StartKubelet { .. } => None,
         };
         // The gate may have come to hold since it was looked at.
         let bounce = matches!(proposal.remedy, Remedy::BounceStaticPod { .. });

@@ -151,7 +151,12 @@ impl World {
 
     /// An order comes. One that waits or runs already is answered once, when it has ended.
     pub(super) fn takes_order(&mut self, node: usize, order: Order) {
-        let Action::ReleaseKubelet { run, reason } = order.action;
+        let (remedy, reason) = match order.action {
+            Action::ReleaseKubelet { run, reason } => (Remedy::ReleaseKubelet { run_id: run }, reason),
+            Action::RestartUnit { unit, reason } => (Remedy::RestartUnit { unit }, reason),
+            Action::StopKubelet { run, reason } => (Remedy::StopKubelet { run_id: run }, reason),
+            Action::StartKubelet { run, reason } => (Remedy::StartKubelet { run_id: run }, reason),
+        };
         let this = &mut self.nodes[node];
         let known = |known: &order::Order| known.command_id == order.command_id;
         if this.busy.as_ref().is_some_and(|busy| known(&busy.order)) || this.queue.iter().any(known) {
@@ -161,7 +166,7 @@ impl World {
             command_id: order.command_id,
             epoch: order.epoch,
             expires_at: Instant::now() + order.expires_in,
-            remedy: Remedy::ReleaseKubelet { run_id: run },
+            remedy,
             reason,
         });
         self.next_order_of(node);
