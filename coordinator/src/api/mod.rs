@@ -7,6 +7,7 @@
 //! | [`auth`] | who calls, by certificate |
 //! | [`session`] | an agent's one session |
 //! | [`fleet_service`] | what operators see and steer |
+//! | [`runbook_service`] | runbooks, for operators |
 //! | `coordinators` | who there is and who leads |
 //! | `follower` | how one that follows answers operators: by the leader, or from the store |
 //! | `elsewhere` | how one that follows refuses agents |
@@ -24,5 +25,6 @@ mod follow;
 pub(crate) mod follower;
 pub mod holds;
 pub mod listen;
+pub mod runbook_service;
 pub mod serve;
 pub mod session;

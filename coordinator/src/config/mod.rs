@@ -12,6 +12,8 @@ use std::time::Duration;
 use blackstart_proto::boot::KERNEL_BOOT_ID;
 use blackstart_proto::tls::TlsFiles;
 
+use crate::inventory::ClusterName;
+use crate::kubernetes::connection::Access;
 use crate::policy::{BackupPolicy, ColdStartPolicy, OutagePolicy, StormPolicy};
 
 pub use read::{ConfigError, load, parse};
@@ -46,6 +48,8 @@ pub struct Settings {
     pub cold_start: ColdStartPolicy,
     /// The backups that it makes of its store.
     pub backup: BackupPolicy,
+    /// The ways to the clusters' APIs; a cluster without one has no runbooks.
+    pub clusters: Vec<ClusterAccess>,
 }
 
 impl Default for Settings {
@@ -64,6 +68,7 @@ impl Default for Settings {
             storm: StormPolicy::default(),
             cold_start: ColdStartPolicy::default(),
             backup: BackupPolicy::default(),
+            clusters: Vec::new(),
         }
     }
 }
@@ -92,6 +97,15 @@ pub enum StoreSettings {
     Embedded,
     /// In etcd, with other coordinators, of which one leads.
     Etcd(EtcdSettings),
+}
+
+/// The way to one cluster's API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterAccess {
+    /// As the inventory calls it.
+    pub name: ClusterName,
+    /// How it is reached. Without addresses, the control planes of the inventory are, at the port of the kubeconfig's server.
+    pub access: Access,
 }
 
 /// Several coordinators over etcd.

@@ -4,6 +4,7 @@
 
 mod brakes;
 mod recovery;
+mod runbooks;
 mod sessions;
 mod support;
 mod trust;
