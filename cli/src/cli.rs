@@ -16,6 +16,7 @@ use crate::commands::get::GetCommand;
 use crate::commands::hold::{HoldArgs, SilenceArgs, UnholdArgs, UnsilenceArgs};
 use crate::commands::inventory::InventoryCommand;
 use crate::commands::pki::PkiCommand;
+use crate::commands::runbook::{DrainArgs, MaintenanceCommand, RunbookCommand};
 use crate::commands::storm::StormCommand;
 use crate::drill::DrillArgs;
 use crate::output::Format;
@@ -39,6 +40,7 @@ Examples:
   blackstart coldstart plan                what a cold start would do
   blackstart coldstart watch               follow the one that is active
   blackstart hold --node biz-4 --reason …  keep its agent from acting
+  blackstart maintenance begin biz-4 …     drain a node and stop its kubelet
   blackstart drill power-loss              rehearse a power loss; needs no cluster
   blackstart inventory lint inventory.yaml check a declared fleet
   blackstart pki issue node biz-4          a certificate for a node
@@ -165,6 +167,14 @@ pub enum Command {
     /// Conditions that are frozen because many nodes have them at once
     #[command(subcommand)]
     Storm(StormCommand),
+    /// Plan, run and steer runbooks on one node
+    #[command(subcommand, visible_alias = "rb")]
+    Runbook(RunbookCommand),
+    /// Take a node out for maintenance, and back
+    #[command(subcommand)]
+    Maintenance(MaintenanceCommand),
+    /// Cordon a node and evict its pods
+    Drain(DrainArgs),
     /// Rehearse an outage
     Drill(DrillArgs),
     /// Check a declared fleet

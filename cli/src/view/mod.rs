@@ -9,6 +9,7 @@ mod holds;
 mod local;
 mod node;
 mod run;
+mod runbook;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -20,6 +21,7 @@ pub(crate) use node::{
     RemedyOutcome, Role, Unit,
 };
 pub(crate) use run::{Lane, Plan, PlanStep, Run, RunDetail, RunState, Step, StepState};
+pub(crate) use runbook::{Refusal, Runbook, RunbookPlan, RunbookRun, RunbookStep};
 
 /// A thing that `get` lists: how it is called and told apart.
 pub(crate) trait Resource: Serialize + Clone + PartialEq {
