@@ -40,6 +40,7 @@ pub mod link;
 pub mod local;
 pub mod metrics;
 pub mod order;
+pub mod permit;
 
 pub mod picture;
 pub mod preflight;

@@ -14,8 +14,9 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 /// Each blocks at most one call; `TasksMax` of the unit leaves room for them.
 const BLOCKING_THREADS: usize = 48;
-/// A thread that waits for another such call ends after this. Calls that come several times a second keep one; a burst leaves none behind.
-const BLOCKING_IDLE: Duration = Duration::from_secs(2);
+/// A thread that waits for another such call ends after this. Calls that come every few seconds keep one, which a repair then finds ready; a
+/// burst leaves none behind.
+const BLOCKING_IDLE: Duration = Duration::from_secs(6);
 /// A call that hangs in the kernel, on a disk that does not answer, must not keep the process for longer.
 const LEAVE: Duration = Duration::from_secs(1);
 
@@ -26,9 +27,9 @@ fn main() -> ExitCode {
     }
     // The default provider can only be set once, and nobody else sets it: its answer says nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        // The loop has the main thread, everything else this one: a second would only be woken to find nothing to do.
-        .worker_threads(1)
+    // One thread for all that waits for nothing: between two, every signal would wake a processor that sleeps, and on a busy node wait for its
+    // turn. What may hang goes to threads of its own.
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .thread_keep_alive(BLOCKING_IDLE)
         .max_blocking_threads(BLOCKING_THREADS)
         .enable_all()

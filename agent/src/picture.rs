@@ -63,12 +63,91 @@ pub struct Picture {
     pub waiting: Vec<Waiting>,
 }
 
+/// Answers within this are alike: the coordinator calls up to half a second good.
+const PROMPT: Duration = Duration::from_millis(100);
+
+impl Attestation {
+    /// The same was seen, only later.
+    fn is_like(&self, other: &Self) -> bool {
+        let alike = match (self.api_server, other.api_server) {
+            (Some(ApiServerAnswer::Ready(one)), Some(ApiServerAnswer::Ready(other))) => {
+                one == other || one.max(other) < PROMPT
+            }
+            (one, other) => one == other,
+        };
+        alike
+            && Self {
+                observed_at: other.observed_at,
+                api_server: other.api_server,
+                ..self.clone()
+            } == *other
+    }
+}
+
 impl Picture {
+    /// It says what `other` says, only later: nobody has to hear of it at once.
+    pub fn is_like(&self, other: &Self) -> bool {
+        let Self {
+            attestation,
+            conditions,
+            units,
+            disks,
+            brakes,
+            waiting,
+            // Told on the node alone.
+            helpers: _,
+        } = self;
+        attestation.is_like(&other.attestation)
+            && *conditions == other.conditions
+            && *units == other.units
+            && *disks == other.disks
+            && *brakes == other.brakes
+            && *waiting == other.waiting
+    }
+
     /// Why nothing is done about a condition at present; `None` when something is, or when nothing can be.
     pub fn waiting_on(&self, condition: &Condition) -> Option<&Waiting> {
         let key = &condition.key;
         self.waiting
             .iter()
             .find(|waiting| waiting.kind == key.kind && waiting.subject == key.subject)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_only_seen_again_is_alike_and_every_other_change_is_news() {
+        let attested = |millis, healthy| Attestation {
+            gate: GateState::Passed,
+            kubelet_active: true,
+            kubelet_healthy: healthy,
+            apiserver_ready: true,
+            api_server: Some(ApiServerAnswer::Ready(Duration::from_millis(millis))),
+            observed_at: Instant::now(),
+            waiting_on: String::new(),
+        };
+        let first = attested(3, true);
+        let later = Attestation {
+            observed_at: first.observed_at + Duration::from_secs(2),
+            ..attested(9, true)
+        };
+        assert!(later.is_like(&first));
+        for news in [
+            attested(3, false),
+            attested(600, true),
+            Attestation {
+                api_server: Some(ApiServerAnswer::Overloaded),
+                ..attested(3, true)
+            },
+            Attestation {
+                waiting_on: "clock".to_owned(),
+                ..attested(3, true)
+            },
+        ] {
+            assert!(!news.is_like(&first), "{news:?}");
+        }
     }
 }

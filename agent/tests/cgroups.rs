@@ -13,6 +13,7 @@ use blackstart_agent::condition::ConditionKind;
 use blackstart_agent::config::{LeakSettings, LoadSettings};
 use blackstart_agent::diagnose::leak::Leaks;
 use blackstart_agent::signal::{LoadSignal, Signal, UnitMemorySignal};
+use blackstart_agent::watch::beat::Beat;
 use blackstart_agent::watch::cgroup::{Cgroups, Root};
 use blackstart_agent::watch::load::{self, Sources};
 use nix::sys::signal::{Signal as UnixSignal, killpg};
@@ -310,7 +311,7 @@ async fn processes_that_hang_in_the_kernel_are_named_with_where() {
 async fn told(sources: Sources, limits: LoadSettings, like: impl Fn(&LoadSignal) -> bool) -> LoadSignal {
     let stop = CancellationToken::new();
     let (send, mut signals) = mpsc::channel(8);
-    let watching = tokio::spawn(load::watch(sources, limits, send, stop.clone()));
+    let watching = tokio::spawn(load::watch(sources, limits, send, Beat::begin(), stop.clone()));
     let seen = timeout(LONG, async {
         loop {
             if let Signal::Load(seen) = signals.recv().await.unwrap()

@@ -8,6 +8,7 @@ use std::time::Duration;
 use blackstart_agent::condition::{Condition, ConditionKind};
 use blackstart_agent::config::ClockSettings;
 use blackstart_agent::diagnose::clock::{Clock, JUMP_TOLD};
+use blackstart_agent::watch::beat::Beat;
 use blackstart_agent::watch::clock::{self, Clocks};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
@@ -65,6 +66,7 @@ async fn a_clock_that_falls_back_is_told_and_so_is_its_return() {
         read,
         Vec::new(),
         send,
+        Beat::begin(),
         stop.clone(),
     ));
     let settings = ClockSettings::default();

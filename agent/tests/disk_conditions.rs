@@ -14,6 +14,7 @@ use blackstart_agent::config::{DiskSettings, Settings};
 use blackstart_agent::diagnose::Diagnosis;
 use blackstart_agent::host::real::RealHost;
 use blackstart_agent::signal::Signal;
+use blackstart_agent::watch::beat::Beat;
 use blackstart_agent::watch::{disk, holders, mounts};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
@@ -39,6 +40,7 @@ impl Watched {
         settings.disks = vec![DiskSettings::at(root)];
         let stop = CancellationToken::new();
         let (send, signals) = mpsc::channel(64);
+        let beat = Beat::begin();
         let host = RealHost::new(settings.kubelet.target.clone(), None, None);
         let (picture, pictures) = tokio::sync::watch::channel(disk::Picture::new());
         tokio::spawn(holders::watch(
@@ -52,13 +54,20 @@ impl Watched {
             settings.disks.clone(),
             picture,
             send.clone(),
+            beat,
             stop.clone(),
         ));
         let sources = mounts::Sources {
             fstab: fstab.to_owned(),
             ..mounts::Sources::default()
         };
-        tokio::spawn(mounts::watch(sources, vec![root.to_owned()], send, stop.clone()));
+        tokio::spawn(mounts::watch(
+            sources,
+            vec![root.to_owned()],
+            send,
+            beat,
+            stop.clone(),
+        ));
         Self {
             root: root.to_owned(),
             signals,

@@ -110,6 +110,7 @@ async fn storm(root: PathBuf, file: File, reader: File) -> After {
             disks.clone(),
             picture,
             send.clone(),
+            watch::beat::Beat::begin(),
             stop.clone(),
         )),
         tokio::spawn(watch::logs::watch(

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use blackstart_agent::config::MemorySettings;
 use blackstart_agent::signal::{MemorySignal, Signal};
+use blackstart_agent::watch::beat::Beat;
 use blackstart_agent::watch::memory::{self, Sources, Tense};
 use nix::sys::signal::{Signal as UnixSignal, killpg};
 use nix::unistd::Pid;
@@ -89,7 +90,7 @@ async fn tasks_that_thrash_are_told_and_their_end_too() {
         ..Sources::default()
     };
     let tense = Tense::of(&MemorySettings::default());
-    let watching = tokio::spawn(memory::watch(sources, tense, send, stop.clone()));
+    let watching = tokio::spawn(memory::watch(sources, tense, send, Beat::begin(), stop.clone()));
     let mut until = async |wanted: fn(&MemorySignal) -> bool| {
         timeout(Duration::from_mins(1), async {
             loop {

@@ -16,6 +16,7 @@ use blackstart_agent::condition::{Condition, ConditionKind};
 use blackstart_agent::config::{CniSettings, DnsSettings, NetworkSettings};
 use blackstart_agent::diagnose::network::Network;
 use blackstart_agent::signal::Signal;
+use blackstart_agent::watch::beat::Beat;
 use blackstart_agent::watch::network::{self, Sources, Surroundings};
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, watch};
@@ -101,6 +102,7 @@ impl Watched {
             sources: Sources::default(),
             runtime_dir: runtime_dir.to_owned(),
             coordinator: None,
+            beat: Beat::begin(),
         };
         tokio::spawn(network::watch(settings.clone(), around, send, stop.clone()));
         Self {

@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use blackstart_agent::brakes::{Freeze, Held, Hold, Scope, Standing};
 use blackstart_agent::condition::{Condition, ConditionKey, ConditionKind};
-use blackstart_agent::config::Settings;
+use blackstart_agent::config::{CoordinatorSettings, GateRole, PERMIT_WAIT, Settings};
 use blackstart_agent::decide::health::Health;
 use blackstart_agent::decide::history::{History, Rung};
-use blackstart_agent::decide::static_pods::Permits;
+use blackstart_agent::decide::permits::Permits;
 use blackstart_agent::decide::{Brakes, Decision, Input, WaitingOn, decide};
 use blackstart_agent::diagnose::Diagnosis;
 use blackstart_agent::ledger::Outcome;
+use blackstart_agent::permit::{Answer, Desk, Saying, Use, Verdict, needed};
 use blackstart_agent::remedy::Remedy;
 use blackstart_agent::signal::{
     ActiveState, Certificate, CertificateFile, CertificatesSignal, Cgroup, CgroupKind, CgroupUse,
@@ -27,6 +28,7 @@ use blackstart_agent::signal::{
     UnitMemorySignal, UnitPhase, UnitSignal, Writable,
 };
 use blackstart_proto::remedy::RemedyKind;
+use blackstart_proto::tls::TlsFiles;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -49,6 +51,13 @@ fn settings() -> Settings {
     settings.reclaim.budget = 3;
     settings.memory.may_restart = vec!["app.service".to_owned()];
     settings.runtime.may_restart_containers = vec!["a".to_owned()];
+    settings.gate.role = GateRole::ControlPlane;
+    settings.coordinator = Some(CoordinatorSettings {
+        addresses: Vec::new(),
+        tls: TlsFiles::in_dir(std::path::Path::new("/pki"), "n"),
+        report_interval: Duration::from_secs(2),
+        permit_wait: PERMIT_WAIT,
+    });
     settings
 }
 
@@ -62,6 +71,11 @@ struct World {
     health: Health,
     standing: Standing,
     gate_held: bool,
+    permits: Desk,
+    /// What the coordinator permitted by this test's own account: which request, and until when.
+    permitted: BTreeMap<String, Instant>,
+    /// There has been no session since then.
+    away_since: Option<Instant>,
     in_flight: BTreeMap<String, Remedy>,
     /// Remedies of each subject since its budget was last refilled, by this test's own account.
     spent: BTreeMap<(String, Rung), Vec<Instant>>,
@@ -70,6 +84,7 @@ struct World {
     filling: BTreeSet<std::path::PathBuf>,
     begun: u64,
     held_back: u64,
+    by_permit: u64,
 }
 
 impl World {
@@ -84,12 +99,16 @@ impl World {
             history: History::default(),
             standing: Standing::default(),
             gate_held: false,
+            permits: Desk::new(seed),
+            permitted: BTreeMap::new(),
+            away_since: None,
             in_flight: BTreeMap::new(),
             spent: BTreeMap::new(),
             kinds: BTreeSet::new(),
             filling: BTreeSet::new(),
             begun: 0,
             held_back: 0,
+            by_permit: 0,
         }
     }
 
@@ -411,8 +430,10 @@ impl World {
     fn step(&mut self) {
         let pause = self.pick(&[0, 10, 300, 2_000, 2_000, 31_000, 200_000, 700_000]);
         self.now += Duration::from_millis(pause);
-        match self.below(10) {
+        match self.below(12) {
             0 => self.brake(),
+            10 => self.away_since = self.chance(30).then_some(self.now),
+            11 => self.answer(),
             1 => {
                 self.gate_held = self.chance(20);
                 self.diagnosis.set_gate_held(self.gate_held);
@@ -486,6 +507,54 @@ impl World {
         }
     }
 
+    /// The coordinator answers what it was asked.
+    fn answer(&mut self) {
+        if self.away_since.is_some() {
+            return;
+        }
+        for said in self.permits.said() {
+            let verdict = match (&said.what, self.below(4)) {
+                (Saying::Return(_), _) => Verdict::Returned,
+                (Saying::Ask(_), 0) => Verdict::Wait { on: "another".into() },
+                (Saying::Ask(_), 1) => Verdict::Refused { why: String::new() },
+                (Saying::Ask(_), _) => {
+                    let until = self.now + Duration::from_mins(1);
+                    self.permitted.insert(said.id.clone(), until);
+                    Verdict::Granted { until }
+                }
+            };
+            if !matches!(verdict, Verdict::Granted { .. }) {
+                self.permitted.remove(&said.id);
+            }
+            let (id, epoch) = (said.id, 1);
+            self.permits.answered(Answer { id, epoch, verdict }, self.now);
+        }
+    }
+
+    /// Nothing that the cluster feels is begun without a permit while there is a coordinator.
+    fn check_permit(&mut self, remedy: &Remedy) {
+        let Some(kind) = needed(remedy, &self.settings) else {
+            return;
+        };
+        let long = self
+            .away_since
+            .is_some_and(|since| self.now - since >= PERMIT_WAIT);
+        let bounce = matches!(remedy, Remedy::BounceStaticPod { .. });
+        let subject = remedy.subject();
+        let permitted = self.permits.said().into_iter().any(|said| {
+            let asks =
+                matches!(&said.what, Saying::Ask(wish) if wish.kind == kind && wish.subject == subject);
+            asks && self
+                .permitted
+                .get(&said.id)
+                .is_some_and(|until| *until > self.now)
+        });
+        assert!(permitted || (long && !bounce), "{remedy}: without a permit");
+        self.by_permit += u64::from(permitted);
+        let used = self.permits.used(kind, &subject);
+        assert_eq!(used.is_some(), permitted, "{remedy}");
+    }
+
     fn stands(&self) -> BTreeSet<ConditionKey> {
         let standing = self.diagnosis.conditions(self.now);
         standing.into_iter().map(|condition| condition.key).collect()
@@ -502,6 +571,7 @@ impl World {
             Outcome::Failed { detail }
         };
         self.history.ended(&subject, &outcome, false, self.now);
+        self.permits.ended(&subject, Use::Unused);
         if let (Remedy::ReclaimLog { log }, Outcome::Succeeded { .. }) = (&remedy, &outcome) {
             self.diagnosis.observe(&Signal::LogGone(log.clone()), self.now);
         }
@@ -514,7 +584,11 @@ impl World {
             gate_held: self.gate_held,
             systemd_away: self.health.unobservable_since().is_some(),
             ledger_until: None,
-            permits: Permits::default(),
+            permits: Permits {
+                away_since: self.away_since,
+                granted: self.permits.granted(),
+                told: self.permits.told(),
+            },
             lacks: None,
             standing: self.standing.at(self.now),
         };
@@ -536,6 +610,7 @@ impl World {
         }
         for proposal in decision.begin {
             self.begun += 1;
+            self.check_permit(&proposal.remedy);
             let subject = proposal.remedy.subject();
             let rung = Rung::of(&proposal.remedy).unwrap();
             self.spent
@@ -548,6 +623,7 @@ impl World {
                 "{subject}: two at a time"
             );
         }
+        self.permits.want(&decision.wishes, self.now);
         self.within_budgets();
     }
 
@@ -598,7 +674,7 @@ impl World {
                 | WaitingOn::Recovery { .. }
                 | WaitingOn::Privilege(_)
                 | WaitingOn::NotAComponent
-                | WaitingOn::Permit
+                | WaitingOn::Permit { .. }
                 | WaitingOn::OtherBounce
                 | WaitingOn::First { .. }
                 | WaitingOn::Hold { .. } => continue,
@@ -708,17 +784,18 @@ fn over_any_history_of_signals_the_laws_of_the_agent_hold() {
     let first: u64 = set("BLACKSTART_SEED").unwrap_or_else(|| rand::random::<u32>().into());
     let count: u64 = set("BLACKSTART_HISTORIES").unwrap_or(DEFAULT);
     let start = Instant::now();
-    let (mut kinds, mut begun, mut held_back) = (BTreeSet::new(), 0, 0);
+    let (mut kinds, mut begun, mut held_back, mut by_permit) = (BTreeSet::new(), 0, 0, 0);
     for seed in first..first + count {
         let run = std::panic::catch_unwind(|| {
             let mut world = World::new(seed, start);
             for _ in 0..STEPS {
                 world.step();
             }
-            (world.kinds, world.begun, world.held_back)
+            (world.kinds, world.begun, world.held_back, world.by_permit)
         });
         match run {
-            Ok((seen, did, waited)) => {
+            Ok((seen, did, waited, permitted)) => {
+                by_permit += permitted;
                 kinds.extend(seen);
                 begun += did;
                 held_back += waited;
@@ -733,5 +810,6 @@ fn over_any_history_of_signals_the_laws_of_the_agent_hold() {
     if count >= 1000 {
         assert_eq!(kinds.len(), 19, "a kind of signal never came: {kinds:?}");
         assert!(begun > count && held_back > count / 10, "{begun} {held_back}");
+        assert!(by_permit > count / 100, "{by_permit} by permit");
     }
 }

@@ -20,6 +20,7 @@ use blackstart_agent::signal::{
     ActiveState, DiskSignal, ProbeOutcome, ProbeTarget, Runtime, RuntimeAnswer, Signal, UnitDetail,
     UnitSignal,
 };
+use blackstart_agent::watch::beat::Beat;
 use blackstart_agent::watch::runtime::{call, watch};
 use nix::sys::signal::{Signal as UnixSignal, kill};
 use nix::unistd::Pid;
@@ -120,7 +121,7 @@ impl Watched {
         let stop = CancellationToken::new();
         Self {
             signals,
-            watching: tokio::spawn(watch(settings.clone(), sender, stop.clone())),
+            watching: tokio::spawn(watch(settings.clone(), sender, Beat::begin(), stop.clone())),
             stop,
             runtimes: Runtimes::new(settings.clone()),
             containers: Containers::new(settings),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use blackstart_agent::config::{ComponentSettings, Settings};
 use blackstart_agent::remedy::bounce_static_pod::{BounceRules, bounce};
 use blackstart_agent::signal::{PodContainers, Signal, StaticPod};
+use blackstart_agent::watch::beat::Beat;
 use blackstart_agent::watch::static_pods::watch;
 use support::docker::{Dockerd, skipped};
 use tokio::sync::mpsc;
@@ -100,6 +101,7 @@ async fn a_pods_containers_are_seen_to_run_to_end_and_to_come_back_by_a_bounce()
         dockerd.socket(),
         dir.path().to_owned(),
         told,
+        Beat::begin(),
         end.clone(),
     ));
     let missing = PodContainers::NotRunning(vec!["etcd".to_owned()]);

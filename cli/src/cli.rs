@@ -15,6 +15,7 @@ use crate::commands::events::EventsArgs;
 use crate::commands::get::GetCommand;
 use crate::commands::hold::{HoldArgs, SilenceArgs, UnholdArgs, UnsilenceArgs};
 use crate::commands::inventory::InventoryCommand;
+use crate::commands::permit::PermitCommand;
 use crate::commands::pki::PkiCommand;
 use crate::commands::runbook::{DrainArgs, MaintenanceCommand, RunbookCommand};
 use crate::commands::storm::StormCommand;
@@ -167,6 +168,9 @@ pub enum Command {
     /// Conditions that are frozen because many nodes have them at once
     #[command(subcommand)]
     Storm(StormCommand),
+    /// Permits for what takes a node away for a while
+    #[command(subcommand)]
+    Permit(PermitCommand),
     /// Plan, run and steer runbooks on one node
     #[command(subcommand, visible_alias = "rb")]
     Runbook(RunbookCommand),

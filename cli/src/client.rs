@@ -27,7 +27,8 @@ pub(crate) use self::line::Via;
 use crate::failure::{Attempt, Failure, Unreached};
 use crate::settings::Connection;
 use crate::view::{
-    Cluster, Condition, Coordinator, Event, Hold, Node, NodeDetail, Plan, Remedy, Run, RunDetail, Storm,
+    Cluster, Condition, Coordinator, Event, Hold, Node, NodeDetail, Permit, Plan, Remedy, Run, RunDetail,
+    Storm,
 };
 
 /// Larger answers are refused: 10,000 nodes with some conditions each are about 5 MiB.
@@ -222,6 +223,31 @@ impl Fleet {
             failure
         })?;
         Ok(answer.storms.into_iter().map(Storm::from).collect())
+    }
+
+    pub(crate) async fn permits(&mut self, scope: &Scope) -> Result<Vec<Permit>, Failure> {
+        let request = v1::ListPermitsRequest {
+            node: scope.node.clone().unwrap_or_default(),
+            cluster: scope.cluster.clone().unwrap_or_default(),
+        };
+        let answer = within(self.patience, self.address, self.service.list_permits(request)).await?;
+        Ok(answer.permits.into_iter().map(Permit::from).collect())
+    }
+
+    pub(crate) async fn release_permit(&mut self, node: &str, reason: &str) -> Result<Vec<Permit>, Failure> {
+        let request = v1::ReleasePermitRequest {
+            node: node.to_owned(),
+            reason: reason.to_owned(),
+        };
+        let answer = within(self.patience, self.address, self.service.release_permit(request)).await;
+        let answer = answer.map_err(|failure| {
+            let mut failure = failure.of("permit of node", node);
+            if let Failure::NotFound { advice, .. } = &mut failure {
+                *advice = Some("blackstart get permits".to_owned());
+            }
+            failure
+        })?;
+        Ok(answer.permits.into_iter().map(Permit::from).collect())
     }
 
     pub(crate) async fn pause(&mut self, id: &str) -> Result<Run, Failure> {

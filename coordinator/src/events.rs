@@ -65,6 +65,12 @@ pub enum EventKind {
     StormBegan,
     /// A storm is over.
     StormEnded,
+    /// A node may do something disruptive now.
+    PermitGranted,
+    /// A permit is over: given back, expired, or taken back by an operator.
+    PermitEnded,
+    /// A permit stands for longer than its term.
+    PermitOverdue,
     /// Another coordinator leads.
     Leadership,
     /// An operator's command came by way of a coordinator that follows.
@@ -94,6 +100,9 @@ impl EventKind {
             Self::HoldLifted => "HoldLifted",
             Self::StormBegan => "StormBegan",
             Self::StormEnded => "StormEnded",
+            Self::PermitGranted => "PermitGranted",
+            Self::PermitEnded => "PermitEnded",
+            Self::PermitOverdue => "PermitOverdue",
             Self::Leadership => "Leadership",
             Self::Forwarded => "Forwarded",
         }

@@ -52,7 +52,8 @@ pub fn agent_messages(bytes: &[u8]) {
         Some(Body::Goodbye(goodbye)) => {
             let _leave = convert::leave(goodbye);
         }
-        None => {}
+        // Their names and texts are bounded, and go no further than the keeper.
+        Some(Body::PermitRequest(_) | Body::PermitReturn(_)) | None => {}
     }
 }
 

@@ -16,6 +16,7 @@
 //! ```
 //!
 //! `brakes/` keeps operators' holds, `storm/` (pure, and its guard) freezes what many nodes have at once; sessions tell both to agents.
+//! `permit/` (pure, and its keeper) has what takes a node away go in turn, for agents and, through `fleetlock/`, for reboot tools.
 //!
 //! [`run`](mod@run) puts it together; [`cli`] is what may be typed, [`config`] and [`policy`] what may be tuned, [`pki`] makes the
 //! certificates, [`upkeep`] sees to the store, [`own_boot`] tells how the coordinator's own machine ended, [`notify`] speaks with systemd.
@@ -28,6 +29,7 @@ mod etcd;
 pub mod events;
 pub mod execute;
 pub mod fleet;
+pub mod fleetlock;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod inventory;
@@ -36,6 +38,7 @@ pub mod leader;
 pub mod notify;
 pub mod outage;
 pub mod own_boot;
+pub mod permit;
 pub mod pki;
 pub mod plan;
 pub mod policy;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::permit::Budget;
+
 /// What is done when a power event is seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trigger {
@@ -77,6 +79,31 @@ impl Default for StormPolicy {
             exempt: ["LogRunaway", "DiskPressure", "DiskFilling", "InodePressure"]
                 .map(str::to_owned)
                 .into(),
+        }
+    }
+}
+
+/// When a node may be away for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PermitPolicy {
+    /// So many workers of a cluster at once.
+    pub workers: Budget,
+    /// An agent's permit is looked into after this.
+    pub term: Duration,
+    /// That of a reboot tool is.
+    pub reboot_term: Duration,
+    /// A node that was not heard of for so long is not waited for after the term.
+    pub silent_for: Duration,
+}
+
+impl Default for PermitPolicy {
+    fn default() -> Self {
+        Self {
+            workers: Budget::Percent(10),
+            // A bounce takes five minutes at most.
+            term: Duration::from_mins(10),
+            reboot_term: Duration::from_mins(30),
+            silent_for: Duration::from_mins(30),
         }
     }
 }

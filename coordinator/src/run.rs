@@ -28,6 +28,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
@@ -46,11 +47,13 @@ use crate::config::{Settings, StoreSettings};
 use crate::events::Events;
 use crate::execute::{Driver, Executor, Ports};
 use crate::fleet::{Delivery, Fleet, FleetParts, Holds, Order, OrderResult};
+use crate::fleetlock::{self, Door};
 use crate::inventory::{self, Inventory};
 use crate::kubernetes::Clusters;
 use crate::leader::Tenure;
 use crate::notify::Notify;
 use crate::own_boot::OwnBoot;
+use crate::permit::{Keeper, KeeperParts, PermitsHandle};
 use crate::policy::{OutagePolicy, StormPolicy};
 use crate::runbooks::plan::Runbook;
 use crate::runbooks::world::Timing;
@@ -96,6 +99,14 @@ pub async fn run(
 ) -> Result<(), RunError> {
     let material = settings.tls.read()?;
     let inventory = load_inventory(&settings)?;
+    let fleetlock_tls = match settings
+        .fleetlock
+        .as_ref()
+        .and_then(|fleetlock| fleetlock.tls.as_ref())
+    {
+        Some(files) => Some(fleetlock::acceptor(files)?),
+        None => None,
+    };
     fs::create_dir_all(&settings.state_dir).map_err(|source| RunError::StateDir {
         path: settings.state_dir.clone(),
         source,
@@ -108,6 +119,7 @@ pub async fn run(
     known_clusters(&settings, &inventory)?;
     let own_boot = OwnBoot::begin(&settings)?;
     let house = House {
+        fleetlock_tls,
         tls: server_tls(&material),
         client_tls: client_config(&material),
         inventory,
@@ -142,10 +154,10 @@ pub async fn run(
 }
 
 /// What a coordinator has whether it leads or not.
-#[derive(Debug)]
 struct House {
     settings: Settings,
     tls: ServerTlsConfig,
+    fleetlock_tls: Option<TlsAcceptor>,
     /// For the one that leads.
     client_tls: ClientTlsConfig,
     inventory: Arc<Inventory>,
@@ -191,6 +203,8 @@ struct Opened {
     executor: Executor,
     driver: Driver,
     to_nodes: mpsc::Receiver<Order>,
+    keeper: Keeper,
+    permits: PermitsHandle,
     clusters: Clusters,
     runbooks: Runbooks,
     work: Work,
@@ -239,6 +253,19 @@ async fn open(house: &House, store: &Arc<dyn Store>, tenure: &Tenure) -> Result<
     let policy = house.settings.cold_start.clone();
     let opened = spawn_blocking(move || Executor::open(from, inventory, policy, ports));
     let (executor, driver) = opened.await.map_err(RunError::Broke)??;
+    let of_keeper = KeeperParts {
+        inventory: Arc::clone(&house.inventory),
+        policy: house.settings.permits,
+        outage: house.settings.outage.clone(),
+        fresh: house.settings.cold_start.fresh,
+        fleet: fleet.clone(),
+        executor: executor.clone(),
+        brakes: brakes.clone(),
+        events: house.events.clone(),
+    };
+    let from = Arc::clone(store);
+    let keeping = spawn_blocking(move || Keeper::open(from, of_keeper));
+    let (keeper, permits) = keeping.await.map_err(RunError::Broke)??;
     let clusters = clusters(&house.settings, &house.inventory);
     let of_runbooks = runbooks::Ports {
         store: Arc::clone(store),
@@ -268,6 +295,8 @@ async fn open(house: &House, store: &Arc<dyn Store>, tenure: &Tenure) -> Result<
         executor,
         driver,
         to_nodes,
+        keeper,
+        permits,
         clusters,
         runbooks,
         work,
@@ -325,6 +354,8 @@ async fn lead(
         executor,
         driver,
         to_nodes,
+        keeper,
+        permits,
         clusters,
         runbooks,
         work,
@@ -335,6 +366,7 @@ async fn lead(
     let working = CancellationToken::new();
     let mut inner = JoinSet::new();
     spawn(&mut inner, "executor", driver.run(working.clone()));
+    spawn(&mut inner, "permits", keeper.run(working.clone()));
     carry_out(&mut inner, work, clusters, answers, &working);
     spawn(
         &mut inner,
@@ -364,6 +396,7 @@ async fn lead(
             thaws: thaw,
             term: settings.storm.term,
         },
+        permits: permits.clone(),
         events: events.clone(),
         tasks: tasks.clone(),
         stop: serving.clone(),
@@ -382,9 +415,11 @@ async fn lead(
         events.clone(),
         (operators.executor.epoch(), tenure.clone()),
         (operators.holds.brakes.clone(), operators.holds.term),
+        permits.clone(),
         tasks.clone(),
         serving.clone(),
     );
+    serve_reboot_tools(&mut outer, house, permits, &tenure, &serving);
     let services = Routes::new(agents)
         .add_service(Audit::new(operators.serve(), events.clone()))
         .add_service(RunbookOperators::new(runbooks).serve())
@@ -405,6 +440,27 @@ async fn lead(
     serving.cancel();
     wind_down(outer, tasks, inner, working).await;
     ended
+}
+
+/// The same lanes for reboot tools, where they are to be served.
+fn serve_reboot_tools(
+    parts: &mut JoinSet<Part>,
+    house: &House,
+    permits: PermitsHandle,
+    tenure: &Tenure,
+    serving: &CancellationToken,
+) {
+    let Some(fleetlock) = &house.settings.fleetlock else {
+        return;
+    };
+    let door = Door {
+        inventory: Arc::clone(&house.inventory),
+        permits,
+        tenure: tenure.clone(),
+        tls: house.fleetlock_tls.clone(),
+    };
+    let served = fleetlock::serve(fleetlock.listen, door, serving.clone());
+    spawn(parts, "FleetLock", served);
 }
 
 /// Runbooks: what is known of clusters, the runs at work, and the way of answers to them.

@@ -39,6 +39,7 @@ use crate::preflight;
 use crate::reclaim::Rules;
 use crate::reclaim::archive::well_placed;
 use crate::run::{Notify, RunError, run_reloading};
+use crate::watch::beat::Beat;
 
 use node::Asked;
 
@@ -284,14 +285,22 @@ impl Cli {
     pub async fn carry_out(self) -> Result<String, Failure> {
         match self.command {
             Command::Run(command) => {
+                let beat = Beat::of_new_runtime();
                 let settings = command.settings()?;
                 let host = Arc::new(host(&settings));
                 let stop = CancellationToken::new();
                 let _watching = stop_on_signals(&stop)?;
                 let (_reloading, reloads) = command.reload_on_signal()?;
-                Box::pin(run_reloading(settings, host, Notify::systemd(), reloads, stop))
-                    .await
-                    .map_err(|error| run_failure(&error))?;
+                Box::pin(run_reloading(
+                    settings,
+                    host,
+                    Notify::systemd(),
+                    beat,
+                    reloads,
+                    stop,
+                ))
+                .await
+                .map_err(|error| run_failure(&error))?;
                 Ok(String::new())
             }
             Command::Gate(command) => command.carry_out().await,

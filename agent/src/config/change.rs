@@ -165,6 +165,7 @@ impl Fields {
             addresses,
             tls,
             report_interval,
+            permit_wait,
         } = settings;
         let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
         self.fixed("coordinator.addresses", addresses.join(" "));
@@ -172,6 +173,7 @@ impl Fields {
         self.fixed("coordinator.certificate", tls.certificate.display());
         self.fixed("coordinator.key", tls.key.display());
         self.fixed("coordinator.report_interval", Span(*report_interval));
+        self.fixed("coordinator.permit_wait", Span(*permit_wait));
     }
 
     fn probe(&mut self, name: &str, settings: &ProbeSettings) {

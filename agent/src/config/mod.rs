@@ -60,7 +60,12 @@ pub struct CoordinatorSettings {
     pub tls: TlsFiles,
     /// A report at least this often; three missed make a node silent.
     pub report_interval: Duration,
+    /// Without a session for so long, a master's runtime is restarted without the coordinator's permit.
+    pub permit_wait: Duration,
 }
+
+/// See [`CoordinatorSettings::permit_wait`]: longer than a coordinator takes to restart, or another to lead.
+pub const PERMIT_WAIT: Duration = Duration::from_mins(2);
 
 /// A probed endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]

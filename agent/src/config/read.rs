@@ -15,7 +15,7 @@ use globset::Glob;
 
 use super::{
     ArchiveSettings, CoordinatorSettings, DiskSettings, GateRole, GateSettings, LogSettings, MetricsSettings,
-    PlegSettings, PreflightSettings, ProbeSettings, PruneSettings, ReclaimPolicy, RestartPolicy,
+    PERMIT_WAIT, PlegSettings, PreflightSettings, ProbeSettings, PruneSettings, ReclaimPolicy, RestartPolicy,
     RuntimeEndpoint, RuntimeSettings, Settings, UnitSettings, kubernetes, pressure, static_pods,
 };
 
@@ -200,6 +200,7 @@ fn coordinator(mut table: Table) -> Option<CoordinatorSettings> {
     let mut file = |key| table.required(key).and_then(|item| absolute(&item));
     let (ca, certificate, key) = (file("ca"), file("certificate"), file("key"));
     let report_interval = positive(&mut table, "report_interval").unwrap_or(Duration::from_secs(2));
+    let permit_wait = positive(&mut table, "permit_wait").unwrap_or(PERMIT_WAIT);
     Some(CoordinatorSettings {
         addresses,
         tls: TlsFiles {
@@ -208,6 +209,7 @@ fn coordinator(mut table: Table) -> Option<CoordinatorSettings> {
             key: key?,
         },
         report_interval,
+        permit_wait,
     })
 }
 
@@ -467,6 +469,7 @@ mod tests {
                 key: "/etc/blackstart/pki/node.key".into(),
             },
             report_interval: Duration::from_secs(2),
+            permit_wait: PERMIT_WAIT,
         });
         assert_eq!(parse("deploy/agent.yaml", text).unwrap(), expected);
     }

@@ -21,7 +21,8 @@
 //! | `logs` | a log: reclaim, within its budget |
 //! | `disks` | a disk: the journal, then what docker does not need |
 //! | `containers` | an unhealthy container: restart, within its budget |
-//! | [`static_pods`] | a component of the control plane: bounce it, one at a time |
+//! | `static_pods` | a component of the control plane: bounce it, one at a time |
+//! | [`permits`] | what the rest of the cluster feels waits for the coordinator's permit |
 //! | `memory` | memory that is critically short: the largest unit that may be restarted |
 //! | `load` | overload: more weight for the kubelet and the runtimes |
 //! | `served` | a unit that is restarted for what it serves: the clock, the CNI configuration |
@@ -37,8 +38,9 @@ mod load;
 mod logs;
 mod memory;
 mod order;
+pub mod permits;
 mod served;
-pub mod static_pods;
+mod static_pods;
 mod treatment;
 mod waiting;
 
@@ -51,12 +53,13 @@ use crate::brakes::Standing;
 use crate::condition::{Condition, ConditionKey, ConditionKind, Severity};
 use crate::config::Settings;
 use crate::diagnose::memory::Stress;
+use crate::permit::Wish;
 use crate::privilege::{self, Lack};
 use crate::remedy::Remedy;
 
 use health::Health;
 use history::History;
-use static_pods::Permits;
+use permits::Permits;
 
 pub(crate) use treatment::Treatment;
 pub use waiting::{Waiting, WaitingOn};
@@ -121,6 +124,8 @@ pub struct Decision {
     pub conditions: Vec<Condition>,
     /// Why nothing is done about the others.
     pub waiting: Vec<Waiting>,
+    /// What the coordinator's permit is waited for.
+    pub wishes: Vec<Wish>,
     /// When to decide again though nothing has changed; always later than now.
     pub next_look: Option<Instant>,
 }
@@ -158,6 +163,7 @@ pub fn decide(input: &Input<'_>) -> Decision {
         let look = treat(input, condition, &taken, reclaims, bouncing);
         let look = look.map(|look| possible(look, input.brakes));
         let look = look.map(|look| held_back(input, condition, look));
+        let look = look.map(|look| permits::permitted(look, input, &mut decision.wishes));
         // More weight for some mends no overload: that stays somebody's to see to.
         let mends = treatment != Treatment::Protect;
         let mut standing = condition.clone();
@@ -176,7 +182,10 @@ pub fn decide(input: &Input<'_>) -> Decision {
                     decision.look_at(until);
                 }
                 // Somebody has to see to it, and the agent looks now and then whether they did.
-                let lacks = matches!(on, WaitingOn::Privilege(_));
+                let lacks = matches!(
+                    on,
+                    WaitingOn::Privilege(_) | WaitingOn::Permit { on: Some(_), .. }
+                );
                 standing.escalated = lacks || standing.escalated && !mends;
                 decision.waiting.push(Waiting {
                     kind: condition.key.kind,

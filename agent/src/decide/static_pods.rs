@@ -15,29 +15,6 @@ use crate::remedy::Remedy;
 /// What a bounce that succeeded changed may take so many looks to be seen.
 const SETTLE_LOOKS: u32 = 3;
 
-/// Which disruptive remedies the coordinator has permitted.
-///
-/// The coordinator does not give permits yet: until it does, `granted` stays empty.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Permits {
-    /// Subjects that may be bounced now.
-    pub granted: BTreeSet<String>,
-}
-
-impl Permits {
-    /// What needs a permit has it: from the coordinator, by the policy, or because there is no coordinator to ask.
-    fn allow(&self, settings: &Settings, pod: &str) -> bool {
-        let needed = settings
-            .static_pods
-            .component(pod)
-            .is_none_or(|component| component.permit);
-        !needed
-            || settings.coordinator.is_none()
-            || settings.static_pods.without_permit
-            || self.granted.contains(pod)
-    }
-}
-
 /// What comes earlier is needed by what comes later.
 fn rank(pod: &str) -> u8 {
     match pod {
@@ -80,9 +57,6 @@ pub(super) fn look(
     }
     if bouncing {
         return Look::Wait(WaitingOn::OtherBounce);
-    }
-    if !input.brakes.permits.allow(settings, pod) {
-        return Look::Wait(WaitingOn::Permit);
     }
     if let Some(until) = input.brakes.ledger_until.filter(|until| *until > now) {
         return Look::Wait(WaitingOn::Ledger { until });

@@ -74,8 +74,13 @@ pub enum WaitingOn {
     },
     /// The static pod is not among the components that may be bounced.
     NotAComponent,
-    /// The coordinator's permit.
-    Permit,
+    /// The coordinator's permit. With what it said, the condition counts as escalated.
+    Permit {
+        /// What it said; `None`: nothing yet.
+        on: Option<String>,
+        /// It is not waited for any longer then.
+        until: Option<Instant>,
+    },
     /// Another component of this node is being bounced.
     OtherBounce,
     /// Something else that it needs is to be mended first.
@@ -120,7 +125,7 @@ impl WaitingOn {
             | Self::Dependency { until, .. }
             | Self::Recovery { until }
             | Self::Frozen { until, .. } => Some(*until),
-            Self::Held { until, .. } | Self::Silenced { until, .. } => *until,
+            Self::Held { until, .. } | Self::Silenced { until, .. } | Self::Permit { until, .. } => *until,
             // Each of these ends with a signal, with a remedy, or by somebody's word.
             Self::Running
             | Self::Turn
@@ -128,7 +133,6 @@ impl WaitingOn {
             | Self::Systemd
             | Self::NotAllowed
             | Self::NotAComponent
-            | Self::Permit
             | Self::OtherBounce
             | Self::First { .. }
             | Self::AnotherKeeper
@@ -168,7 +172,8 @@ impl fmt::Display for WaitingOn {
             }
             Self::Protected { by } => return write!(f, "somebody: it is protected ({by})"),
             Self::NotAComponent => "somebody: it is not among static_pods.components",
-            Self::Permit => "the coordinator's permit",
+            Self::Permit { on: Some(on), .. } => return write!(f, "the coordinator's permit: {on}"),
+            Self::Permit { on: None, .. } => "the coordinator's permit",
             Self::OtherBounce => "another component, which is being bounced",
             Self::First { .. } => "what comes first",
             Self::Hold { .. } => "it to hold for longer",

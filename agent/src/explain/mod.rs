@@ -133,6 +133,8 @@ fn ladder(treatment: Treatment, settings: &Settings) -> Vec<String> {
             spent,
         ],
         Treatment::RestartRuntime => vec![
+            "on a master with a coordinator, wait for its permit, or until there has been no session for coordinator.permit_wait"
+                .to_owned(),
             "ask it for its stacks (SIGUSR1) and keep them below state_dir".to_owned(),
             kill,
             spent,

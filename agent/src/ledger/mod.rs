@@ -11,7 +11,7 @@ mod book;
 mod file;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::time::{ClockId, clock_gettime};
@@ -190,7 +190,16 @@ impl SharedLedger {
         Self(Arc::new(Mutex::new(ledger)))
     }
 
-    /// The ledger, for a short while.
+    /// The ledger, unless somebody has it, who may be waiting for a disk that hangs.
+    pub fn glance(&self) -> Option<MutexGuard<'_, Ledger>> {
+        match self.0.try_lock() {
+            Ok(ledger) => Some(ledger),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// The ledger, for a short while. Waits for writes to the disk: for a thread that may block.
     pub fn lock(&self) -> MutexGuard<'_, Ledger> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use blackstart_proto::boot::{BootIdentity, PreviousShutdown};
 use blackstart_proto::remedy::RemedyKind;
 use blackstart_proto::v1 as wire;
+use blackstart_proto::v1::agent_message::Body as Up;
 use tokio::time::Instant;
 
 use crate::brakes::book::LONGEST_FREEZE;
@@ -14,6 +15,7 @@ use crate::explain::kind;
 use crate::gate::GateState;
 use crate::ledger::{Outcome, Record};
 use crate::order::{Order, OrderAnswer, OrderStatus};
+use crate::permit::{Answer, PermitKind, Said, Saying, Use, Verdict};
 use crate::picture::{ApiServerAnswer, Attestation, Picture};
 use crate::remedy::Remedy;
 use crate::signal::{ActiveState, DiskSignal, UnitSignal};
@@ -40,6 +42,55 @@ pub(super) fn boot(boot: &BootIdentity) -> wire::BootIdentity {
         nonce: boot.nonce.clone(),
         previous_shutdown: previous.into(),
     }
+}
+
+/// What is said of a request for a permit.
+pub(super) fn wish(said: &Said) -> Up {
+    let request_id = said.id.clone();
+    match &said.what {
+        Saying::Ask(wish) => Up::PermitRequest(wire::PermitRequest {
+            request_id,
+            kind: match wish.kind {
+                PermitKind::ControlPlaneRepair => wire::PermitKind::ControlPlaneRepair,
+                PermitKind::RuntimeRestart => wire::PermitKind::RuntimeRestart,
+            }
+            .into(),
+            subject: cut(&wish.subject),
+            reason: cut(&wish.reason),
+        }),
+        Saying::Return(how) => {
+            let (outcome, detail) = match how {
+                Use::Succeeded { detail } => (wire::PermitOutcome::Succeeded, cut(detail)),
+                Use::Failed { detail } => (wire::PermitOutcome::Failed, cut(detail)),
+                Use::Unused => (wire::PermitOutcome::Unused, String::new()),
+            };
+            Up::PermitReturn(wire::PermitReturn {
+                request_id,
+                outcome: outcome.into(),
+                detail,
+            })
+        }
+    }
+}
+
+/// What the coordinator says of one; `None`: nothing that is known.
+pub(super) fn permit(wire: wire::PermitAnswer, now: Instant) -> Option<Answer> {
+    let within = Duration::from_millis(wire.begin_within_ms).min(MAX_EXPIRY);
+    Some(Answer {
+        verdict: match wire.verdict() {
+            wire::PermitVerdict::Unspecified => return None,
+            wire::PermitVerdict::Granted => Verdict::Granted { until: now + within },
+            wire::PermitVerdict::Wait => Verdict::Wait {
+                on: cut(&wire.reason),
+            },
+            wire::PermitVerdict::Refused => Verdict::Refused {
+                why: cut(&wire.reason),
+            },
+            wire::PermitVerdict::Returned => Verdict::Returned,
+        },
+        id: wire.request_id,
+        epoch: wire.epoch,
+    })
 }
 
 pub(super) fn report(picture: &Picture, remedies: &[Record], sequence: u64, now: Instant) -> wire::Report {

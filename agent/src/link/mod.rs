@@ -24,6 +24,7 @@ mod told;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use blackstart_proto::boot::BootIdentity;
 use tokio::sync::{mpsc, watch};
@@ -35,7 +36,9 @@ use crate::brakes::Word;
 use crate::config::CoordinatorSettings;
 use crate::ledger::SharedLedger;
 use crate::order::{Order, OrderAnswer};
+use crate::permit::{Answer, Said};
 use crate::picture::Picture;
+use crate::watch::beat::Beat;
 
 use backoff::Backoff;
 use desk::Desk;
@@ -69,6 +72,9 @@ pub enum LinkState {
         address: SocketAddr,
     },
 }
+
+/// A ledger that is being written is looked at again after this.
+const LEDGER_AGAIN: Duration = Duration::from_millis(10);
 
 /// The trouble of a link that has not been tried.
 const NOT_TRIED: &str = "not tried yet";
@@ -116,6 +122,12 @@ pub struct LinkPorts {
     pub words: watch::Sender<Option<Word>>,
     /// Told of each change.
     pub state: watch::Sender<LinkState>,
+    /// What the coordinator is to know of permits.
+    pub wishes: watch::Receiver<Arc<Vec<Said>>>,
+    /// What it says of them, to the agent's loop.
+    pub permits: mpsc::Sender<Answer>,
+    /// When a report is due that says nothing new.
+    pub beat: Beat,
 }
 
 /// What lasts from one session to the next.
@@ -132,6 +144,9 @@ struct Link {
     told: Told,
     state: watch::Sender<LinkState>,
     words: watch::Sender<Option<Word>>,
+    wishes: watch::Receiver<Arc<Vec<Said>>>,
+    permits: mpsc::Sender<Answer>,
+    beat: Beat,
     /// The coordinator of this attempt.
     address: Option<SocketAddr>,
     /// The last report's number; goes on rising over sessions.
@@ -142,7 +157,12 @@ struct Link {
 
 /// Keeps a session with the coordinator until `stop`, and then says goodbye, for a second at most.
 pub async fn run(ports: LinkPorts, stop: CancellationToken) {
-    let told = Told::new(&ports.ledger.lock());
+    let told = loop {
+        if let Some(ledger) = ports.ledger.glance() {
+            break Told::new(&ledger);
+        }
+        tokio::time::sleep(LEDGER_AGAIN).await;
+    };
     let mut link = Link {
         settings: ports.settings,
         node: ports.node,
@@ -155,6 +175,9 @@ pub async fn run(ports: LinkPorts, stop: CancellationToken) {
         told,
         state: ports.state,
         words: ports.words,
+        wishes: ports.wishes,
+        permits: ports.permits,
+        beat: ports.beat,
         address: None,
         sequence: 0,
         gate_trouble: None,

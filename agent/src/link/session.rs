@@ -1,6 +1,8 @@
 //! One session, from its Hello to its end.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use blackstart_proto::leader::leader_at;
@@ -9,7 +11,7 @@ use blackstart_proto::v1::agent_message::Body as Up;
 use blackstart_proto::v1::agent_service_client::AgentServiceClient;
 use blackstart_proto::v1::coordinator_message::Body as Down;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
@@ -18,6 +20,8 @@ use tracing::{debug, info, warn};
 
 use crate::causes::causes;
 use crate::gate;
+use crate::permit::Saying;
+use crate::picture::Picture;
 
 use super::{Link, convert};
 
@@ -63,10 +67,15 @@ fn lost(acknowledged: bool, trouble: impl Into<String>) -> Ended {
 /// Speaks with the coordinator at the other end of `channel` until one of them ends it.
 pub(super) async fn hold(link: &mut Link, channel: Channel, stop: &CancellationToken) -> Ended {
     link.desk.new_session();
-    let highest_epoch = {
-        let ledger = link.ledger.lock();
-        link.told.new_session(&ledger);
-        ledger.highest_epoch()
+    let highest_epoch = loop {
+        if let Some(ledger) = link.ledger.glance() {
+            link.told.new_session(&ledger);
+            break ledger.highest_epoch();
+        }
+        tokio::select! {
+            () = stop.cancelled() => return Ended::Stopped,
+            () = sleep(REPORT_GAP) => {}
+        }
     };
     let (outbound, messages) = mpsc::channel(OUTBOUND);
     let session = Session {
@@ -75,7 +84,10 @@ pub(super) async fn hold(link: &mut Link, channel: Channel, stop: &CancellationT
         acknowledged: false,
         report_at: Instant::now(),
         reported_at: None,
+        reported: None,
         heard_out: true,
+        said: BTreeMap::new(),
+        wished: true,
     };
     session.send(Up::Hello(wire::Hello {
         node: link.node.clone(),
@@ -113,8 +125,14 @@ struct Session {
     /// The next report is due.
     report_at: Instant,
     reported_at: Option<Instant>,
+    /// What the last report said.
+    reported: Option<Arc<Picture>>,
     /// Somebody still makes pictures.
     heard_out: bool,
+    /// Requests for permits that were said in this session, and whether they were returned.
+    said: BTreeMap<String, bool>,
+    /// Somebody may still wish for something.
+    wished: bool,
 }
 
 impl Session {
@@ -128,6 +146,7 @@ impl Session {
         let patience = link.settings.report_interval * SILENCE;
         loop {
             self.send_answers(link);
+            self.send_wishes(link);
             if Instant::now() >= self.report_at {
                 self.send_report(link);
             }
@@ -142,9 +161,11 @@ impl Session {
                     Err(status) => return lost(self.acknowledged, causes(&status)),
                 },
                 changed = link.picture.changed(), if self.heard_out => match changed {
+                    Ok(()) if self.is_told(&link.picture.borrow_and_update()) => {}
                     Ok(()) => self.report_soon(),
                     Err(_) => self.heard_out = false,
                 },
+                changed = link.wishes.changed(), if self.wished => self.wished = changed.is_ok(),
                 () = link.desk.turn() => {}
                 () = sleep_until(self.report_at) => {}
                 () = sleep_until(self.acknowledged_at + patience) => {
@@ -160,6 +181,11 @@ impl Session {
         self.outbound
             .try_send(wire::AgentMessage { body: Some(body) })
             .is_ok()
+    }
+
+    /// The next report, which goes out anyway, is soon enough.
+    fn is_told(&self, picture: &Picture) -> bool {
+        self.reported.as_ref().is_some_and(|last| picture.is_like(last))
     }
 
     /// A report goes out as soon as one may follow the last.
@@ -182,16 +208,41 @@ impl Session {
         }
     }
 
+    /// What was not said in this session; what finds no room goes after the next report.
+    fn send_wishes(&mut self, link: &mut Link) {
+        let wishes = link.wishes.borrow_and_update().clone();
+        self.said.retain(|id, _| wishes.iter().any(|wish| wish.id == *id));
+        for wish in wishes.iter() {
+            let returned = matches!(wish.what, Saying::Return(_));
+            if self.said.get(&wish.id) == Some(&returned) {
+                continue;
+            }
+            if !self.send(convert::wish(wish)) {
+                self.report_soon();
+                return;
+            }
+            self.said.insert(wish.id.clone(), returned);
+        }
+    }
+
     fn send_report(&mut self, link: &mut Link) {
         let now = Instant::now();
         let picture = link.picture.borrow_and_update().clone();
-        let news = link.told.news(&link.ledger.lock());
+        // What is just being written is told with the next report.
+        let news = link.ledger.glance().map(|ledger| link.told.news(&ledger));
+        let whole = news.is_some();
+        let news = news.unwrap_or_default();
         let sequence = link.sequence + 1;
         self.reported_at = Some(now);
         if self.send(Up::Report(convert::report(&picture, &news, sequence, now))) {
             link.sequence = sequence;
             link.told.sent(sequence, &news);
-            self.report_at = now + link.settings.report_interval;
+            self.reported = Some(picture);
+            self.report_at = if whole {
+                link.beat.due(now, link.settings.report_interval)
+            } else {
+                now + (link.settings.report_interval / 4).max(REPORT_GAP)
+            };
         } else {
             self.report_at = now + REPORT_GAP;
         }
@@ -213,6 +264,7 @@ impl Session {
                 link.words
                     .send_replace(Some(convert::word(brakes, Instant::now())));
             }
+            Some(Down::PermitAnswer(answer)) => self.take_permit(link, answer),
             Some(Down::Command(command)) if command.command_id.is_empty() => {
                 warn!("a command without an id is ignored: it could not be answered");
             }
@@ -230,6 +282,32 @@ impl Session {
                 }
             },
             None => debug!("a message of a later version is ignored"),
+        }
+    }
+
+    fn take_permit(&mut self, link: &mut Link, answer: wire::PermitAnswer) {
+        let id = answer.request_id.clone();
+        let obeyed = link.ledger.lock().highest_epoch();
+        if answer.epoch < obeyed {
+            warn!(
+                id,
+                epoch = answer.epoch,
+                obeyed,
+                "an answer of an older epoch is no permit"
+            );
+            return;
+        }
+        let Some(answer) = convert::permit(answer, Instant::now()) else {
+            warn!(
+                id,
+                "an answer to a request for a permit says nothing that is known"
+            );
+            return;
+        };
+        // The loop is far behind: it is asked for again, and answered again.
+        if link.permits.try_send(answer).is_err() {
+            self.said.remove(&id);
+            self.report_soon();
         }
     }
 

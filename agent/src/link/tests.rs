@@ -9,6 +9,7 @@ use blackstart_proto::boot::{self, PreviousShutdown};
 use blackstart_proto::tls::TlsFiles;
 use blackstart_proto::v1 as wire;
 use blackstart_proto::v1::agent_message::Body as Up;
+use blackstart_proto::v1::coordinator_message::Body as Down;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
@@ -19,6 +20,7 @@ use crate::config::Settings;
 use crate::gate::{self, GateState};
 use crate::ledger::{Intent, Ledger, Outcome};
 use crate::order::OrderStatus;
+use crate::permit::{Answer, PermitKind, Said, Saying, Use, Verdict, Wish};
 use crate::picture::Attestation;
 use crate::remedy::Remedy;
 
@@ -38,6 +40,8 @@ struct Agent {
     goodbye: watch::Sender<Goodbye>,
     state: watch::Receiver<LinkState>,
     words: watch::Receiver<Option<Word>>,
+    wish: watch::Sender<Arc<Vec<Said>>>,
+    permits: mpsc::Receiver<Answer>,
     stop: CancellationToken,
     link: JoinHandle<()>,
 }
@@ -62,12 +66,15 @@ impl Agent {
         let (goodbye, goodbye_seen) = watch::channel(Goodbye::AgentStop);
         let (state, standing) = watch::channel(LinkState::begun());
         let (words, word) = watch::channel(None);
+        let (wish, wishes) = watch::channel(Arc::default());
+        let (permits, permitted) = mpsc::channel(4);
         let stop = CancellationToken::new();
         let ports = LinkPorts {
             settings: CoordinatorSettings {
                 addresses,
                 tls,
                 report_interval,
+                permit_wait: crate::config::PERMIT_WAIT,
             },
             node: NODE.to_owned(),
             boot: boot.clone(),
@@ -79,6 +86,9 @@ impl Agent {
             goodbye: goodbye_seen,
             state,
             words,
+            wishes,
+            permits,
+            beat: Beat::begin(),
         };
         let link = tokio::spawn(run(ports, stop.clone()));
         Self {
@@ -91,6 +101,8 @@ impl Agent {
             goodbye,
             state: standing,
             words: word,
+            wish,
+            permits: permitted,
             stop,
             link,
         }
@@ -349,7 +361,11 @@ async fn remedies_are_told_until_they_are_known() {
         coordinator
             .hears("the remedy", |body| match body {
                 Up::Report(report) => report.remedies.first().map(wire::RemedyRecord::outcome),
-                Up::Hello(_) | Up::Result(_) | Up::Goodbye(_) => None,
+                Up::Hello(_)
+                | Up::Result(_)
+                | Up::Goodbye(_)
+                | Up::PermitRequest(_)
+                | Up::PermitReturn(_) => None,
             })
             .await
     };
@@ -366,7 +382,7 @@ async fn remedies_are_told_until_they_are_known() {
     assert_eq!(outcome(&mut coordinator).await, wire::RemedyOutcome::Succeeded);
     let quiet = |body| match body {
         Up::Report(report) => report.remedies.is_empty().then_some(()),
-        Up::Hello(_) | Up::Result(_) | Up::Goodbye(_) => None,
+        Up::Hello(_) | Up::Result(_) | Up::Goodbye(_) | Up::PermitRequest(_) | Up::PermitReturn(_) => None,
     };
     coordinator.hears("a report without it", quiet).await;
 }
@@ -439,7 +455,7 @@ async fn it_says_goodbye_and_why() {
         agent.stops().await;
         let heard = |body| match body {
             Up::Goodbye(goodbye) => Some(goodbye.reason()),
-            Up::Hello(_) | Up::Report(_) | Up::Result(_) => None,
+            Up::Hello(_) | Up::Report(_) | Up::Result(_) | Up::PermitRequest(_) | Up::PermitReturn(_) => None,
         };
         assert_eq!(coordinator.hears("a goodbye", heard).await, told);
     }
@@ -464,5 +480,56 @@ async fn without_any_address_it_stops_when_told() {
     let tls = Authority::new().enrol(pki.path(), NODE);
     let agent = Agent::start(tls, Vec::new(), OFTEN);
     agent.answer("a").await;
+    agent.stops().await;
+}
+
+#[tokio::test]
+async fn a_request_for_a_permit_is_said_in_each_session_and_an_answer_of_an_older_epoch_is_none() {
+    let (mut agent, mut coordinator, authority, _pki) = Agent::with_coordinator(SELDOM).await;
+    let said = |what| {
+        let id = "runtime-restart/docker@1".to_owned();
+        Arc::new(vec![Said { id, what }])
+    };
+    agent.wish.send_replace(said(Saying::Ask(Wish {
+        kind: PermitKind::RuntimeRestart,
+        subject: "docker.service".to_owned(),
+        reason: "it hangs".to_owned(),
+    })));
+    let asks = |body| match body {
+        Up::PermitRequest(request) => Some(request),
+        Up::Hello(_) | Up::Report(_) | Up::Result(_) | Up::Goodbye(_) | Up::PermitReturn(_) => None,
+    };
+    let first = coordinator.hears("a request", asks).await;
+    assert_eq!(first.kind(), wire::PermitKind::RuntimeRestart);
+    let address = coordinator.address;
+    drop(coordinator);
+
+    let mut coordinator = Coordinator::start_at(&authority, address).await;
+    let again = coordinator.hears("the request again", asks).await;
+    assert_eq!(again, first);
+    // The ledger has obeyed epoch 6.
+    for (epoch, verdict) in [(5, wire::PermitVerdict::Granted), (7, wire::PermitVerdict::Wait)] {
+        coordinator.say(Down::PermitAnswer(wire::PermitAnswer {
+            request_id: first.request_id.clone(),
+            epoch,
+            verdict: verdict.into(),
+            reason: "m-2".to_owned(),
+            begin_within_ms: 60_000,
+        }));
+    }
+    let answer = timeout(SOON, agent.permits.recv()).await.unwrap().unwrap();
+    let on = "m-2".to_owned();
+    assert_eq!((answer.epoch, answer.verdict), (7, Verdict::Wait { on }));
+
+    agent.wish.send_replace(said(Saying::Return(Use::Unused)));
+    let returns = |body| match body {
+        Up::PermitReturn(over) => Some(over),
+        Up::Hello(_) | Up::Report(_) | Up::Result(_) | Up::Goodbye(_) | Up::PermitRequest(_) => None,
+    };
+    let over = coordinator.hears("the return", returns).await;
+    assert_eq!(
+        (over.request_id, over.outcome),
+        (first.request_id, wire::PermitOutcome::Unused.into())
+    );
     agent.stops().await;
 }

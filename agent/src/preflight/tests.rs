@@ -125,6 +125,7 @@ fn bad_certificates_block_and_the_agents_own_only_warns() {
             key: at("node.key"),
         },
         report_interval: Duration::from_secs(2),
+        permit_wait: crate::config::PERMIT_WAIT,
     });
     assert_eq!(trouble(&settings, "certificate").state, State::Warning);
 }

@@ -58,12 +58,33 @@ pub(super) struct Crew<H> {
 }
 
 impl<H: Host> Crew<H> {
-    /// A decision of the agent's own.
-    pub(super) async fn carry_out(self: Arc<Self>, proposal: Proposal) -> Landed {
+    /// A decision of the agent's own; `permit` is the epoch of the coordinator's permit for it. A permit of an older epoch than was obeyed
+    /// is none: another coordinator leads, and may have permitted something else.
+    pub(super) async fn carry_out(self: Arc<Self>, proposal: Proposal, permit: Option<u64>) -> Landed {
         let Proposal { remedy, reason } = proposal;
         let intent = self.intent(&remedy, reason.clone(), None);
         let planned = intent.clone();
-        let (outcome, sequence, ledger) = match self.write(move |ledger| ledger.intent(intent)).await {
+        let begin = move |ledger: &mut Ledger| {
+            if let Some(epoch) = permit {
+                if epoch < ledger.highest_epoch() {
+                    return Ok(None);
+                }
+                ledger.obey_epoch(epoch)?;
+            }
+            ledger.intent(intent).map(Some)
+        };
+        let admitted = match self.write(begin).await {
+            Ok(Some(sequence)) => Ok(sequence),
+            Ok(None) => {
+                warn!(%remedy, epoch = permit, "its permit is of an older epoch; not begun");
+                return Landed {
+                    cargo: Cargo::NotBegun { remedy },
+                    ledger: None,
+                };
+            }
+            Err(why) => Err(why),
+        };
+        let (outcome, sequence, ledger) = match admitted {
             Ok(sequence) => {
                 self.tell_begun(&remedy, reason, Some(sequence));
                 let outcome = self.hands.perform(&remedy).await;

@@ -24,14 +24,16 @@ use crate::condition::{Condition, ConditionKey, ConditionKind, Severity};
 use crate::config::Settings;
 use crate::decide::health::Health;
 use crate::decide::history::History;
-use crate::decide::static_pods::Permits;
+use crate::decide::permits::Permits;
 use crate::decide::{Brakes, DISK_AGAIN, Decision, Input, Proposal, decide};
 use crate::diagnose::Diagnosis;
 use crate::gate::{self, GateState, GateStatus};
 use crate::host::Host;
 use crate::ledger::{Outcome, SharedLedger};
+use crate::link::LinkState;
 use crate::metrics::Meters;
 use crate::order::{Order, OrderAnswer, OrderStatus};
+use crate::permit::{Desk, Use, Wish, needed};
 use crate::reclaim::Rules;
 use crate::remedy::Remedy;
 use crate::remedy::perform::Hands;
@@ -84,6 +86,7 @@ pub(super) struct Mind<H> {
     trouble: Option<LedgerTrouble>,
     orders: Orders,
     brakes: watch::Receiver<Arc<Standing>>,
+    permits: Desk,
     in_flight: BTreeMap<String, Remedy>,
     flights: JoinSet<Landed>,
     /// What each task was begun for, for those that panic.
@@ -137,6 +140,7 @@ impl<H: Host> Mind<H> {
             trouble: None,
             orders: Orders::default(),
             brakes: brakes.subscribe(),
+            permits: Desk::new(rand::random()),
             in_flight: BTreeMap::new(),
             flights: JoinSet::new(),
             tasks: HashMap::new(),
@@ -184,6 +188,8 @@ impl<H: Host> Mind<H> {
                 }
                 // The next look obeys it. Its sender lives as long as the crew.
                 Ok(()) = self.brakes.changed() => {}
+                Some(answer) = self.ports.permits.recv() => self.permits.answered(answer, Instant::now()),
+                Ok(()) = self.ports.link.changed() => {}
                 () = sleep_until(wake) => {}
             }
         }
@@ -251,6 +257,7 @@ impl<H: Host> Mind<H> {
         for proposal in std::mem::take(&mut decision.begin) {
             self.begin(proposal, now);
         }
+        self.wish(&decision.wishes, now);
         for unit in std::mem::take(&mut decision.refill) {
             info!(unit, window = ?self.settings.restart.window, "healthy for long enough: budget refilled");
             self.history.refilled(&unit);
@@ -270,6 +277,7 @@ impl<H: Host> Mind<H> {
             self.trouble.as_ref().map(|trouble| trouble.last + LEDGER_TOLD),
             self.next_alive,
             self.brakes.borrow().next_end(now),
+            self.permits.next_change(now),
         ];
         let wake = wakes.into_iter().flatten().min().unwrap_or(self.gate_look);
         wake.max(now + SHORTEST)
@@ -296,8 +304,28 @@ impl<H: Host> Mind<H> {
             ledger_until: self.trouble.as_ref().map(|trouble| trouble.last + LEDGER_AGAIN),
             lacks: self.ports.lacks.borrow_and_update().clone(),
             standing: self.brakes.borrow().at(now),
-            permits: Permits::default(),
+            permits: Permits {
+                away_since: match *self.ports.link.borrow_and_update() {
+                    LinkState::Up { .. } => None,
+                    LinkState::Down { since, .. } => Some(since),
+                },
+                granted: self.permits.granted(),
+                told: self.permits.told(),
+            },
         }
+    }
+
+    /// What is wished for is what waits for a permit now.
+    fn wish(&mut self, wishes: &[Wish], now: Instant) {
+        self.permits.want(wishes, now);
+        let said = self.permits.said();
+        self.ports.wishes.send_if_modified(|last| {
+            let changed = **last != said;
+            if changed {
+                *last = Arc::new(said);
+            }
+            changed
+        });
     }
 
     fn begin(&mut self, proposal: Proposal, now: Instant) {
@@ -334,7 +362,11 @@ impl<H: Host> Mind<H> {
         self.history.prune(longest, now);
         self.history.begun(&remedy, now);
         self.in_flight.insert(remedy.subject(), remedy.clone());
-        let task = self.flights.spawn(Arc::clone(&self.crew).carry_out(proposal));
+        let epoch =
+            needed(&remedy, &self.settings).and_then(|kind| self.permits.used(kind, &remedy.subject()));
+        let task = self
+            .flights
+            .spawn(Arc::clone(&self.crew).carry_out(proposal, epoch));
         self.remember(&task, Some(remedy), None);
     }
 
@@ -374,6 +406,7 @@ impl<H: Host> Mind<H> {
             Cargo::Done { remedy, outcome } => self.done(&remedy, &outcome, now),
             Cargo::NotBegun { remedy } => {
                 self.in_flight.remove(&remedy.subject());
+                self.permits.ended(&remedy.subject(), Use::Unused);
                 self.history.withdrawn(&remedy.subject());
             }
             Cargo::Order { subject, answer } => {
@@ -393,6 +426,11 @@ impl<H: Host> Mind<H> {
         let subject = remedy.subject();
         self.in_flight.remove(&subject);
         self.history.ended(&subject, outcome, self.settings.dry_run, now);
+        let how = match outcome.clone() {
+            Outcome::Succeeded { detail } => Use::Succeeded { detail },
+            Outcome::Failed { detail } => Use::Failed { detail },
+        };
+        self.permits.ended(&subject, how);
         let done = matches!(outcome, Outcome::Succeeded { .. });
         if let (Remedy::ReclaimLog { log }, true, false) = (remedy, done, self.settings.dry_run) {
             // What is known of its size is out of date.

@@ -52,11 +52,13 @@ use crate::link::{self, Goodbye, LinkPorts, LinkState};
 use crate::local::{self, window::Window};
 use crate::metrics::{self, Meters};
 use crate::order::{Order, OrderAnswer};
+use crate::permit::{Answer, Said};
 use crate::picture::Picture;
 use crate::privilege::survey::{self, Found};
 use crate::reclaim::Rules;
 use crate::reclaim::archive::well_placed;
 use crate::report::Happening;
+use crate::watch::beat::Beat;
 
 use mind::{Books, Mind};
 use watchers::Watchers;
@@ -97,7 +99,7 @@ pub async fn run<H: Host>(
     stop: CancellationToken,
 ) -> Result<(), RunError> {
     let (_, reloads) = mpsc::channel(1);
-    run_reloading(settings, host, notify, reloads, stop).await
+    run_reloading(settings, host, notify, Beat::begin(), reloads, stop).await
 }
 
 /// Watches and repairs the node behind `host` until `stop`. Dropping the future is what a crash is: nothing of it stays
@@ -109,10 +111,11 @@ pub async fn run_reloading<H: Host>(
     settings: Settings,
     host: Arc<H>,
     notify: Notify,
+    beat: Beat,
     reloads: mpsc::Receiver<Settings>,
     stop: CancellationToken,
 ) -> Result<(), RunError> {
-    let agent = build(settings, host, notify, &stop).await?;
+    let agent = build(settings, host, notify, beat, &stop).await?;
     let (settings, host) = (Arc::clone(&agent.in_force.borrow()), agent.host);
     let (bye, goodbye) = watch::channel(Goodbye::AgentStop);
     let hang_up = CancellationToken::new();
@@ -165,6 +168,9 @@ pub async fn run_reloading<H: Host>(
             goodbye,
             state: link_state,
             words,
+            wishes: agent.wishes,
+            permits: agent.permits,
+            beat,
         };
         AbortOnDropHandle::new(tokio::spawn(link::run(ports, hang_up.clone())))
     });
@@ -215,12 +221,15 @@ struct Agent<H> {
     picture: watch::Receiver<Arc<Picture>>,
     happenings: mpsc::Receiver<Happening>,
     lacks: watch::Sender<Found>,
+    wishes: watch::Receiver<Arc<Vec<Said>>>,
+    permits: mpsc::Sender<Answer>,
 }
 
 async fn build<H: Host>(
     settings: Settings,
     host: Arc<H>,
     notify: Notify,
+    beat: Beat,
     stop: &CancellationToken,
 ) -> Result<Agent<H>, RunError> {
     let settings = Arc::new(settings);
@@ -229,13 +238,14 @@ async fn build<H: Host>(
     let (link_state, link_seen) = watch::channel(LinkState::begun());
     let link_watched = settings.coordinator.is_some().then(|| link_seen.clone());
     let in_force = watch::Sender::new(settings);
-    let channels = ports::channels();
+    let channels = ports::channels(link_seen.clone());
     let watchers = Watchers::new(
         Arc::clone(&host),
         in_force.subscribe(),
         rules.is_some(),
         channels.signals,
         link_watched,
+        beat,
         stop.clone(),
     );
     let meters = Meters::default();
@@ -267,6 +277,8 @@ async fn build<H: Host>(
         picture: channels.picture,
         happenings: channels.happenings,
         lacks: channels.lacks,
+        wishes: channels.wishes,
+        permits: channels.permits,
     })
 }
 

@@ -7,7 +7,9 @@ use tokio::time::Instant;
 
 use crate::brakes::Standing;
 use crate::gate::GateState;
+use crate::link::LinkState;
 use crate::order::{Order, OrderAnswer};
+use crate::permit::{Answer, Said};
 use crate::picture::{Attestation, Picture};
 use crate::privilege::survey::Found;
 use crate::report::{Happening, QUEUE, Reports};
@@ -17,6 +19,8 @@ use crate::signal::Signal;
 pub(super) const BATCH: usize = 1024;
 /// Commands, and answers, on their way.
 const ORDERS: usize = 16;
+/// Answers to requests for permits, on their way.
+const PERMITS: usize = 64;
 
 /// The loop's ends of its channels.
 #[derive(Debug)]
@@ -28,6 +32,11 @@ pub(super) struct MindPorts {
     pub(super) reports: Reports,
     /// What the agent may not do here.
     pub(super) lacks: watch::Receiver<Found>,
+    /// What the coordinator is to know of permits, and what it says of them.
+    pub(super) wishes: watch::Sender<Arc<Vec<Said>>>,
+    pub(super) permits: mpsc::Receiver<Answer>,
+    /// Whether it can be asked.
+    pub(super) link: watch::Receiver<LinkState>,
 }
 
 /// All channels of the loop.
@@ -40,15 +49,19 @@ pub(super) struct Channels {
     pub(super) picture: watch::Receiver<Arc<Picture>>,
     pub(super) happenings: mpsc::Receiver<Happening>,
     pub(super) lacks: watch::Sender<Found>,
+    pub(super) wishes: watch::Receiver<Arc<Vec<Said>>>,
+    pub(super) permits: mpsc::Sender<Answer>,
 }
 
 /// All of them, with a picture that claims nothing.
-pub(super) fn channels() -> Channels {
+pub(super) fn channels(link: watch::Receiver<LinkState>) -> Channels {
     let (signals, seen) = mpsc::channel(BATCH);
     let (orders, ordered) = mpsc::channel(ORDERS);
     let (answered, answers) = mpsc::channel(ORDERS);
     let (told, happenings) = mpsc::channel(QUEUE);
     let (lacks, lacking) = watch::channel(None);
+    let (wishes, to_be_said) = watch::channel(Arc::default());
+    let (permits, permitted) = mpsc::channel(PERMITS);
     let (published, picture) = watch::channel(Arc::new(Picture {
         attestation: Attestation {
             gate: GateState::Absent,
@@ -74,7 +87,12 @@ pub(super) fn channels() -> Channels {
             picture: published,
             reports: Reports::new(told),
             lacks: lacking,
+            wishes,
+            permits: permitted,
+            link,
         },
+        wishes: to_be_said,
+        permits,
         lacks,
         signals,
         orders,

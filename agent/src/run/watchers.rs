@@ -15,6 +15,7 @@ use crate::config::Settings;
 use crate::host::Host;
 use crate::link::LinkState;
 use crate::signal::{ProbeTarget, Signal};
+use crate::watch::beat::Beat;
 use crate::watch::network::{self, Surroundings};
 use crate::watch::{
     certificates, clock, disk, holders, kernel, load, logs, memory, mounts, pleg, probe, runtime,
@@ -59,6 +60,7 @@ pub(super) struct Watchers<H> {
     link: Option<watch::Receiver<LinkState>>,
     /// What the log watcher takes its attention from.
     disks: watch::Sender<disk::Picture>,
+    beat: Beat,
     stop: CancellationToken,
     running: JoinSet<()>,
     names: HashMap<Id, Watcher>,
@@ -75,6 +77,7 @@ impl<H: Host> Watchers<H> {
         logs: bool,
         signals: mpsc::Sender<Signal>,
         link: Option<watch::Receiver<LinkState>>,
+        beat: Beat,
         stop: CancellationToken,
     ) -> Self {
         let settings = Arc::clone(&in_force.borrow_and_update());
@@ -86,6 +89,7 @@ impl<H: Host> Watchers<H> {
             signals,
             link,
             disks: watch::Sender::new(disk::Picture::new()),
+            beat,
             stop,
             running: JoinSet::new(),
             names: HashMap::new(),
@@ -212,7 +216,7 @@ impl<H: Host> Watchers<H> {
     )]
     fn start(&mut self, watcher: Watcher) {
         let (settings, host) = (&self.settings, Arc::clone(&self.host));
-        let (signals, stop) = (self.signals.clone(), self.stop.child_token());
+        let (signals, stop, beat) = (self.signals.clone(), self.stop.child_token(), self.beat);
         self.stops.insert(watcher, stop.clone());
         let started = match watcher {
             Watcher::Units => {
@@ -235,6 +239,7 @@ impl<H: Host> Watchers<H> {
                 ProbeTarget::Kubelet,
                 settings.kubelet.clone(),
                 signals,
+                beat,
                 stop,
             )),
             Watcher::ApiServer => {
@@ -246,6 +251,7 @@ impl<H: Host> Watchers<H> {
                     ProbeTarget::ApiServer,
                     api_server,
                     signals,
+                    beat,
                     stop,
                 ))
             }
@@ -254,6 +260,7 @@ impl<H: Host> Watchers<H> {
                 settings.disks.clone(),
                 self.disks.clone(),
                 signals,
+                beat,
                 stop,
             )),
             Watcher::Logs => self.running.spawn(logs::watch(
@@ -263,15 +270,17 @@ impl<H: Host> Watchers<H> {
                 signals,
                 stop,
             )),
-            Watcher::Runtimes => self
-                .running
-                .spawn(runtime::watch(settings.runtime.clone(), signals, stop)),
+            Watcher::Runtimes => {
+                self.running
+                    .spawn(runtime::watch(settings.runtime.clone(), signals, beat, stop))
+            }
             Watcher::Network => {
                 let Some(machine) = host.machine() else { return };
                 let around = Surroundings {
                     sources: machine.network,
                     runtime_dir: settings.runtime_dir.clone(),
                     coordinator: self.link.clone(),
+                    beat,
                 };
                 let watching = network::watch(settings.network.clone(), around, signals, stop);
                 self.running.spawn(watching)
@@ -295,6 +304,7 @@ impl<H: Host> Watchers<H> {
                     machine.mounts,
                     mount_points.collect(),
                     signals,
+                    beat,
                     stop,
                 ))
             }
@@ -303,6 +313,7 @@ impl<H: Host> Watchers<H> {
                 settings.runtime.docker.socket.clone(),
                 settings.state_dir.clone(),
                 signals,
+                beat,
                 stop,
             )),
             Watcher::Kernel
@@ -323,13 +334,13 @@ impl<H: Host> Watchers<H> {
                 self.running.spawn(async move {
                     match watcher {
                         Watcher::Kernel => kernel::watch(&machine.kmsg, signals, stop).await,
-                        Watcher::Memory => memory::watch(machine.memory, tense, signals, stop).await,
-                        Watcher::Load => load::watch(sources, limits, signals, stop).await,
+                        Watcher::Memory => memory::watch(machine.memory, tense, signals, beat, stop).await,
+                        Watcher::Load => load::watch(sources, limits, signals, beat, stop).await,
                         Watcher::UnitMemory => {
                             unit_memory::watch(units, machine.cgroups, machine.proc, signals, stop).await;
                         }
                         Watcher::Clock => {
-                            clock::watch(state_dir, machine.clocks, services, signals, stop).await;
+                            clock::watch(state_dir, machine.clocks, services, signals, beat, stop).await;
                         }
                         Watcher::Certificates => {
                             certificates::watch(globs, state_dir, machine.clocks, signals, stop).await;

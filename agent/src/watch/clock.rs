@@ -14,10 +14,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::time::{ClockId, clock_gettime};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::beat::Beat;
 use crate::signal::{ClockSignal, Signal};
 use crate::sys;
 
@@ -62,11 +63,13 @@ pub async fn watch(
     read: fn() -> Clocks,
     services: Vec<String>,
     signals: mpsc::Sender<Signal>,
+    beat: Beat,
     stop: CancellationToken,
 ) {
     let mut keeper = Keeper::new(read_floor(&state_dir));
     let mut rtc_read: Option<Instant> = None;
     loop {
+        let begun = Instant::now();
         if rtc_read.is_none_or(|last| last.elapsed() >= RTC_PERIOD) {
             rtc_read = Some(Instant::now());
             keeper.rtc = read_rtc(Path::new(RTC)).map(|rtc| (rtc, clock_of_boot()));
@@ -91,7 +94,7 @@ pub async fn watch(
         }
         tokio::select! {
             () = stop.cancelled() => return,
-            () = sleep(PERIOD) => {}
+            () = beat.pause(begun, PERIOD) => {}
         }
     }
 }

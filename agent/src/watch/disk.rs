@@ -16,10 +16,11 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::beat::Beat;
 use super::rate::Rate;
 use crate::config::DiskSettings;
 use crate::host::Host;
@@ -57,6 +58,7 @@ pub async fn watch<H: Host>(
     disks: Vec<DiskSettings>,
     picture: watch::Sender<Picture>,
     signals: mpsc::Sender<Signal>,
+    beat: Beat,
     stop: CancellationToken,
 ) {
     let watched = disks.iter().map(|disk| Disk {
@@ -69,7 +71,9 @@ pub async fn watch<H: Host>(
             .collect(),
         picture: &picture,
         signals: &signals,
+        beat,
         stop: &stop,
+        at_once: false,
         hung: None,
     });
     join_all(watched.map(Disk::watch)).await;
@@ -81,9 +85,20 @@ struct Disk<'a, H> {
     around: Vec<PathBuf>,
     picture: &'a watch::Sender<Picture>,
     signals: &'a mpsc::Sender<Signal>,
+    beat: Beat,
     stop: &'a CancellationToken,
+    /// The last look found that the next cannot hang.
+    at_once: bool,
     /// A look that has not come back: none is begun beside it, or a dead server would take every thread that may block.
-    hung: Option<JoinHandle<io::Result<Option<DiskSignal>>>>,
+    hung: Option<JoinHandle<io::Result<Seen>>>,
+}
+
+/// What a look brought.
+struct Seen {
+    /// `None` for a plain directory on another watched disk.
+    disk: Option<DiskSignal>,
+    /// Another one cannot hang.
+    at_once: bool,
 }
 
 impl<H: Host> Disk<'_, H> {
@@ -92,6 +107,7 @@ impl<H: Host> Disk<'_, H> {
         let mut told: Option<(Instant, DiskSignal)> = None;
         let mut observable = true;
         loop {
+            let begun = Instant::now();
             let next = match self.look().await {
                 Ok(Some(mut seen)) => {
                     observable = true;
@@ -127,13 +143,27 @@ impl<H: Host> Disk<'_, H> {
             };
             tokio::select! {
                 () = self.stop.cancelled() => return,
-                () = sleep(next) => {}
+                () = self.beat.pause(begun, next) => {}
             }
         }
     }
 
     /// `None` for a plain directory on another watched disk.
     async fn look(&mut self) -> io::Result<Option<DiskSignal>> {
+        let at_once = std::mem::take(&mut self.at_once);
+        let looked = if at_once {
+            look(&*self.host, &self.mount_point, &self.around)
+        } else {
+            self.look_aside().await
+        };
+        looked.map(|seen| {
+            self.at_once = seen.at_once;
+            seen.disk
+        })
+    }
+
+    /// On a thread that may hang, and is given up then.
+    async fn look_aside(&mut self) -> io::Result<Seen> {
         let mut look = self.hung.take().unwrap_or_else(|| self.begin_look());
         match timeout(DEADLINE, &mut look).await {
             Ok(Ok(seen)) => seen,
@@ -145,27 +175,32 @@ impl<H: Host> Disk<'_, H> {
         }
     }
 
-    fn begin_look(&self) -> JoinHandle<io::Result<Option<DiskSignal>>> {
+    fn begin_look(&self) -> JoinHandle<io::Result<Seen>> {
         let (host, path, around) = (
             Arc::clone(&self.host),
             self.mount_point.clone(),
             self.around.clone(),
         );
-        tokio::task::spawn_blocking(move || {
-            let seen = host.disk_usage(&path)?;
-            let shadow = around.iter().find(|other| {
-                same_device(&path, other)
-                    && host
-                        .disk_usage(other)
-                        .is_ok_and(|other| other.bytes_total == seen.bytes_total)
-            });
-            if let Some(other) = shadow {
-                debug!(mount_point = %path.display(), on = %other.display(), "not a mount of its own");
-                return Ok(None);
-            }
-            Ok(Some(seen))
-        })
+        tokio::task::spawn_blocking(move || look(&*host, &path, &around))
     }
+}
+
+fn look<H: Host>(host: &H, path: &Path, around: &[PathBuf]) -> io::Result<Seen> {
+    let seen = host.disk_usage(path)?;
+    let shadow = around.iter().find(|other| {
+        same_device(path, other)
+            && host
+                .disk_usage(other)
+                .is_ok_and(|other| other.bytes_total == seen.bytes_total)
+    });
+    if let Some(other) = shadow {
+        debug!(mount_point = %path.display(), on = %other.display(), "not a mount of its own");
+    }
+    Ok(Seen {
+        // Asked after it has answered: what is mounted there may have changed.
+        at_once: host.answers_at_once(path) && around.iter().all(|other| host.answers_at_once(other)),
+        disk: shadow.is_none().then_some(seen),
+    })
 }
 
 fn same_device(one: &Path, other: &Path) -> bool {

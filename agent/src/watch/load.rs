@@ -12,10 +12,11 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::beat::Beat;
 use super::cgroup::{Cgroups, Root, name_pods};
 use super::psi::{self, Over, Pressure};
 use crate::config::LoadSettings;
@@ -24,6 +25,8 @@ use crate::signal::{Cgroup, CgroupCpu, Hanging, LoadSignal, Signal};
 
 /// The kernel itself averages anew every 5 s (`LOAD_FREQ`, `include/linux/sched/loadavg.h`).
 const PERIOD: Duration = Duration::from_secs(5);
+/// Processors come and go seldom.
+const COUNT_AGAIN: Duration = Duration::from_mins(1);
 /// Control groups that are told.
 const HEAVIEST: usize = 5;
 /// Processes in state D that are told.
@@ -54,24 +57,33 @@ pub async fn watch(
     sources: Sources,
     settings: LoadSettings,
     signals: mpsc::Sender<Signal>,
+    beat: Beat,
     stop: CancellationToken,
 ) {
     let mut observable = true;
     let mut busy = Busy::default();
+    let (mut counted, mut count) = (Instant::now(), processors());
     loop {
-        let (from, limits) = (sources.clone(), settings.clone());
-        let look = tokio::task::spawn_blocking(move || {
-            let seen = look(&from, &limits, &mut busy);
-            (seen, busy)
-        });
-        let seen = match look.await {
-            Ok((seen, after)) => {
-                busy = after;
-                seen
+        let begun = Instant::now();
+        if begun.duration_since(counted) >= COUNT_AGAIN {
+            (counted, count) = (begun, processors());
+        }
+        // The kernel's few files of the whole machine wait for nothing; those of every process and group may take their time.
+        let seen = match look(&sources.proc, count) {
+            Ok(mut seen) if share(&seen, &settings) >= 1.0 => {
+                let (from, mut before) = (sources.clone(), std::mem::take(&mut busy));
+                let closer = tokio::task::spawn_blocking(move || {
+                    before.look(&from, &mut seen, Instant::now());
+                    (seen, before)
+                });
+                closer.await.map_err(io::Error::other).map(|(seen, after)| {
+                    busy = after;
+                    seen
+                })
             }
-            Err(error) => {
+            calm => {
                 busy = Busy::default();
-                Err(io::Error::other(error))
+                calm
             }
         };
         match seen {
@@ -91,13 +103,12 @@ pub async fn watch(
         }
         tokio::select! {
             () = stop.cancelled() => return,
-            () = sleep(PERIOD) => {}
+            () = beat.pause(begun, PERIOD) => {}
         }
     }
 }
 
-fn look(sources: &Sources, settings: &LoadSettings, busy: &mut Busy) -> io::Result<LoadSignal> {
-    let proc = &sources.proc;
+fn look(proc: &Path, processors: u16) -> io::Result<LoadSignal> {
     let text = fs::read_to_string(proc.join("loadavg"))?;
     let (one, five) = loadavg(&text)
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "loadavg does not begin with numbers"))?;
@@ -107,25 +118,24 @@ fn look(sources: &Sources, settings: &LoadSettings, busy: &mut Busy) -> io::Resu
             .and_then(|text| psi::parse(&text, Over::OneMinute))
             .unwrap_or_default()
     };
-    let processors = available_parallelism().map_or(1, std::num::NonZero::get);
     let (cpu, io) = (pressure("cpu"), pressure("io"));
-    let mut seen = LoadSignal {
+    Ok(LoadSignal {
         one_minute: one,
         five_minutes: five,
-        processors: u16::try_from(processors).unwrap_or(u16::MAX),
+        processors,
         cpu_some_percent: cpu.some,
         io_some_percent: io.some,
         io_full_percent: io.full,
         blocked: None,
         hanging: Vec::new(),
         heaviest: Vec::new(),
-    };
-    if share(&seen, settings) >= 1.0 {
-        busy.look(sources, &mut seen, Instant::now());
-    } else {
-        *busy = Busy::default();
-    }
-    Ok(seen)
+    })
+}
+
+/// Those that this process may use. Asking reads the control groups' quotas.
+fn processors() -> u16 {
+    let count = available_parallelism().map_or(1, std::num::NonZero::get);
+    u16::try_from(count).unwrap_or(u16::MAX)
 }
 
 impl Busy {
@@ -248,14 +258,10 @@ mod tests {
             proc: "/proc".into(),
             cgroups: Root::default(),
         };
-        let eager = LoadSettings {
-            raise_per_processor: 0,
-            ..LoadSettings::default()
-        };
-        for settings in [LoadSettings::default(), eager] {
-            let seen = look(&sources, &settings, &mut Busy::default()).unwrap();
-            assert!(seen.processors > 0 && seen.one_minute >= 0.0, "{seen:?}");
-        }
+        let mut seen = look(&sources.proc, processors()).unwrap();
+        assert!(seen.processors > 0 && seen.one_minute >= 0.0, "{seen:?}");
+        Busy::default().look(&sources, &mut seen, Instant::now());
+        assert!(seen.blocked.is_some(), "{seen:?}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! One file a source; each turns the outside world into typed signals.
 
+pub mod beat;
 pub mod certificates;
 pub mod cgroup;
 pub mod clock;

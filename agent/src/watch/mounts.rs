@@ -8,21 +8,25 @@
 //! `/etc/fstab` tells what was meant; without it what was seen before does ([`crate::diagnose::read_only`]).
 
 use std::ffi::OsString;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::beat::Beat;
 use crate::signal::{MountState, MountsSignal, Signal, Writable};
 
 /// Reading the table costs some 10 µs a mount.
 const PERIOD: Duration = Duration::from_secs(2);
+
+/// Bytes that the table may grow by between two looks and is still read at once.
+const ROOM: usize = 4096;
 
 /// What can never be written, whatever its mount says.
 const IMAGES: [&str; 6] = ["cramfs", "erofs", "iso9660", "romfs", "squashfs", "udf"];
@@ -53,12 +57,16 @@ pub async fn watch(
     sources: Sources,
     mount_points: Vec<PathBuf>,
     signals: mpsc::Sender<Signal>,
+    beat: Beat,
     stop: CancellationToken,
 ) {
     let mut observable = true;
+    let mut last = Table::default();
     loop {
-        match look(&sources, &mount_points) {
-            Ok(mounts) => {
+        let begun = Instant::now();
+        match last.look(&sources, &mount_points) {
+            Ok(None) => observable = true,
+            Ok(Some(mounts)) => {
                 observable = true;
                 tokio::select! {
                     () = stop.cancelled() => return,
@@ -74,19 +82,39 @@ pub async fn watch(
         }
         tokio::select! {
             () = stop.cancelled() => return,
-            () = sleep(PERIOD) => {}
+            () = beat.pause(begun, PERIOD) => {}
         }
     }
 }
 
-/// Both files are the kernel's or small: no disk that hangs is asked.
-fn look(sources: &Sources, mount_points: &[PathBuf]) -> io::Result<Vec<MountState>> {
-    let mountinfo = fs::read(&sources.mountinfo)?;
-    let fstab = fs::read(&sources.fstab).unwrap_or_default();
-    Ok(mount_points
-        .iter()
-        .filter_map(|mount_point| state(mount_point, &mountinfo, &fstab))
-        .collect())
+/// What was read last.
+#[derive(Debug, Default)]
+struct Table {
+    mountinfo: Vec<u8>,
+    /// It was told, and nothing but the table itself can change that.
+    settled: bool,
+}
+
+impl Table {
+    /// `None` when nothing has changed. Both files are the kernel's or small: no disk that hangs is asked.
+    fn look(&mut self, sources: &Sources, mount_points: &[PathBuf]) -> io::Result<Option<Vec<MountState>>> {
+        // Room for all of it, or it is read bit by bit.
+        let mut mountinfo = Vec::with_capacity(self.mountinfo.len() + ROOM);
+        File::open(&sources.mountinfo)?.read_to_end(&mut mountinfo)?;
+        if self.settled && mountinfo == self.mountinfo {
+            return Ok(None);
+        }
+        let fstab = fs::read(&sources.fstab).unwrap_or_default();
+        let states: Vec<_> = mount_points
+            .iter()
+            .filter_map(|mount_point| state(mount_point, &mountinfo, &fstab))
+            .collect();
+        // What was meant can be written anew.
+        let by_fstab = |state: &MountState| matches!(state.writable, Writable::Mounted { .. });
+        self.settled = !states.iter().any(by_fstab);
+        self.mountinfo = mountinfo;
+        Ok(Some(states))
+    }
 }
 
 /// `None` where nothing is mounted. Of several mounts at the same place the last is the one that is seen.

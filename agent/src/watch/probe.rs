@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::beat::Beat;
 use crate::config::ProbeSettings;
 use crate::host::Host;
 use crate::signal::{ProbeOutcome, ProbeSignal, ProbeTarget, Signal};
@@ -28,6 +29,7 @@ pub async fn watch<H: Host>(
     target: ProbeTarget,
     settings: ProbeSettings,
     signals: mpsc::Sender<Signal>,
+    beat: Beat,
     stop: CancellationToken,
 ) {
     loop {
@@ -38,7 +40,7 @@ pub async fn watch<H: Host>(
         };
         let took = begun.elapsed();
         let pause = pause(&settings, &outcome).mul_f64(rand::rng().random_range(1.0 - JITTER..=1.0 + JITTER));
-        let next = (begun + pause).max(Instant::now() + SHORTEST);
+        let next = beat.due(begun, pause).max(Instant::now() + SHORTEST);
         tokio::select! {
             () = stop.cancelled() => return,
             sent = signals.send(Signal::Probe(ProbeSignal { target, outcome, took })) => if sent.is_err() { return },
@@ -118,6 +120,7 @@ mod tests {
             ProbeTarget::ApiServer,
             settings,
             signals,
+            Beat::begin(),
             stop.clone(),
         ));
         let start = Instant::now();

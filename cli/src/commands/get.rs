@@ -11,7 +11,7 @@ use crate::client::{Fleet, Scope};
 use crate::failure::Failure;
 use crate::output::lists::{Appended, Listed};
 use crate::output::{Change, Format};
-use crate::view::{Cluster, Condition, Coordinator, Hold, Node, Remedy, Run, Storm};
+use crate::view::{Cluster, Condition, Coordinator, Hold, Node, Permit, Remedy, Run, Storm};
 
 /// Between two looks of `--watch`.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -85,6 +85,14 @@ Examples:
   blackstart get storms
   blackstart get storms -w")]
     Storms(NamedArgs),
+    /// Who may do something disruptive now, and who waits for that
+    #[command(visible_aliases = ["permit"])]
+    #[command(after_help = "\
+Examples:
+  blackstart get permits
+  blackstart get permits --cluster business -o wide
+  blackstart get permits -w")]
+    Permits(ScopedArgs),
     /// Coordinators, and which of them leads
     #[command(visible_aliases = ["coordinator", "co"])]
     #[command(after_help = "\
@@ -204,6 +212,12 @@ impl Fetched for Storm {
     }
 }
 
+impl Fetched for Permit {
+    async fn fetch(fleet: &mut Fleet, scope: &Scope) -> Result<Vec<Self>, Failure> {
+        fleet.permits(scope).await
+    }
+}
+
 /// What is asked for: a whole list, or one of it.
 struct Query {
     scope: Scope,
@@ -244,6 +258,7 @@ pub(super) async fn run(command: GetCommand, context: &mut Context<'_>) -> Resul
         GetCommand::Runs(args) => get::<Run>(named(args), context).await,
         GetCommand::Holds(args) => get::<Hold>(scoped(args), context).await,
         GetCommand::Storms(args) => get::<Storm>(named(args), context).await,
+        GetCommand::Permits(args) => get::<Permit>(scoped(args), context).await,
         GetCommand::Coordinators(args) => get::<Coordinator>(named(args), context).await,
     }
 }

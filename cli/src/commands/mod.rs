@@ -7,6 +7,7 @@ pub(crate) mod events;
 pub(crate) mod get;
 pub(crate) mod hold;
 pub(crate) mod inventory;
+pub(crate) mod permit;
 pub(crate) mod pki;
 pub(crate) mod runbook;
 pub(crate) mod storm;
@@ -64,6 +65,7 @@ pub(crate) async fn run(cli: Cli, environment: &Environment, output: &mut Output
         Command::Silence(args) => hold::silence(args, &mut context).await,
         Command::Unsilence(args) => hold::unsilence(args, &mut context).await,
         Command::Storm(command) => storm::run(command, &mut context).await,
+        Command::Permit(command) => permit::run(command, &mut context).await,
         Command::Runbook(command) => runbook::run(command, &mut context).await,
         Command::Maintenance(command) => runbook::maintenance(command, &mut context).await,
         Command::Drain(args) => runbook::drain(args, &mut context).await,

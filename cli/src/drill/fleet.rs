@@ -143,6 +143,7 @@ fn settings(name: &str, role: Role, root: &Path, pki: &Path, coordinator: Socket
         addresses: vec![coordinator],
         tls: TlsFiles::in_dir(pki, name),
         report_interval: REPORT,
+        permit_wait: blackstart_agent::config::PERMIT_WAIT,
     });
     let probe = |port, path| ProbeSettings {
         interval: LOOK,

@@ -6,8 +6,8 @@ use super::Change;
 use super::table::{Cell, Line, Table, Tint};
 use super::words::{age, age_at, took};
 use crate::view::{
-    Certificate, Cluster, Condition, Coordinator, Hold, Node, NodePhase, Ready, Remedy, RemedyOutcome,
-    Resource, Run, RunState, Severity, Storm,
+    Certificate, Cluster, Condition, Coordinator, Hold, Node, NodePhase, Permit, PermitState, Ready, Remedy,
+    RemedyOutcome, Resource, Run, RunState, Severity, Storm,
 };
 
 /// A resource with columns.
@@ -352,6 +352,47 @@ impl Listed for Storm {
             self.standing.to_string().into(),
             self.evidence.as_str().into(),
         ]
+    }
+}
+
+impl Listed for Permit {
+    const PLURAL: &'static str = "permits";
+
+    fn header(wide: bool) -> Vec<&'static str> {
+        let mut header = vec!["NODE", "PERMIT", "SUBJECT", "STATE", "AGE"];
+        if wide {
+            header.extend(["CLUSTER", "LANE", "TERM LEFT", "ASKED BY", "EPOCH", "REASON"]);
+        }
+        header.push("WAITING ON");
+        header
+    }
+
+    fn row(&self, wide: bool, _now: Timestamp) -> Vec<Cell> {
+        let tint = match self.state {
+            PermitState::Granted => Tint::Plain,
+            PermitState::Waiting => Tint::Warning,
+        };
+        let mut row = vec![
+            self.node.as_str().into(),
+            self.what.as_str().into(),
+            self.subject.as_str().into(),
+            Cell::tinted(self.state.word(), tint),
+            age(self.age_ms).into(),
+        ];
+        if wide {
+            row.extend([
+                optional(self.cluster.as_ref()),
+                optional(self.lane.as_ref()),
+                self.term_left_ms.map_or_else(|| "-".to_owned(), age).into(),
+                self.asked_by.as_str().into(),
+                self.epoch
+                    .map_or_else(|| "-".to_owned(), |epoch| epoch.to_string())
+                    .into(),
+                self.reason.as_str().into(),
+            ]);
+        }
+        row.push(Cell::new(self.waiting_on.as_deref().unwrap_or_default()));
+        row
     }
 }
 

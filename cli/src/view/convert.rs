@@ -9,8 +9,8 @@ use jiff::Timestamp;
 
 use super::{
     Attestation, Boot, Cluster, Condition, Coordinator, Disk, Event, Freeze, GateState, Hold, Lane, Node,
-    NodeDetail, NodePhase, Plan, PlanStep, PreviousShutdown, Ready, Remedy, RemedyOutcome, Role, Run,
-    RunDetail, RunState, Severity, Step, StepState, Storm, Unit, Via,
+    NodeDetail, NodePhase, Permit, PermitState, Plan, PlanStep, PreviousShutdown, Ready, Remedy,
+    RemedyOutcome, Role, Run, RunDetail, RunState, Severity, Step, StepState, Storm, Unit, Via,
 };
 
 pub(super) fn given(text: String) -> Option<String> {
@@ -317,6 +317,29 @@ impl From<v1::Storm> for Storm {
             threshold: wire.threshold,
             standing: wire.standing,
             evidence: wire.evidence,
+        }
+    }
+}
+
+impl From<v1::PermitDetail> for Permit {
+    fn from(wire: v1::PermitDetail) -> Self {
+        Self {
+            node: wire.node,
+            cluster: given(wire.cluster),
+            lane: given(wire.lane),
+            what: wire.kind,
+            subject: wire.subject,
+            state: if wire.granted {
+                PermitState::Granted
+            } else {
+                PermitState::Waiting
+            },
+            age_ms: wire.age_ms,
+            term_left_ms: nonzero(wire.term_left_ms),
+            waiting_on: given(wire.waiting_on),
+            asked_by: wire.asked_by,
+            epoch: nonzero(wire.epoch),
+            reason: wire.reason,
         }
     }
 }

@@ -8,6 +8,7 @@ mod convert;
 mod holds;
 mod local;
 mod node;
+mod permits;
 mod run;
 mod runbook;
 
@@ -20,6 +21,7 @@ pub(crate) use node::{
     Attestation, Boot, Condition, Disk, GateState, Node, NodeDetail, NodePhase, PreviousShutdown, Remedy,
     RemedyOutcome, Role, Unit,
 };
+pub(crate) use permits::{Permit, PermitState};
 pub(crate) use run::{Lane, Plan, PlanStep, Run, RunDetail, RunState, Step, StepState};
 pub(crate) use runbook::{Refusal, Runbook, RunbookPlan, RunbookRun, RunbookStep};
 

@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 
 use super::convert::{brakes, operator as convert};
-use super::{auth, follow};
+use super::{auth, follow, permits};
 use crate::events::Events;
 use crate::execute::status::RunStatus;
 use crate::execute::typical::typical;
@@ -21,6 +21,7 @@ use crate::execute::{Executor, Refusal};
 use crate::fleet::view::Phase;
 use crate::fleet::{Fleet, Holds, NodeState};
 use crate::inventory::{ClusterName, Inventory, NodeName, NodeSpec, Role};
+use crate::permit::PermitsHandle;
 use crate::plan::estimate::estimate;
 use crate::plan::{Plan, cold_start};
 use crate::policy::ColdStartPolicy;
@@ -43,6 +44,8 @@ pub struct Operators {
     pub executor: Executor,
     /// What is held and frozen.
     pub holds: super::holds::Holds,
+    /// Who may be away.
+    pub permits: PermitsHandle,
     /// What happened.
     pub events: Events,
     /// Each stream is one of its tasks…
@@ -442,6 +445,25 @@ impl FleetService for Operators {
         let operator = auth::require_operator(&request)?;
         let storms = self.holds.thaw(operator, request.into_inner()).await?;
         Ok(Response::new(v1::ListStormsResponse { storms }))
+    }
+
+    async fn list_permits(
+        &self,
+        request: Request<v1::ListPermitsRequest>,
+    ) -> Result<Response<v1::ListPermitsResponse>, Status> {
+        auth::require_operator(&request)?;
+        let permits = permits::list(&self.permits, &self.inventory, &request.into_inner());
+        Ok(Response::new(v1::ListPermitsResponse { permits }))
+    }
+
+    async fn release_permit(
+        &self,
+        request: Request<v1::ReleasePermitRequest>,
+    ) -> Result<Response<v1::ListPermitsResponse>, Status> {
+        let operator = auth::require_operator(&request)?;
+        let (asked, to) = (request.into_inner(), &self.permits);
+        let permits = permits::release(to, &self.inventory, &self.events, operator, asked).await?;
+        Ok(Response::new(v1::ListPermitsResponse { permits }))
     }
 }
 

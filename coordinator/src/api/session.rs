@@ -6,6 +6,8 @@
 //!        ══ CommandResult ═► executor                        waits while it is behind
 //!        ◄═ Command ══ the session's queue of orders
 //!        ◄═ Brakes ══ what is held on the node: in the Welcome, and at each change
+//!        ══ PermitRequest, PermitReturn ═► permits.ask, give_back
+//!        ◄═ PermitAnswer ══ how each request of this session stands, at each change
 //! ```
 //!
 //! Everything is bounded: a message, the queue of orders, and the queue to the wire. An agent that does not read what it is
@@ -28,11 +30,13 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::auth;
 use super::convert::{agent as convert, brakes};
+use super::permits::Asking;
 use crate::brakes::{Book, BrakesHandle, NodeBrakes};
 use crate::events::{EventKind, Events, NewEvent, Severity};
 use crate::fleet::{Fleet, SessionLine};
 use crate::inventory::NodeName;
 use crate::leader::Tenure;
+use crate::permit::PermitsHandle;
 
 /// A message of an agent is no larger.
 const MAX_MESSAGE: usize = 1 << 20;
@@ -55,6 +59,7 @@ pub struct Sessions {
     /// How long a freeze lasts without being said again.
     term: Duration,
     tenure: Tenure,
+    permits: PermitsHandle,
     /// When people were last told that a node was refused. No more nodes than there are certificates.
     refused: Mutex<BTreeMap<NodeName, Instant>>,
     tasks: TaskTracker,
@@ -69,6 +74,7 @@ impl Sessions {
         events: Events,
         (epoch, tenure): (u64, Tenure),
         (brakes, term): (BrakesHandle, Duration),
+        permits: PermitsHandle,
         tasks: TaskTracker,
         stop: CancellationToken,
     ) -> AgentServiceServer<Self> {
@@ -79,6 +85,7 @@ impl Sessions {
             brakes,
             term,
             tenure,
+            permits,
             refused: Mutex::default(),
             tasks,
             stop,
@@ -161,9 +168,10 @@ impl AgentService for Sessions {
         }))?;
         let stop = self.stop.clone();
         let tenure = self.tenure.clone();
+        let mut asking = Asking::new(&self.permits, &node, self.epoch);
         self.tasks.spawn(async move {
             let ended = tokio::select! {
-                ended = converse(&node, line, messages, &wire, (&tenure, &mut held)) => ended,
+                ended = converse(&node, line, messages, &wire, (&tenure, &mut held, &mut asking)) => ended,
                 () = stop.cancelled() => Err(stopping()),
             };
             if let Err(status) = ended {
@@ -193,7 +201,7 @@ async fn converse(
     mut line: SessionLine,
     mut messages: Streaming<v1::AgentMessage>,
     wire: &Wire,
-    (tenure, held): (&Tenure, &mut HeldHere),
+    (tenure, held, asking): (&Tenure, &mut HeldHere, &mut Asking),
 ) -> Result<(), Status> {
     loop {
         let message = tokio::select! {
@@ -210,6 +218,13 @@ async fn converse(
             news = held.news() => {
                 in_charge(tenure)?;
                 wire.send(v1::coordinator_message::Body::Brakes(news))?;
+                continue;
+            }
+            answers = asking.news() => {
+                in_charge(tenure)?;
+                for answer in answers {
+                    wire.send(v1::coordinator_message::Body::PermitAnswer(answer))?;
+                }
                 continue;
             }
         };
@@ -236,6 +251,15 @@ async fn converse(
             Some(Body::Goodbye(goodbye)) => {
                 line.goodbye(convert::leave(goodbye));
                 return Ok(());
+            }
+            Some(Body::PermitRequest(request)) => {
+                if let Some(refused) = asking.ask(request).await? {
+                    wire.send(v1::coordinator_message::Body::PermitAnswer(refused))?;
+                }
+            }
+            Some(Body::PermitReturn(over)) => {
+                let taken = asking.give_back(over).await?;
+                wire.send(v1::coordinator_message::Body::PermitAnswer(taken))?;
             }
             Some(Body::Hello(_)) => return Err(Status::invalid_argument("a second hello in one session")),
             // A newer agent may say what this version does not know.

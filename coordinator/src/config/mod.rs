@@ -12,9 +12,10 @@ use std::time::Duration;
 use blackstart_proto::boot::KERNEL_BOOT_ID;
 use blackstart_proto::tls::TlsFiles;
 
+use crate::fleetlock::FleetLockSettings;
 use crate::inventory::ClusterName;
 use crate::kubernetes::connection::Access;
-use crate::policy::{BackupPolicy, ColdStartPolicy, OutagePolicy, StormPolicy};
+use crate::policy::{BackupPolicy, ColdStartPolicy, OutagePolicy, PermitPolicy, StormPolicy};
 
 pub use read::{ConfigError, load, parse};
 
@@ -46,6 +47,10 @@ pub struct Settings {
     pub storm: StormPolicy,
     /// How a cold start is planned and executed.
     pub cold_start: ColdStartPolicy,
+    /// When a node may be away for a while.
+    pub permits: PermitPolicy,
+    /// Where reboot tools ask for permits; `None`: nowhere.
+    pub fleetlock: Option<FleetLockSettings>,
     /// The backups that it makes of its store.
     pub backup: BackupPolicy,
     /// The ways to the clusters' APIs; a cluster without one has no runbooks.
@@ -67,6 +72,8 @@ impl Default for Settings {
             outage: OutagePolicy::default(),
             storm: StormPolicy::default(),
             cold_start: ColdStartPolicy::default(),
+            permits: PermitPolicy::default(),
+            fleetlock: None,
             backup: BackupPolicy::default(),
             clusters: Vec::new(),
         }

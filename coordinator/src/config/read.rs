@@ -11,9 +11,13 @@ use blackstart_proto::tls::TlsFiles;
 use blackstart_proto::yaml::{self, Item, Problems, Table};
 
 use super::{ClusterAccess, EtcdSettings, Settings, StoreSettings};
+use crate::fleetlock::{FleetLockSettings, FleetLockTls};
 use crate::inventory::ClusterName;
 use crate::kubernetes::connection::Access;
-use crate::policy::{BackupPolicy, ColdStartPolicy, OutagePolicy, StormPolicy, Trigger, Typical, WavePolicy};
+use crate::permit::Budget;
+use crate::policy::{
+    BackupPolicy, ColdStartPolicy, OutagePolicy, PermitPolicy, StormPolicy, Trigger, Typical, WavePolicy,
+};
 
 /// More at once than any fleet has nodes.
 const WAVE_LIMIT: u64 = 10_000;
@@ -82,6 +86,10 @@ pub fn parse(name: &str, text: &str) -> Result<Settings, Problems> {
         if let Some(table) = top.table("cold_start") {
             cold_start(table, &mut to.cold_start);
         }
+        if let Some(table) = top.table("permits") {
+            permits(table, &mut to.permits);
+        }
+        to.fleetlock = top.table("fleetlock").and_then(fleetlock);
         if let Some(table) = top.table("backup") {
             backup(table, &mut to.backup);
         }
@@ -97,7 +105,10 @@ fn set<T>(to: &mut T, value: Option<T>) {
 }
 
 fn absolute(table: &mut Table, key: &'static str) -> Option<PathBuf> {
-    let item = table.item(key)?;
+    absolute_item(&table.item(key)?)
+}
+
+fn absolute_item(item: &Item) -> Option<PathBuf> {
     let path = PathBuf::from(item.string()?);
     if path.is_absolute() {
         return Some(path);
@@ -359,6 +370,54 @@ fn wave(mut table: Table, to: &mut WavePolicy) {
     }
 }
 
+fn permits(mut table: Table, to: &mut PermitPolicy) {
+    if let Some(item) = table.item("workers") {
+        let text = item.string().unwrap_or_default();
+        let of = |text: &str, most: u32| text.parse().ok().filter(|number| (1..=most).contains(number));
+        let budget = match text.strip_suffix('%') {
+            Some(percent) => of(percent, 100).map(Budget::Percent),
+            None => of(&text, 10_000)
+                .and_then(|nodes| usize::try_from(nodes).ok())
+                .map(Budget::Nodes),
+        };
+        match budget {
+            Some(budget) => to.workers = budget,
+            None => item.problem("expected a number of nodes such as \"2\", or a share such as \"10%\""),
+        }
+    }
+    set(&mut to.term, positive(&mut table, "term"));
+    set(&mut to.reboot_term, positive(&mut table, "reboot_term"));
+    set(&mut to.silent_for, positive(&mut table, "silent_for"));
+}
+
+fn fleetlock(mut table: Table) -> Option<FleetLockSettings> {
+    let place = table.required("listen");
+    let tls = table.table("tls").map(|mut table| {
+        let mut file = |key| table.required(key).and_then(|item| absolute_item(&item));
+        let (certificate, key) = (file("certificate"), file("key"));
+        let ca = absolute(&mut table, "ca");
+        Some(FleetLockTls {
+            certificate: certificate?,
+            key: key?,
+            ca,
+        })
+    });
+    let listen = place.as_ref().and_then(Item::socket_address)?;
+    if let Some(place) = &place
+        && tls.is_none()
+        && listen.ip().is_unspecified()
+    {
+        place.problem(
+            "without tls it is bound to an address that is named: whoever reaches it may hold up a cluster's reboots",
+        );
+    }
+    let tls = match tls {
+        None => None,
+        Some(tls) => Some(tls?),
+    };
+    Some(FleetLockSettings { listen, tls })
+}
+
 fn backup(mut table: Table, to: &mut BackupPolicy) {
     set(&mut to.every, positive(&mut table, "every"));
     let keep = table.integer("keep", 0..=BACKUP_LIMIT);
@@ -412,9 +471,9 @@ mod tests {
             let problems = parse("f", &text.join("\n")).unwrap_err();
             assert_eq!(problems.list[0].line, index as u64 + 1, "{line}: {problems}");
         }
-        // Fifteen of `cold_start` (six of its waves, three of its estimates), six of `storm`, two each of `outage` and `backup`, three of
-        // `tls`, and six that stand alone.
-        assert_eq!(values, 34, "{SHIPPED}");
+        // Fifteen of `cold_start` (six of its waves, three of its estimates), six of `storm`, four of `permits`, two each of `outage` and
+        // `backup`, three of `tls`, and six that stand alone.
+        assert_eq!(values, 38, "{SHIPPED}");
     }
 
     /// The block of the shipped example that is commented out, as an operator would uncomment it.
@@ -443,6 +502,39 @@ mod tests {
         assert_eq!(shown, (least.prefix, least.lease_ttl, least.timeout));
         assert_eq!(least.advertise, ["10.0.0.1:7443".parse().unwrap()]);
         assert!(!least.name.is_empty());
+    }
+
+    #[test]
+    fn reboot_tools_are_served_at_a_named_address_or_with_tls() {
+        let read = |text: &str| parse("f", text).map(|settings| settings.fleetlock);
+        let start = SHIPPED.find("# fleetlock:").unwrap();
+        let end = start + SHIPPED[start..].find("\n\n").unwrap();
+        let block: Vec<_> = SHIPPED[start..end]
+            .lines()
+            .map(|line| line.strip_prefix("# ").unwrap())
+            .collect();
+        let shipped = read(&block.join("\n")).unwrap().unwrap();
+        assert!(shipped.listen.ip().is_loopback() && shipped.tls.is_some_and(|tls| tls.ca.is_some()));
+        let plain = read("fleetlock: {listen: \"10.0.0.1:7444\"}").unwrap().unwrap();
+        assert_eq!(plain.tls, None);
+        let open = read("fleetlock: {listen: \"0.0.0.0:7444\"}").unwrap_err();
+        assert_eq!(open.list[0].field, "fleetlock.listen", "{open}");
+        read("fleetlock: {listen: \"0.0.0.0:7444\", tls: {certificate: /c, key: /k}}").unwrap();
+        let half = read("fleetlock: {listen: \"10.0.0.1:7444\", tls: {certificate: /c}}").unwrap_err();
+        assert_eq!(half.list[0].field, "fleetlock.tls.key", "{half}");
+    }
+
+    #[test]
+    fn the_workers_budget_is_a_number_or_a_share() {
+        let read = |workers: &str| {
+            let parsed = parse("f", &format!("permits: {{workers: {workers}}}"));
+            parsed.map(|settings| settings.permits.workers).ok()
+        };
+        assert_eq!(read("3"), Some(Budget::Nodes(3)));
+        assert_eq!(read("\"25%\""), Some(Budget::Percent(25)));
+        for wrong in ["0", "\"0%\"", "\"101%\"", "many"] {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

@@ -75,6 +75,7 @@ fn names_of_clusters(written: &Written) {
 fn names_and_addresses_of_nodes(written: &Written) {
     let mut names = HashMap::new();
     let mut addresses = HashMap::new();
+    let mut machines = HashMap::new();
     let nodes = written
         .clusters
         .iter()
@@ -90,6 +91,13 @@ fn names_and_addresses_of_nodes(written: &Written) {
             } else {
                 addresses.insert(address, (node.place.line(), name(cluster)));
             }
+        }
+        if let Some(machine) = &node.machine_id
+            && let Some(line) = machines.insert(machine, node.place.line())
+        {
+            node.place.problem(format!(
+                "machine_id {machine} is also in line {line}: a cloned machine has to be given its own (systemd-machine-id-setup)"
+            ));
         }
         let Some(node_name) = &node.name else { continue };
         let place = node.name_place.as_ref().unwrap_or(&node.place);

@@ -63,6 +63,8 @@ pub struct NodeSpec {
     pub address: IpAddr,
     /// Where it stands, for telling a rack loss from a datacenter's.
     pub rack: Option<String>,
+    /// Its `/etc/machine-id`, for reboot tools that call it so.
+    pub machine_id: Option<String>,
 }
 
 /// One cluster.
@@ -162,6 +164,7 @@ mod tests {
                     role,
                     address: format!("10.0.{index}.{suffix}").parse().unwrap(),
                     rack: None,
+                    machine_id: None,
                 };
                 nodes.push(node.name.clone());
                 inventory.nodes.insert(node.name.clone(), node);

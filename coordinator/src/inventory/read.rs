@@ -103,6 +103,7 @@ pub(super) struct WrittenNode {
     /// `None`: cannot be one.
     pub(super) role: Option<Role>,
     pub(super) rack: Option<String>,
+    pub(super) machine_id: Option<String>,
 }
 
 fn written(top: &mut Table) -> Written {
@@ -171,6 +172,7 @@ fn node(whole: Item) -> Option<WrittenNode> {
         name_place,
         role,
         rack: table.string("rack"),
+        machine_id: table.item("machine_id").as_ref().and_then(machine_id),
     })
 }
 
@@ -203,6 +205,15 @@ fn address(item: &Item) -> Option<IpAddr> {
     Some(address)
 }
 
+fn machine_id(item: &Item) -> Option<String> {
+    let text = item.string()?;
+    if text.len() == 32 && text.chars().all(|c| c.is_ascii_hexdigit()) {
+        return Some(text.to_ascii_lowercase());
+    }
+    item.problem("expected the 32 hexadecimal digits of the node's /etc/machine-id");
+    None
+}
+
 /// What was written, with its clusters in `order`; complete if nothing was wrong.
 fn inventory(written: &Written, order: &[usize]) -> Inventory {
     let mut clusters = Vec::new();
@@ -219,6 +230,7 @@ fn inventory(written: &Written, order: &[usize]) -> Inventory {
                     role: node.role?,
                     address: node.address?,
                     rack: node.rack.clone(),
+                    machine_id: node.machine_id.clone(),
                 })
             })
             .collect();

@@ -41,6 +41,7 @@ fn fleet(shapes: &[Shape<'_>]) -> Inventory {
                         role,
                         address: std::net::Ipv4Addr::from(address).into(),
                         rack: None,
+                        machine_id: None,
                     },
                 );
             }

@@ -9,6 +9,7 @@ use blackstart_proto::tls::TlsFileError;
 use tokio::task::JoinError;
 
 use crate::execute::ExecuteError;
+use crate::fleetlock::TlsError;
 use crate::inventory::{ClusterName, InventoryError};
 use crate::runbooks::OpenError;
 use crate::store::StoreError;
@@ -46,6 +47,9 @@ pub enum RunError {
     /// What etcd is to be spoken to with.
     #[error("{0}")]
     Etcd(String),
+    /// What reboot tools are spoken to with.
+    #[error(transparent)]
+    FleetLock(#[from] TlsError),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -77,6 +81,7 @@ impl RunError {
             | Self::Tls(_)
             | Self::Inventory(_)
             | Self::Etcd(_)
+            | Self::FleetLock(_)
             | Self::UnknownCluster(_) => true,
             Self::Listen { .. }
             | Self::StateDir { .. }

@@ -42,6 +42,7 @@ fn inventory() -> Inventory {
                 },
                 address: IpAddr::V4(Ipv4Addr::LOCALHOST),
                 rack: None,
+                machine_id: None,
             };
             inventory.nodes.insert(node.clone(), spec);
         }

@@ -9,6 +9,7 @@ use crate::execute::journal::{Entry, Event};
 use crate::execute::record::Run;
 use crate::execute::status::RunState;
 use crate::fleet::boots;
+use crate::permit::{self, kept::PERMITS};
 use crate::store::backup::{Bytes, RunJournal, Snapshot};
 
 /// Where version 0.1 kept the coordinator's own boot before it had a file for it.
@@ -109,6 +110,12 @@ fn parse(key: &str, value: &[u8]) -> Result<(), String> {
         serde_json::from_slice::<boots::KnownBoot>(value).map(|_| ())
     } else if [HOLDS, STORMS].contains(&key) {
         serde_json::from_slice::<serde_json::Value>(value).map(|_| ())
+    } else if key == PERMITS {
+        return permit::kept::understand(value).map_err(|error| {
+            format!(
+                "it cannot be read ({error}); a coordinator that starts takes it for one that is not there"
+            )
+        });
     } else if key == SETTLED_BOOT {
         serde_json::from_slice::<BootIdentity>(value).map(|_| ())
     } else {

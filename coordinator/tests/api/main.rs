@@ -3,6 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod brakes;
+mod fleetlock;
+mod masters;
+mod permits;
 mod recovery;
 mod runbooks;
 mod sessions;

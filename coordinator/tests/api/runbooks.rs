@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use blackstart_apiserver::{Authority, Clock, Double, NodeSpec, Options};
+use blackstart_apiserver::{Authority, Clock, Credentials, Double, NodeSpec, Options};
 use blackstart_coordinator::config::ClusterAccess;
 use blackstart_coordinator::inventory::ClusterName;
 use blackstart_coordinator::kubernetes::connection::Access;
@@ -92,7 +92,7 @@ async fn a_maintenance_goes_through_session_and_api_and_outlasts_the_coordinator
     let kubeconfig = dir.path().join("kubeconfig");
     std::fs::write(
         &kubeconfig,
-        double.kubeconfig(Some(&authority.certificate), Some("t")),
+        double.kubeconfig(Some(&authority.certificate), &Credentials::Token("t")),
     )
     .unwrap();
     let access = Access {

@@ -17,7 +17,7 @@ use blackstart_proto::v1::coordinator_message::Body as Told;
 use blackstart_proto::v1::fleet_service_client::FleetServiceClient;
 use blackstart_proto::v1::{
     AgentMessage, Attestation, BootIdentity, CommandResult, CommandStatus, CoordinatorMessage, GateState,
-    Goodbye, GoodbyeReason, Hello, PreviousShutdown, Report,
+    Goodbye, GoodbyeReason, Hello, PermitAnswer, PreviousShutdown, Report,
 };
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -68,6 +68,11 @@ impl World {
     }
 
     pub(crate) async fn with(change: impl FnOnce(&mut Settings)) -> Self {
+        Self::of(INVENTORY, change).await
+    }
+
+    /// With another fleet of the same nodes.
+    pub(crate) async fn of(inventory: &str, change: impl FnOnce(&mut Settings)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let authority = Authority::create(&dir.path().join("pki")).unwrap();
         authority.issue_coordinator("coordinator").unwrap();
@@ -75,7 +80,7 @@ impl World {
         for node in NODES.iter().chain(&["stranger"]) {
             authority.issue_node(node).unwrap();
         }
-        fs::write(dir.path().join("inventory.yaml"), INVENTORY).unwrap();
+        fs::write(dir.path().join("inventory.yaml"), inventory).unwrap();
         fs::write(dir.path().join("boot_id"), "boot-of-the-coordinator").unwrap();
         let mut world = Self { dir, running: None };
         world.start(change).await;
@@ -178,6 +183,8 @@ pub(crate) struct Agent {
     say: mpsc::Sender<AgentMessage>,
     told: Streaming<CoordinatorMessage>,
     sequence: u64,
+    /// Answers to requests for permits that came between others.
+    pub(crate) permits: Vec<PermitAnswer>,
 }
 
 impl Agent {
@@ -194,6 +201,7 @@ impl Agent {
             say,
             told: told.into_inner(),
             sequence: 0,
+            permits: Vec::new(),
         })
     }
 
@@ -253,6 +261,7 @@ impl Agent {
                 Told::Command(command) => commands.push(command),
                 // For those who wait for it.
                 Told::Brakes(_) => {}
+                Told::PermitAnswer(answer) => self.permits.push(answer),
                 Told::Welcome(_) => panic!("a second welcome"),
             }
         }

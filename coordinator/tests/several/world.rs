@@ -449,6 +449,7 @@ fn machine(
         addresses: coordinators.to_vec(),
         tls: TlsFiles::in_dir(&root.join("pki"), name),
         report_interval: Duration::from_millis(300),
+        permit_wait: blackstart_agent::config::PERMIT_WAIT,
     });
     let probe = |port, path| ProbeSettings {
         interval: Duration::from_millis(200),

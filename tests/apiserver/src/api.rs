@@ -1,6 +1,7 @@
 //! From a request to its answer: which verb of which resource it is.
 
 use crate::access;
+use crate::collection::collection;
 use crate::json::{at, name, set, text};
 use crate::metrics;
 use crate::patch;
@@ -11,13 +12,12 @@ use crate::resources::{Resource, served};
 use crate::selector::Selector;
 use crate::shared::Shared;
 use crate::verbs::{DeleteOptions, Part};
-use crate::watch::{Start, Watch};
+use crate::watch::Watch;
 use crate::world::World;
 use crate::{User, discovery};
 use hyper::body::Bytes;
 use serde_json::{Value, json};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// An answer that is no refusal.
 pub(crate) enum Answer {
@@ -104,11 +104,7 @@ fn body(request: &Request<'_>) -> Result<Value, Refusal> {
         request.content_type.split(';').next().unwrap_or_default().trim(),
         "" | "application/json"
     ) {
-        return Err(Refusal {
-            code: 415,
-            reason: "UnsupportedMediaType",
-            ..Refusal::unsupported_patch()
-        });
+        return Err(Refusal::unsupported_body());
     }
     serde_json::from_slice(request.body).map_err(|error| {
         Refusal::bad_request(format!("the body of the request could not be decoded: {error}"))
@@ -298,109 +294,6 @@ fn evict(world: &mut World, request: &Request<'_>) -> Result<Answer, Refusal> {
         &DeleteOptions::parse(at(&eviction, "/deleteOptions")),
     )?;
     Ok(Answer::Object(201, success(Value::Null, 201)))
-}
-
-/// A list or a watch.
-fn collection(
-    shared: &Arc<Shared>,
-    request: &Request<'_>,
-    resource: &'static Resource,
-) -> Result<Answer, Refusal> {
-    let asked = request.asked;
-    let fields = asked.param("fieldSelector");
-    // The core names an event's object `involvedObject`, events.k8s.io calls it `regarding`.
-    let fields = if asked.group == "events.k8s.io" {
-        fields.replace("regarding.", "involvedObject.")
-    } else {
-        fields.to_owned()
-    };
-    let selector = Selector::parse(resource.plural, asked.param("labelSelector"), &fields)?;
-    let space = Some(asked.namespace.clone()).filter(|space| resource.namespaced && !space.is_empty());
-    let include = asked.param("includeObject");
-    let minor = shared.read(|world| world.release.minor);
-    let form = Representation::choose(
-        resource,
-        (&asked.group, &asked.version),
-        request.accept,
-        include,
-        minor,
-    )?;
-    let revision = asked.param("resourceVersion");
-    let since = match revision {
-        "" => 0,
-        given => given.parse().map_err(|_| {
-            Refusal::bad_request(format!(
-                "Invalid value: \"{given}\": strconv.ParseUint: parsing \"{given}\": invalid syntax"
-            ))
-        })?,
-    };
-    shared.write(|world| {
-        if asked.verb == "list" {
-            return list(world, asked, &form, &selector, space.as_deref())
-                .map(|list| Answer::Object(200, list));
-        }
-        let initial = asked.param("sendInitialEvents") == "true";
-        let bookmarks = asked.param("allowWatchBookmarks") == "true";
-        let start = Start {
-            revision: since,
-            initial,
-            initial_bookmark: initial && bookmarks,
-        };
-        let seconds = asked.param("timeoutSeconds").parse().unwrap_or(1800);
-        let watch = Watch::begin(
-            shared,
-            world,
-            form,
-            selector,
-            space,
-            start,
-            (bookmarks, Duration::from_secs(seconds)),
-        );
-        Ok(Answer::Watch(Box::new(watch)))
-    })
-}
-
-/// A page of a list. A continue token says the revision of the first page and the key that comes next; the pages show what is stored
-/// when they are read, not when the first was.
-fn list(
-    world: &World,
-    asked: &Asked,
-    form: &Representation,
-    selector: &Selector,
-    space: Option<&str>,
-) -> Result<Value, Refusal> {
-    let mut revision = world.store.revision();
-    let mut first = (String::new(), String::new());
-    if let Some((since, rest)) = asked.param("continue").split_once('~') {
-        revision = since
-            .parse()
-            .map_err(|_| Refusal::bad_request("continue key is not valid"))?;
-        if revision < world.store.compacted() {
-            return Err(Refusal::continue_expired());
-        }
-        let (space, name) = rest.split_once('~').unwrap_or(("", rest));
-        first = (space.to_owned(), name.to_owned());
-    }
-    let limit = asked
-        .param("limit")
-        .parse()
-        .ok()
-        .filter(|limit| *limit > 0)
-        .unwrap_or(usize::MAX);
-    let key = |object: &Value| (crate::json::namespace(object).to_owned(), name(object).to_owned());
-    let mut matching = world
-        .store
-        .list(form.resource.plural, space)
-        .map(|object| &**object)
-        .filter(|object| selector.matches(object) && key(object) >= first);
-    let page: Vec<&Value> = matching.by_ref().take(limit).collect();
-    let mut metadata = json!({"resourceVersion": revision.to_string()});
-    if let Some(next) = matching.next() {
-        let (space, name) = key(next);
-        metadata["continue"] = json!(format!("{revision}~{space}~{name}"));
-        metadata["remainingItemCount"] = json!(matching.count() + 1);
-    }
-    Ok(form.list(page.into_iter(), metadata, world.now))
 }
 
 /// Whether the user may do what a `SelfSubjectAccessReview` asks about.

@@ -13,12 +13,31 @@
 //! The controllers are passes over the one [`World`], each behind a switch, driven by a [`Clock`] that runs (as fast as wanted) or that
 //! the test moves.
 //!
+//! ```
+//! use blackstart_apiserver::{Clock, Credentials, Double, NodeSpec, Options};
+//! use std::time::Duration;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> anyhow::Result<()> {
+//! let double = Double::start(Options { clock: Clock::manual(), ..Options::default() }).await?;
+//! double.with(|world| world.add_node(&NodeSpec::worker("w1")));
+//! double.with(|world| world.power_off("w1"));
+//! double.advance(Duration::from_secs(60));
+//! let node = double.with(|world| world.get("nodes", "", "w1")).expect("the API still knows it");
+//! assert_eq!(blackstart_apiserver::json::condition(&node, "Ready"), "Unknown");
+//! let kubeconfig = double.kubeconfig(None, &Credentials::None);
+//! # drop(kubeconfig);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! It is no conformance suite: objects are checked for what users get wrong most, not for everything; server-side apply is
 //! answered with 415; lists show the present, whatever `resourceVersion` asks for.
 
 mod access;
 mod api;
 pub mod clock;
+mod collection;
 mod control;
 pub mod controllers;
 mod discovery;
@@ -45,7 +64,7 @@ mod world;
 pub use access::{Access, User};
 pub use clock::Clock;
 pub use controllers::Controller;
-pub use controllers::kubelet::Outcome;
+pub use controllers::containers::Outcome;
 pub use faults::{Budget, Fault, Faults, Rule};
 pub use machines::NodeSpec;
 pub use refusal::Refusal;
@@ -165,7 +184,24 @@ impl Double {
         result
     }
 
-    /// Moves a manual clock; the controllers do what becomes due on the way.
+    /// Waits until `look` finds something, looking after every write.
+    pub async fn until<T>(&self, deadline: Duration, mut look: impl FnMut(&World) -> Option<T>) -> Result<T> {
+        let mut changed = self.shared.changed.subscribe();
+        let found = async {
+            loop {
+                changed.borrow_and_update();
+                if let Some(found) = self.shared.read(&mut look) {
+                    return Ok(found);
+                }
+                changed.changed().await.context("the double has ended")?;
+            }
+        };
+        tokio::time::timeout(deadline, found)
+            .await
+            .context("it did not come about within the deadline")?
+    }
+
+    /// Moves a manual clock; the controllers do what becomes due on the way. Zero lets them do what is due now.
     pub fn advance(&self, by: Duration) {
         self.shared.advance(by);
     }
@@ -223,12 +259,20 @@ impl Double {
         Ok(())
     }
 
-    /// A kubeconfig for a client with a token, or with none.
-    pub fn kubeconfig(&self, authority: Option<&str>, token: Option<&str>) -> String {
+    /// A kubeconfig for somebody, who believes an authority if the double speaks TLS.
+    pub fn kubeconfig(&self, authority: Option<&str>, credentials: &Credentials<'_>) -> String {
+        let data = |pem: &str| base64(pem.as_bytes());
         let trust = authority
-            .map(|pem| format!("\n    certificate-authority-data: {}", base64(pem.as_bytes())))
+            .map(|pem| format!("\n    certificate-authority-data: {}", data(pem)))
             .unwrap_or_default();
-        let user = token.map_or_else(|| "{}".to_owned(), |token| format!("{{token: \"{token}\"}}"));
+        let user = match credentials {
+            Credentials::None => "{}".to_owned(),
+            Credentials::Token(token) => format!("{{token: \"{token}\"}}"),
+            Credentials::Certificate(Certificate { certificate, key }) => {
+                let (certificate, key) = (data(certificate), data(key));
+                format!("{{client-certificate-data: {certificate}, client-key-data: {key}}}")
+            }
+        };
         format!(
             "apiVersion: v1\nkind: Config\ncurrent-context: double\nclusters:\n- name: double\n  cluster:\n    server: {}{trust}\n\
              users:\n- name: double\n  user: {user}\ncontexts:\n- name: double\n  context: {{cluster: double, user: double}}\n",
@@ -237,13 +281,27 @@ impl Double {
     }
 }
 
+/// How a client shows who it is.
+#[derive(Clone, Copy, Debug)]
+pub enum Credentials<'a> {
+    /// Not at all.
+    None,
+    /// A bearer token of [`Access::tokens`].
+    Token(&'a str),
+    /// A client certificate.
+    Certificate(&'a Certificate),
+}
+
 /// Lets the controllers work: after every write, and as time goes by on a clock that runs.
 async fn drive(shared: Arc<Shared>) {
     const LOOK: Duration = Duration::from_millis(250);
     let mut changed = shared.changed.subscribe();
     loop {
+        let began = tokio::time::Instant::now();
         shared.write(controllers::settle);
         changed.borrow_and_update();
+        // Half of the time at least belongs to whoever asks, however many pods there are to look at.
+        tokio::time::sleep(began.elapsed()).await;
         match shared.clock.real(LOOK) {
             Some(wait) => {
                 drop(tokio::time::timeout(wait.max(Duration::from_millis(10)), changed.changed()).await);

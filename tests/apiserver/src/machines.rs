@@ -22,6 +22,8 @@ pub struct NodeSpec {
     pub memory_gib: u32,
     /// How many pods it takes.
     pub pods: u32,
+    /// Names of the static pods that its kubelet runs and mirrors in `kube-system`, such as `etcd`.
+    pub static_pods: Vec<String>,
 }
 
 impl NodeSpec {
@@ -34,6 +36,7 @@ impl NodeSpec {
             cpu: 4,
             memory_gib: 16,
             pods: 110,
+            static_pods: Vec::new(),
         }
     }
 
@@ -43,6 +46,19 @@ impl NodeSpec {
             control_plane: true,
             ..Self::worker(name)
         }
+    }
+
+    /// With the static pods of a control plane as kubeadm sets it up.
+    #[must_use]
+    pub fn static_control_plane(mut self) -> Self {
+        let names = [
+            "etcd",
+            "kube-apiserver",
+            "kube-controller-manager",
+            "kube-scheduler",
+        ];
+        self.static_pods = names.map(str::to_owned).to_vec();
+        self
     }
 
     /// With a label.
@@ -102,8 +118,11 @@ impl World {
         let node = spec.object(number, self.release.minor);
         // A node that exists already gets a machine.
         let _ = self.create(named("nodes"), "", node);
-        self.machines
-            .insert(spec.name.clone(), Machine::started(self.now));
+        let machine = Machine {
+            static_pods: spec.static_pods.clone(),
+            ..Machine::started(self.now)
+        };
+        self.machines.insert(spec.name.clone(), machine);
         crate::controllers::kubelet::pass(self);
     }
 
@@ -120,9 +139,10 @@ impl World {
     pub fn power_on(&mut self, node: &str) {
         let now = self.now;
         if let Some(machine) = self.machines.get_mut(node).filter(|machine| !machine.powered) {
-            let boots = machine.boots + 1;
+            let (boots, static_pods) = (machine.boots + 1, std::mem::take(&mut machine.static_pods));
             *machine = Machine {
                 boots,
+                static_pods,
                 ..Machine::started(now)
             };
         }

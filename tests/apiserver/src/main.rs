@@ -42,7 +42,7 @@ async fn main() -> Result<()> {
     let double = Double::start(options).await?;
     double.with(|world| {
         for number in 1..=arguments.masters {
-            world.add_node(&NodeSpec::master(&format!("master-{number}")));
+            world.add_node(&NodeSpec::master(&format!("master-{number}")).static_control_plane());
         }
         for number in 1..=arguments.workers {
             world.add_node(&NodeSpec::worker(&format!("worker-{number}")));

@@ -157,10 +157,28 @@ impl Refusal {
         Self::new(415, "UnsupportedMediaType", message.into(), json!({}))
     }
 
+    /// 415 of another body: the real one takes YAML and protobuf as well.
+    pub fn unsupported_body() -> Self {
+        let message = "the body of the request was in an unknown format - accepted media types include: application/json";
+        Self::new(415, "UnsupportedMediaType", message.into(), json!({}))
+    }
+
     /// 410 of a watch from a revision that was compacted away.
     pub fn too_old(wanted: u64, oldest: u64) -> Self {
         let message = format!("too old resource version: {wanted} ({oldest})");
         Self::new(410, "Expired", message, Value::Null)
+    }
+
+    /// 504 of a list from a revision that the server has not come to: of another server, or from before a restore.
+    pub fn too_large(wanted: u64, current: u64) -> Self {
+        let message = format!("Too large resource version: {wanted}, current: {current}");
+        let cause = json!({"reason": "ResourceVersionTooLarge", "message": "Too large resource version"});
+        let details = json!({"causes": [cause], "retryAfterSeconds": 1});
+        let refusal = Self::new(504, "Timeout", format!("Timeout: {message}"), details);
+        Self {
+            retry_after: Some(1),
+            ..refusal
+        }
     }
 
     /// 410 of a continue token that was compacted away.

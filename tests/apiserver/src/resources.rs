@@ -13,8 +13,8 @@ pub struct Release {
 impl Release {
     /// 1.13: evictions by `policy/v1beta1`, workloads in `extensions/v1beta1` too, no `coordination.k8s.io/v1`.
     pub const V1_13: Self = Self { minor: 13 };
-    /// 1.34, as current releases are.
-    pub const CURRENT: Self = Self { minor: 34 };
+    /// 1.33, whose words and APIs the double knows best.
+    pub const CURRENT: Self = Self { minor: 33 };
 
     /// How long the node lifecycle controller waits for a heartbeat, in seconds: 40, since 1.32 50
     /// (`--node-monitor-grace-period`).

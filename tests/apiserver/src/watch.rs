@@ -137,7 +137,8 @@ impl Watch {
             };
             let events: Vec<_> = changes.filter_map(|change| self.event(change, world)).collect();
             self.pending.extend(events);
-            self.position = world.store.revision();
+            // After a restore the revision may be behind: such a watch hears nothing until it is reached again.
+            self.position = self.position.max(world.store.revision());
         });
     }
 

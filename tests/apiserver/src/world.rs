@@ -7,7 +7,7 @@ use crate::resources::{Release, named};
 use crate::store::{Key, Store};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// A simulated cluster. The server has it behind a lock; [`crate::Double::with`] lends it to tests.
@@ -24,8 +24,12 @@ pub struct World {
     /// The machines by the name of their node.
     pub machines: BTreeMap<String, Machine>,
     /// How pods fare whose image contains a text, and which do not simply run. An annotation of the pod goes first.
-    pub outcomes: Vec<(String, crate::controllers::kubelet::Outcome)>,
+    pub outcomes: Vec<(String, crate::controllers::containers::Outcome)>,
     pub(crate) lifecycle: lifecycle::Memory,
+    /// The names of events by what they say of whom.
+    said: HashMap<String, String>,
+    /// The revision that each controller has looked at.
+    pub(crate) looked_at: BTreeMap<Controller, u64>,
 }
 
 impl World {
@@ -39,6 +43,8 @@ impl World {
             machines: BTreeMap::new(),
             outcomes: Vec::new(),
             lifecycle: lifecycle::Memory::default(),
+            said: HashMap::new(),
+            looked_at: BTreeMap::new(),
         };
         for name in ["default", "kube-node-lease", "kube-public", "kube-system"] {
             let namespace = json!({"metadata": {"name": name}});
@@ -127,12 +133,13 @@ impl World {
         } else {
             uid(object)
         };
-        let earlier = self.store.list("events", Some(space)).find(|event| {
-            text(event, "/involvedObject/uid") == about_uid
-                && text(event, "/reason") == reason
-                && text(event, "/message") == message
-        });
-        if let Some(earlier) = earlier.cloned() {
+        let said = format!("{about_uid} {reason} {message}");
+        let earlier = self
+            .said
+            .get(&said)
+            .and_then(|event| self.store.get("events", space, event))
+            .cloned();
+        if let Some(earlier) = earlier {
             let mut event = Value::clone(&earlier);
             let count = crate::json::number(&event, "/count");
             set(&mut event, "/count", count + 1);
@@ -155,6 +162,7 @@ impl World {
             "source": {"component": component}, "firstTimestamp": now, "lastTimestamp": now,
             "reportingComponent": component, "reportingInstance": "",
         });
+        self.said.insert(said, name(&event).to_owned());
         self.write("events", event);
     }
 }

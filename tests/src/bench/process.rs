@@ -4,6 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Pid, SysconfVar, sysconf};
 use tokio::time::Instant;
 
@@ -55,7 +56,9 @@ pub struct Stopwatch {
     pid: Pid,
     begun: Instant,
     /// User and system time, milliseconds.
-    process: (u64, u64),
+    parts: (u64, u64),
+    /// All of its time.
+    process: Duration,
     /// Nanoseconds, as systemd reads them from the control group; `None` where the node's systemd does not count.
     group: Option<u64>,
     /// How often its threads have gone to sleep.
@@ -67,7 +70,10 @@ pub struct Stopwatch {
 pub struct Spent {
     /// Between the looks.
     pub wall: Duration,
-    /// In user mode, percent of one core (`utime` of `/proc/PID/stat`, all threads, those that have ended too).
+    /// User and system time together, percent of one core: the process's own clock, to the nanosecond, of all threads, those that
+    /// have ended too.
+    pub process: f64,
+    /// In user mode, percent of one core (`utime` of `/proc/PID/stat`, by the kernel's tick).
     pub user: f64,
     /// In the kernel for it, percent of one core (`stime`).
     pub system: f64,
@@ -75,13 +81,6 @@ pub struct Spent {
     pub group: Option<f64>,
     /// How often a second a thread of it went to sleep (`voluntary_ctxt_switches` of the threads that there are).
     pub sleeps: f64,
-}
-
-impl Spent {
-    /// User and system time together, percent of one core.
-    pub fn process(&self) -> f64 {
-        self.user + self.system
-    }
 }
 
 impl Stopwatch {
@@ -108,7 +107,8 @@ impl Stopwatch {
             unit: unit.to_owned(),
             pid,
             begun: Instant::now(),
-            process: times(pid)?,
+            parts: times(pid)?,
+            process: taken(pid)?,
             group,
             sleeps: sleeps(pid),
         })
@@ -124,7 +124,8 @@ impl Stopwatch {
     /// # Errors
     /// It is another process by now.
     pub async fn stop(&self, node: &Node) -> anyhow::Result<Spent> {
-        let ((user, system), wall, sleeps) = (times(self.pid)?, self.begun.elapsed(), sleeps(self.pid));
+        let (process, wall, sleeps) = (taken(self.pid)?, self.begun.elapsed(), sleeps(self.pid));
+        let (user, system) = times(self.pid)?;
         let group: Option<u64> = node.property(&self.unit, "CPUUsageNSec").await?.parse().ok();
         let pid = node.main_pid(&self.unit).await?;
         ensure!(
@@ -136,8 +137,9 @@ impl Stopwatch {
         let millis = |now: u64, then: u64| percent(Duration::from_millis(now.saturating_sub(then)));
         Ok(Spent {
             wall,
-            user: millis(user, self.process.0),
-            system: millis(system, self.process.1),
+            process: percent(process.saturating_sub(self.process)),
+            user: millis(user, self.parts.0),
+            system: millis(system, self.parts.1),
             group: self
                 .group
                 .zip(group)
@@ -146,6 +148,14 @@ impl Stopwatch {
                 / wall.as_secs_f64(),
         })
     }
+}
+
+/// The processor time that a process has taken so far. `/proc/PID/stat` rounds it to ticks of 10 ms, as much as an idle minute takes.
+fn taken(pid: Pid) -> anyhow::Result<Duration> {
+    let clock = ClockId::pid_cpu_clock_id(pid).with_context(|| format!("find the clock of process {pid}"))?;
+    Ok(clock_gettime(clock)
+        .with_context(|| format!("read the clock of process {pid}"))?
+        .into())
 }
 
 /// User and system time, milliseconds.
@@ -201,5 +211,6 @@ mod tests {
         assert!(seen.pss > 0 && seen.rss >= seen.pss, "{seen:?}");
         assert!(seen.threads >= 1 && seen.descriptors >= 1, "{seen:?}");
         assert!(times(Pid::this()).is_ok());
+        assert!(taken(Pid::this()).unwrap() > Duration::ZERO);
     }
 }

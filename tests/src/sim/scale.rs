@@ -150,6 +150,7 @@ impl<'a> World<'a> {
                     role: if master { Role::ControlPlane } else { Role::Worker },
                     address: [10, 0, 0, 1].into(),
                     rack: None,
+                    machine_id: None,
                 };
                 machines.push(Machine {
                     name: spec.name.clone(),

@@ -254,6 +254,7 @@ fn inventory(rng: &mut SmallRng) -> Inventory {
                     0x0a00_0000 + u32::try_from(index * 256).unwrap_or(0) + number,
                 )),
                 rack: Some(format!("r{}", number % 2)),
+                machine_id: None,
             };
             nodes.push(spec.name.clone());
             inventory.nodes.insert(spec.name.clone(), spec);

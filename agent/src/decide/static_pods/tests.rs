@@ -6,11 +6,13 @@ use tokio::time::Instant;
 
 use super::super::health::Health;
 use super::super::history::History;
+use super::super::permits::Permits;
 use super::super::{Brakes, Decision, decide};
 use super::*;
 use crate::condition::Severity;
 use crate::config::CoordinatorSettings;
 use crate::ledger::Outcome;
+use crate::permit::PermitKind;
 use crate::signal::{PodContainers, ProbeOutcome, Signal, StaticPod, StaticPodsSignal};
 use ConditionKind as Kind;
 
@@ -64,6 +66,7 @@ impl World {
                 key: "/c".into(),
             },
             report_interval: Duration::from_secs(2),
+            permit_wait: crate::config::PERMIT_WAIT,
         });
         self
     }
@@ -158,15 +161,38 @@ fn one_that_is_gone_or_a_hung_runtime_comes_first_too() {
 fn with_a_coordinator_etcd_and_the_api_server_need_its_permit_or_the_policy() {
     for pod in ["etcd", "kube-apiserver"] {
         let mut world = World::with_down(&[pod]).with_coordinator();
-        assert_eq!(
-            (world.begun().len(), world.waits(pod)),
-            (0, Some(WaitingOn::Permit))
+        let waits = |on: Option<&str>| {
+            let on = on.map(str::to_owned);
+            Some(WaitingOn::Permit { on, until: None })
+        };
+        assert_eq!((world.begun().len(), world.waits(pod)), (0, waits(None)));
+        assert_eq!(world.decide().wishes.len(), 1);
+        assert!(
+            !world.decide().conditions[0].escalated,
+            "it was only just asked for"
         );
-        world.brakes.permits.granted.insert("another".to_owned());
-        assert_eq!(world.waits(pod), Some(WaitingOn::Permit));
-        world.brakes.permits.granted.insert(pod.to_owned());
-        assert_eq!(world.begun(), [pod]);
-        world.brakes.permits = Permits::default();
+        let key = |pod: &str| (PermitKind::ControlPlaneRepair, pod.to_owned());
+        let later = world.now + Duration::from_mins(1);
+        world.brakes.permits.granted.insert(key("another"), later);
+        world.brakes.permits.told.insert(key(pod), "m-2".to_owned());
+        assert_eq!(world.waits(pod), waits(Some("it waits for m-2")));
+        assert!(world.decide().conditions[0].escalated);
+        world.brakes.permits.granted.insert(key(pod), world.now);
+        assert_eq!(
+            world.begun().len(),
+            0,
+            "a permit that was not used in time is none"
+        );
+        world.brakes.permits.granted.insert(key(pod), later);
+        assert_eq!(
+            (world.begun(), world.decide().wishes),
+            (vec![pod.to_owned()], Vec::new())
+        );
+        world.brakes.permits = Permits {
+            away_since: Some(world.now - Duration::from_hours(1)),
+            ..Permits::default()
+        };
+        assert_eq!(world.waits(pod), waits(Some("there is no session with it")));
         world.settings.static_pods.without_permit = true;
         assert_eq!(world.begun(), [pod]);
     }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use tokio::time::timeout;
 use zbus::connection::Builder;
-use zbus::message::{Message, Sequence, Type};
+use zbus::message::{Flags, Message, Sequence, Type};
 use zbus::names::{OwnedUniqueName, UniqueName};
 use zbus::{Connection, DynamicType, MessageStream, ObjectPath, OwnedObjectPath, Variant};
 
@@ -266,6 +266,24 @@ impl Bus {
             }
         }
         Ok(())
+    }
+
+    /// Asks that the unit's failure and its count of starts be forgotten, and does not wait for it: systemd takes the messages of one connection
+    /// in their order, so that it is done before a restart that is asked for next. What systemd says no to is no matter.
+    ///
+    /// # Errors
+    /// systemd cannot be reached.
+    pub(super) async fn forget_failure(&self, unit: &str) -> Result<(), HostError> {
+        let sent = async {
+            let message = Message::method_call(MANAGER_PATH, "ResetFailedUnit")
+                .destination(self.systemd.as_str())
+                .interface(MANAGER)
+                .with_flags(Flags::NO_REPLY_EXPECTED)
+                .build(&unit)?;
+            self.connection.send(&message).await
+        };
+        sent.await
+            .map_err(|error: zbus::Error| HostError::Unreachable(error.to_string()))
     }
 
     async fn job(

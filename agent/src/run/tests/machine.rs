@@ -20,10 +20,13 @@ use crate::condition::{Condition, ConditionKind};
 use crate::config::Settings;
 use crate::host::{Host, HostError, UnitAction};
 use crate::ledger::{Ledger, Record, SharedLedger};
+use crate::link::LinkState;
 use crate::order::{Order, OrderAnswer};
+use crate::permit::{Answer, Said};
 use crate::picture::Picture;
 use crate::remedy::Remedy;
 use crate::signal::{ActiveState, DiskSignal, ProbeOutcome, ProbeTarget, Signal, UnitDetail, UnitSignal};
+use crate::watch::beat::Beat;
 
 pub(super) const KUBELET: &str = "kubelet.service";
 pub(super) const DOCKER: &str = "docker.service";
@@ -196,6 +199,10 @@ pub(super) fn node() -> (TempDir, Settings) {
 pub(super) struct Running {
     pub(super) ledger: SharedLedger,
     pub(super) brakes: SharedBrakes,
+    /// The link's ends: what is to be said of permits, what is said, and whether there is a session.
+    pub(super) wishes: watch::Receiver<Arc<Vec<Said>>>,
+    pub(super) permits: mpsc::Sender<Answer>,
+    pub(super) link: watch::Sender<LinkState>,
     orders: mpsc::Sender<Order>,
     answers: mpsc::Receiver<OrderAnswer>,
     picture: watch::Receiver<Arc<Picture>>,
@@ -208,12 +215,21 @@ pub(super) struct Running {
 impl Running {
     pub(super) async fn start(settings: &Settings, machine: &Arc<Machine>) -> Self {
         let stop = CancellationToken::new();
-        let agent = build(settings.clone(), Arc::clone(machine), Notify::none(), &stop)
-            .await
-            .unwrap();
+        let agent = build(
+            settings.clone(),
+            Arc::clone(machine),
+            Notify::none(),
+            Beat::begin(),
+            &stop,
+        )
+        .await
+        .unwrap();
         Self {
             ledger: agent.ledger,
             brakes: agent.brakes,
+            wishes: agent.wishes,
+            permits: agent.permits,
+            link: agent.link_state,
             orders: agent.orders,
             answers: agent.answers,
             picture: agent.picture,

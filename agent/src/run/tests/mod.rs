@@ -4,5 +4,6 @@ mod brakes;
 mod local;
 mod machine;
 mod orders;
+mod permits;
 mod reload;
 mod repairs;

@@ -16,11 +16,12 @@ use std::time::Duration;
 
 use nix::unistd::{SysconfVar, sysconf};
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use self::trigger::Trigger;
+use super::beat::Beat;
 use super::cgroup::{self, Cgroups};
 use super::psi::{self, Over};
 use crate::config::MemorySettings;
@@ -88,13 +89,30 @@ impl Tense {
 }
 
 /// Watches until `stop`. What cannot be read is told once in the log and raises nothing.
-pub async fn watch(sources: Sources, tense: Tense, signals: mpsc::Sender<Signal>, stop: CancellationToken) {
+pub async fn watch(
+    sources: Sources,
+    tense: Tense,
+    signals: mpsc::Sender<Signal>,
+    beat: Beat,
+    stop: CancellationToken,
+) {
     let mut trigger = Trigger::set(&sources.pressure);
     let mut observable = true;
     loop {
-        let from = sources.clone();
-        let look = tokio::task::spawn_blocking(move || look(&from, tense)).await;
-        let pace = match look.map_err(io::Error::other).and_then(|look| look) {
+        let begun = Instant::now();
+        // Neither of the kernel's two files waits for anything; those of every process and group may take their time.
+        let seen = match look(&sources) {
+            Ok(mut seen) if tense.is(&seen) => {
+                let from = sources.clone();
+                let named = tokio::task::spawn_blocking(move || {
+                    name_largest(&mut seen, &from);
+                    seen
+                });
+                named.await.map_err(io::Error::other)
+            }
+            seen => seen,
+        };
+        let pace = match seen {
             Ok(seen) => {
                 observable = true;
                 let pace = if tense.is(&seen) { TENSE } else { CALM };
@@ -115,7 +133,7 @@ pub async fn watch(sources: Sources, tense: Tense, signals: mpsc::Sender<Signal>
         tokio::select! {
             () = stop.cancelled() => return,
             () = trigger.event() => {}
-            () = sleep(pace) => {}
+            () = beat.pause(begun, pace) => {}
         }
     }
 }
@@ -131,7 +149,7 @@ pub fn available(sources: &Sources) -> io::Result<u64> {
         .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-fn look(sources: &Sources, tense: Tense) -> io::Result<MemorySignal> {
+fn look(sources: &Sources) -> io::Result<MemorySignal> {
     let text = fs::read_to_string(&sources.meminfo)?;
     let (total, available) = files::meminfo(&text).ok_or_else(|| {
         io::Error::new(
@@ -144,19 +162,19 @@ fn look(sources: &Sources, tense: Tense) -> io::Result<MemorySignal> {
         .ok()
         .and_then(|text| psi::parse(&text, Over::TenSeconds))
         .unwrap_or_default();
-    let mut seen = MemorySignal {
+    Ok(MemorySignal {
         total,
         available,
         some_percent: pressure.some,
         full_percent: pressure.full,
         largest: Vec::new(),
         cgroups: None,
-    };
-    if tense.is(&seen) {
-        seen.largest = largest(&sources.proc);
-        seen.cgroups = Some(largest_groups(&sources.cgroups));
-    }
-    Ok(seen)
+    })
+}
+
+fn name_largest(seen: &mut MemorySignal, sources: &Sources) {
+    seen.largest = largest(&sources.proc);
+    seen.cgroups = Some(largest_groups(&sources.cgroups));
 }
 
 /// The largest control groups of each kind, the largest first.
@@ -210,8 +228,7 @@ mod tests {
 
     #[test]
     fn the_machine_it_runs_on_is_read() {
-        let tense = Tense::of(&MemorySettings::default());
-        let seen = look(&Sources::default(), tense).unwrap();
+        let seen = look(&Sources::default()).unwrap();
         assert!(seen.total > 0 && seen.available <= seen.total, "{seen:?}");
         let us = largest(Path::new("/proc"));
         assert_eq!(us.len(), LARGEST);

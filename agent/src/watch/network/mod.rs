@@ -28,9 +28,10 @@ use std::time::Duration;
 
 use rand::Rng;
 use tokio::sync::{mpsc, watch};
-use tokio::time::sleep;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::beat::Beat;
 use crate::config::NetworkSettings;
 use crate::link;
 use crate::signal::{NetworkSignal, Signal};
@@ -62,6 +63,8 @@ pub struct Surroundings {
     pub runtime_dir: PathBuf,
     /// How it stands with the coordinator; `None` without one.
     pub coordinator: Option<watch::Receiver<link::LinkState>>,
+    /// When there are looks.
+    pub beat: Beat,
 }
 
 /// Watches until `stop`. What is off in the settings is not looked at.
@@ -74,6 +77,7 @@ pub async fn watch(
     let pace = Pace {
         interval: settings.interval,
         signals,
+        beat: around.beat,
     };
     let looks = async {
         tokio::join!(
@@ -111,6 +115,7 @@ pub async fn watch(
 struct Pace {
     interval: Duration,
     signals: mpsc::Sender<Signal>,
+    beat: Beat,
 }
 
 impl Pace {
@@ -122,6 +127,8 @@ impl Pace {
     /// The pause before the next look: a fifth more or less, so that a fleet that came back together does not ask together.
     async fn pause(&self) {
         let share = rand::rng().random_range(0.8..1.2);
-        sleep(self.interval.mul_f64(share)).await;
+        self.beat
+            .pause(Instant::now(), self.interval.mul_f64(share))
+            .await;
     }
 }

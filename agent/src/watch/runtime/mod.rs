@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use self::containers::{Containers, Event};
+use super::beat::Beat;
 use crate::config::{RuntimeEndpoint, RuntimeSettings};
 use crate::signal::{ContainerSignal, Runtime, RuntimeAnswer, RuntimeSignal, Signal};
 
@@ -33,10 +34,21 @@ use crate::signal::{ContainerSignal, Runtime, RuntimeAnswer, RuntimeSignal, Sign
 const RETRY: Duration = Duration::from_secs(2);
 
 /// Watches both runtimes until `stop`.
-pub async fn watch(settings: RuntimeSettings, signals: mpsc::Sender<Signal>, stop: CancellationToken) {
+pub async fn watch(
+    settings: RuntimeSettings,
+    signals: mpsc::Sender<Signal>,
+    beat: Beat,
+    stop: CancellationToken,
+) {
     let watching = join3(
-        ask(Runtime::Docker, &settings.docker, &settings, &signals),
-        ask(Runtime::Containerd, &settings.containerd, &settings, &signals),
+        ask(Runtime::Docker, &settings.docker, &settings, &signals, beat),
+        ask(
+            Runtime::Containerd,
+            &settings.containerd,
+            &settings,
+            &signals,
+            beat,
+        ),
         follow(&settings, &signals),
     );
     tokio::select! {
@@ -47,7 +59,7 @@ pub async fn watch(settings: RuntimeSettings, signals: mpsc::Sender<Signal>, sto
 
 /// One real call of a runtime; `None` where its socket is not there.
 pub async fn call(runtime: Runtime, socket: &Path, deadline: Duration) -> Option<RuntimeAnswer> {
-    match tokio::fs::try_exists(socket).await {
+    match socket.try_exists() {
         Ok(true) => {}
         Ok(false) => return None,
         Err(error) => {
@@ -70,6 +82,7 @@ async fn ask(
     endpoint: &RuntimeEndpoint,
     settings: &RuntimeSettings,
     signals: &mpsc::Sender<Signal>,
+    beat: Beat,
 ) {
     let mut seen = false;
     loop {
@@ -89,7 +102,7 @@ async fn ask(
                 return;
             }
         }
-        sleep_until(begun + settings.interval).await;
+        sleep_until(beat.due(begun, settings.interval)).await;
     }
 }
 
@@ -127,7 +140,7 @@ async fn stream(
     told: &mut bool,
 ) -> Result<Ended, bollard::errors::Error> {
     let socket = &settings.docker.socket;
-    if !tokio::fs::try_exists(socket).await.unwrap_or(false) {
+    if !socket.try_exists().unwrap_or(false) {
         return Ok(Ended::NotInstalled);
     }
     let client = docker::connect(socket, settings.deadline)?;

@@ -35,7 +35,7 @@ pub(crate) struct Containers(Option<Vec<Running>>);
 impl Containers {
     /// Asks docker, if it is there.
     pub(crate) async fn look(socket: &Path, deadline: Duration) -> Self {
-        if !tokio::fs::try_exists(socket).await.unwrap_or(false) {
+        if !socket.try_exists().unwrap_or(false) {
             return Self(None);
         }
         let asked = async {

@@ -37,6 +37,7 @@ use self::containers::Containers;
 use self::directory::{Found, Places};
 use self::manifest::Manifest;
 use self::wake::Wake;
+use super::beat::Beat;
 use crate::config::{HttpTarget, StaticPodSettings};
 use crate::host::real::http;
 use crate::signal::{MissingManifest, ProbeOutcome, Signal, StaticPod, StaticPodsSignal};
@@ -50,6 +51,7 @@ pub async fn watch(
     docker: PathBuf,
     state_dir: PathBuf,
     signals: mpsc::Sender<Signal>,
+    beat: Beat,
     stop: CancellationToken,
 ) {
     let mut wake = Wake::new(settings.manifests.clone());
@@ -71,7 +73,7 @@ pub async fn watch(
         }
         tokio::select! {
             () = stop.cancelled() => return,
-            () = wake.wait(begun + pause) => {}
+            () = wake.wait(beat.due(begun, pause)) => {}
         }
     }
 }

@@ -204,7 +204,7 @@ fn ago(now: Instant, milliseconds: u64) -> Instant {
     now.checked_sub(age).unwrap_or(now)
 }
 
-fn clipped(mut text: String) -> String {
+pub(in crate::api) fn clipped(mut text: String) -> String {
     if text.len() > TEXT {
         let end = (0..=TEXT).rev().find(|&end| text.is_char_boundary(end));
         text.truncate(end.unwrap_or(0));

@@ -14,6 +14,6 @@ pub(super) mod runbook;
 
 use std::time::Duration;
 
-fn milliseconds(duration: Duration) -> u64 {
+pub(in crate::api) fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

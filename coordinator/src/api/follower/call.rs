@@ -22,9 +22,8 @@ pub(super) enum Kind {
 /// Of a call by its name. What is not known is taken for a command.
 fn kind(name: &str) -> Kind {
     match name {
-        "ListClusters" | "ListNodes" | "GetNode" | "ListRuns" | "GetRun" | "ListHolds" | "ListStorms" => {
-            Kind::Kept
-        }
+        "ListClusters" | "ListNodes" | "GetNode" | "ListRuns" | "GetRun" | "ListHolds" | "ListStorms"
+        | "ListPermits" => Kind::Kept,
         "ListConditions" | "ListRemedies" | "WatchEvents" | "WatchRun" | "PlanColdStart" => Kind::Live,
         _ => Kind::Command,
     }

@@ -20,6 +20,7 @@ use crate::execute::{ExecuteError, Executor};
 use crate::fleet::Fleet;
 use crate::inventory::Inventory;
 use crate::leader::Mirror;
+use crate::permit::PermitsHandle;
 use crate::policy::ColdStartPolicy;
 use crate::store::Store;
 
@@ -92,6 +93,7 @@ fn picture(
     term: Duration,
 ) -> Result<FleetServiceServer<Operators>, ExecuteError> {
     let events = Events::default();
+    let permits = PermitsHandle::remembered(store.as_ref())?;
     let operators = Operators {
         policy,
         fleet: Fleet::remembered(Arc::clone(&inventory), events.clone(), store.as_ref())?,
@@ -101,6 +103,7 @@ fn picture(
             thaws: mpsc::channel(1).0,
             term,
         },
+        permits,
         events,
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),

@@ -58,6 +58,7 @@ pub(super) fn inventory(shapes: &[Shape<'_>]) -> Inventory {
                     role,
                     address: [10, 0, 0, 1].into(),
                     rack: None,
+                    machine_id: None,
                 };
                 nodes.push(node.name.clone());
                 inventory.nodes.insert(node.name.clone(), node);

@@ -66,6 +66,7 @@ fn inventory(nodes: usize) -> Inventory {
         role: Role::Worker,
         address: IpAddr::V4(Ipv4Addr::LOCALHOST),
         rack: None,
+        machine_id: None,
     };
     Inventory {
         nodes: (0..nodes).map(|index| (name(index), spec(index))).collect(),

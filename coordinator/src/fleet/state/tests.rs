@@ -21,6 +21,7 @@ fn inventory() -> Inventory {
         role: Role::ControlPlane,
         address: IpAddr::V4(Ipv4Addr::LOCALHOST),
         rack: None,
+        machine_id: None,
     };
     Inventory {
         clusters: vec![Cluster {

@@ -27,6 +27,7 @@ fn fleet(shapes: &[(&str, &[&str], usize, usize)], phase: Phase) -> (Inventory, 
                     role,
                     address: [10, 0, 0, 1].into(),
                     rack: None,
+                    machine_id: None,
                 };
                 names.push(node.clone());
                 nodes.insert(node, spec);

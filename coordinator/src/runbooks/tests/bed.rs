@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use blackstart_apiserver::{Authority, Clock, Double, NodeSpec, Options, Release};
+use blackstart_apiserver::{Authority, Clock, Credentials, Double, NodeSpec, Options, Release};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -93,7 +93,7 @@ impl Bed {
             }
         });
         let dir = tempfile::tempdir().unwrap();
-        let kubeconfig = double.kubeconfig(Some(&authority.certificate), Some("coordinator"));
+        let kubeconfig = double.kubeconfig(Some(&authority.certificate), &Credentials::Token("coordinator"));
         std::fs::write(dir.path().join("kubeconfig"), kubeconfig).unwrap();
         Self {
             double: Arc::new(tokio::sync::Mutex::new(double)),

@@ -1,6 +1,7 @@
 //! What nobody else takes away: dependents whose owners are gone (pkg/controller/garbagecollector), the contents of namespaces that
 //! end, pods of nodes that are gone or proven to be off (pkg/controller/podgc).
 
+use crate::clock::elapsed;
 use crate::json::{condition, is_terminating, items, name, namespace, set, text, uid};
 use crate::resources::{RESOURCES, named};
 use crate::store::Key;
@@ -8,6 +9,9 @@ use crate::verbs::DeleteOptions;
 use crate::world::World;
 use serde_json::Value;
 use std::collections::BTreeSet;
+
+/// How long events are kept, seconds (`--event-ttl`).
+const EVENT_TTL: i64 = 3600;
 
 /// Takes it away.
 pub fn pass(world: &mut World) {
@@ -18,22 +22,34 @@ pub fn pass(world: &mut World) {
         }
     }
     pods(world);
+    let is_old = |event: &Value| {
+        crate::clock::parse(&event["lastTimestamp"]).is_some_and(|last| elapsed(last, world.now) > EVENT_TTL)
+    };
+    let old: Vec<_> = world
+        .store
+        .list("events", None)
+        .filter(|event| is_old(event))
+        .cloned()
+        .collect();
+    for event in old {
+        world.store.remove(&Key::of("events", &event));
+    }
 }
 
 fn dependents(world: &mut World) {
-    let known: BTreeSet<String> = RESOURCES
-        .iter()
+    // Events belong to nobody, and there are many.
+    let owned = || RESOURCES.iter().filter(|resource| resource.plural != "events");
+    let known: BTreeSet<String> = owned()
         .flat_map(|resource| world.store.list(resource.plural, None))
         .map(|object| uid(object).to_owned())
         .collect();
     let mut waiting: BTreeSet<String> = BTreeSet::new();
-    let ending: BTreeSet<String> = RESOURCES
-        .iter()
+    let ending: BTreeSet<String> = owned()
         .flat_map(|resource| world.store.list(resource.plural, None))
         .filter(|object| is_foreground(object))
         .map(|object| uid(object).to_owned())
         .collect();
-    for resource in RESOURCES {
+    for resource in owned() {
         for object in world.store.all(resource.plural) {
             let owners: Vec<_> = items(&object, "/metadata/ownerReferences")
                 .iter()
@@ -60,7 +76,7 @@ fn dependents(world: &mut World) {
             }
         }
     }
-    for resource in RESOURCES {
+    for resource in owned() {
         for object in world.store.all(resource.plural) {
             if is_foreground(&object) && !waiting.contains(uid(&object)) {
                 world.store.remove(&Key::of(resource.plural, &object));

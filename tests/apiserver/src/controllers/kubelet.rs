@@ -1,8 +1,11 @@
 //! A kubelet a machine: heartbeats, and pods that start, fail by script, and end.
 
+use super::containers::{Container, Outcome, STEP, go_on, status};
 use super::{attach, conditions};
 use crate::clock::{self, elapsed};
-use crate::json::{at, default, is_terminating, items, member, name, namespace, number, set, text, uid};
+use crate::json::{
+    at, condition, default, is_terminating, items, member, name, namespace, number, set, text, uid,
+};
 use crate::resources::named;
 use crate::verbs::DeleteOptions;
 use crate::world::World;
@@ -15,47 +18,6 @@ use std::sync::Arc;
 const HEARTBEAT: i64 = 10;
 /// The status of a node that does not change is sent every five minutes (`nodeStatusReportFrequency`).
 const REPORT: i64 = 300;
-/// What it takes until an image is there, and until its container is ready, or has ended by itself; seconds.
-const STEP: i64 = 1;
-
-/// How a pod fares.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Outcome {
-    /// It becomes ready and stays so.
-    #[default]
-    Runs,
-    /// It runs and is never ready.
-    NeverReady,
-    /// Its image cannot be had.
-    ImagePullBackOff,
-    /// It ends with an error as soon as it has started, over and over.
-    CrashLoopBackOff,
-    /// The same, killed for its memory.
-    OomKilled,
-    /// It ends well.
-    Completes,
-    /// It ends with an error, for good.
-    Fails,
-    /// It runs, and takes its whole grace period to end.
-    IgnoresTermination,
-}
-
-impl Outcome {
-    /// Reads the annotation `apiserver-double/outcome`.
-    pub fn parse(text: &str) -> Option<Self> {
-        Some(match text {
-            "runs" => Self::Runs,
-            "never-ready" => Self::NeverReady,
-            "image-pull-back-off" => Self::ImagePullBackOff,
-            "crash-loop-back-off" => Self::CrashLoopBackOff,
-            "oom-killed" => Self::OomKilled,
-            "completes" => Self::Completes,
-            "fails" => Self::Fails,
-            "ignores-termination" => Self::IgnoresTermination,
-            _ => return None,
-        })
-    }
-}
 
 /// The machine behind a node.
 #[derive(Clone, Debug)]
@@ -66,21 +28,11 @@ pub struct Machine {
     pub kubelet: bool,
     /// How often it was booted.
     pub boots: u32,
+    /// The names of its static pods.
+    pub static_pods: Vec<String>,
     pub(crate) since: Timestamp,
     pub(crate) beat: Option<Timestamp>,
     pub(crate) pods: BTreeMap<String, Container>,
-}
-
-/// The containers of a pod; they fare alike.
-#[derive(Clone, Debug)]
-pub(crate) struct Container {
-    seen: Timestamp,
-    started: Option<Timestamp>,
-    /// When it is started, or started again.
-    next: Option<Timestamp>,
-    restarts: i64,
-    last: Option<Value>,
-    ended: bool,
 }
 
 impl Machine {
@@ -89,6 +41,7 @@ impl Machine {
             powered: true,
             kubelet: true,
             boots: 1,
+            static_pods: Vec::new(),
             since: now,
             beat: None,
             pods: BTreeMap::new(),
@@ -116,6 +69,7 @@ pub fn pass(world: &mut World) {
             continue;
         };
         beat(world, &node, &mut machine);
+        mirror(world, &node, &machine);
         let pods = by_node.remove(&node).unwrap_or_default();
         machine
             .pods
@@ -194,6 +148,40 @@ fn beat(world: &mut World, node: &str, machine: &mut Machine) {
     }
 }
 
+/// Mirrors static pods in the API; a mirror that was deleted comes back
+/// (<https://kubernetes.io/docs/tasks/configure-pod-container/static-pod/>).
+fn mirror(world: &mut World, node: &str, machine: &Machine) {
+    let Some(owner) = world.get("nodes", "", node) else {
+        return;
+    };
+    for called in &machine.static_pods {
+        let pod_name = format!("{called}-{node}");
+        if world.store.get("pods", "kube-system", &pod_name).is_some() {
+            continue;
+        }
+        let hash = super::pods::hash(&json!(pod_name));
+        let pod = json!({
+            "metadata": {
+                "name": pod_name, "labels": {"component": called, "tier": "control-plane"},
+                "annotations": {
+                    "kubernetes.io/config.hash": hash, "kubernetes.io/config.mirror": hash,
+                    "kubernetes.io/config.seen": clock::seconds(world.now), "kubernetes.io/config.source": "file",
+                },
+                "ownerReferences": [
+                    {"apiVersion": "v1", "kind": "Node", "name": node, "uid": uid(&owner), "controller": true},
+                ],
+            },
+            "spec": {
+                "nodeName": node, "hostNetwork": true, "priorityClassName": "system-node-critical",
+                "tolerations": [{"operator": "Exists", "effect": "NoExecute"}],
+                "containers": [{"name": called, "image": format!("registry.k8s.io/{called}:1")}],
+            },
+        });
+        // In a namespace that ends it cannot be mirrored, and runs all the same.
+        let _ = world.create(named("pods"), "kube-system", pod);
+    }
+}
+
 fn renew(world: &mut World, node: &Value) {
     let renewed = clock::micros(world.now);
     if world.get("leases", "kube-node-lease", name(node)).is_some() {
@@ -258,7 +246,13 @@ fn sync(world: &mut World, node: &str, machine: &mut Machine, pod: &Value) {
             restarts: before + i64::from(ran),
             last: None,
             ended: false,
+            told: String::new(),
         });
+    // A pod that runs as it should, and that nobody wrote since it was told so, needs no second look.
+    let steady = fate == Outcome::Runs && container.started.is_some() && !container.ended;
+    if steady && container.told == text(pod, "/metadata/resourceVersion") {
+        return;
+    }
     if !attach::is_attached(world, pod) {
         container.next = Some(now + SignedDuration::from_secs(STEP));
     } else if fate != Outcome::ImagePullBackOff {
@@ -267,100 +261,13 @@ fn sync(world: &mut World, node: &str, machine: &mut Machine, pod: &Value) {
     let status = status(container, fate, pod, now);
     tell(world, pod, container, fate, &status);
     report(world, node, pod, container, fate, &status);
-}
-
-/// What a container does by the time.
-fn go_on(container: &mut Container, fate: Outcome, now: Timestamp) {
-    if let Some(started) = container.started {
-        let ends = matches!(
-            fate,
-            Outcome::CrashLoopBackOff | Outcome::OomKilled | Outcome::Completes | Outcome::Fails
-        );
-        if !ends || elapsed(started, now) < STEP || container.ended {
-            return;
-        }
-        let (code, reason) = match fate {
-            Outcome::Completes => (0, "Completed"),
-            Outcome::OomKilled => (137, "OOMKilled"),
-            Outcome::Runs
-            | Outcome::NeverReady
-            | Outcome::ImagePullBackOff
-            | Outcome::CrashLoopBackOff
-            | Outcome::Fails
-            | Outcome::IgnoresTermination => (1, "Error"),
-        };
-        container.last = Some(json!({"terminated": {
-            "exitCode": code, "reason": reason, "startedAt": clock::seconds(started), "finishedAt": clock::seconds(now),
-        }}));
-        container.ended = true;
-        if matches!(fate, Outcome::CrashLoopBackOff | Outcome::OomKilled) {
-            container.next = Some(now + SignedDuration::from_secs(back_off(container.restarts)));
-        }
-    } else if container.next.is_some_and(|next| now >= next) {
-        container.started = Some(now);
-    }
-    if container.ended && container.next.is_some_and(|next| now >= next) && container.started < container.next
-    {
-        container.restarts += 1;
-        container.started = Some(now);
-        container.ended = false;
-    }
-}
-
-/// 10 s, doubled with each restart, 300 s at most (`MaxContainerBackOff`).
-fn back_off(restarts: i64) -> i64 {
-    (10 << restarts.clamp(0, 5)).min(300)
-}
-
-/// The state of a container, and its phase: `Pending`, `Running`, `Succeeded`, `Failed`.
-fn status(container: &Container, fate: Outcome, pod: &Value, now: Timestamp) -> (Value, &'static str) {
-    let image = text(pod, "/spec/containers/0/image");
-    if fate == Outcome::ImagePullBackOff {
-        let waiting = if elapsed(container.seen, now) < HEARTBEAT {
-            json!({"reason": "ErrImagePull", "message": format!("failed to pull and unpack image \"{image}\": not found")})
-        } else {
-            json!({"reason": "ImagePullBackOff", "message": format!("Back-off pulling image \"{image}\"")})
-        };
-        return (json!({"waiting": waiting}), "Pending");
-    }
-    let Some(started) = container.started else {
-        let phase = if container.restarts > 0 {
-            "Running"
-        } else {
-            "Pending"
-        };
-        return (json!({"waiting": {"reason": "ContainerCreating"}}), phase);
-    };
-    if !container.ended {
-        return (
-            json!({"running": {"startedAt": clock::seconds(started)}}),
-            "Running",
-        );
-    }
-    let ended = container.last.clone().unwrap_or_default();
-    match fate {
-        Outcome::Completes => (ended, "Succeeded"),
-        Outcome::Fails => (ended, "Failed"),
-        Outcome::Runs
-        | Outcome::NeverReady
-        | Outcome::ImagePullBackOff
-        | Outcome::CrashLoopBackOff
-        | Outcome::OomKilled
-        | Outcome::IgnoresTermination => {
-            let name = text(pod, "/spec/containers/0/name");
-            let message = format!(
-                "back-off {}s restarting failed container={name} pod={}_{}({})",
-                back_off(container.restarts),
-                crate::json::name(pod),
-                namespace(pod),
-                uid(pod)
-            );
-            (
-                json!({"waiting": {"reason": "CrashLoopBackOff", "message": message}}),
-                "Running",
-            )
-        }
-    }
+    let told = world
+        .store
+        .get("pods", namespace(pod), name(pod))
+        .filter(|pod| condition(pod, "Ready") == "True");
+    container.told = told
+        .map(|pod| text(pod, "/metadata/resourceVersion").to_owned())
+        .unwrap_or_default();
 }
 
 /// The events of what changed.

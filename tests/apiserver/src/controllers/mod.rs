@@ -3,6 +3,7 @@
 
 pub mod attach;
 pub mod conditions;
+pub mod containers;
 pub mod daemonsets;
 pub mod deployments;
 pub mod disruption;
@@ -46,6 +47,14 @@ impl Controller {
         Self::Garbage,
     ];
 
+    /// Whether there may be something to do although nothing was written since the last pass.
+    fn goes_by_time(self) -> bool {
+        match self {
+            Self::Kubelet | Self::NodeLifecycle | Self::Attach => true,
+            Self::Scheduler | Self::Workloads | Self::Garbage => false,
+        }
+    }
+
     fn pass(self, world: &mut World) {
         match self {
             Self::Kubelet => kubelet::pass(world),
@@ -75,7 +84,11 @@ pub fn settle(world: &mut World) {
     for _ in 0..ROUNDS {
         let before = world.store.revision();
         for controller in world.running.clone() {
-            controller.pass(world);
+            let present = world.store.revision();
+            let seen = world.looked_at.insert(controller, present);
+            if controller.goes_by_time() || seen != Some(present) {
+                controller.pass(world);
+            }
         }
         disruption::pass(world);
         if world.store.revision() == before {

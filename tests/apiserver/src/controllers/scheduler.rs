@@ -9,41 +9,66 @@ use crate::world::World;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
+/// What a node carries: its pods, and what they ask for in thousandths.
+#[derive(Clone, Copy, Debug, Default)]
+struct Load {
+    pods: i64,
+    cpu: i64,
+    memory: i64,
+}
+
+impl Load {
+    fn add(&mut self, pod: &Value) {
+        self.pods += 1;
+        self.cpu += requests(pod, "cpu");
+        self.memory += requests(pod, "memory");
+    }
+}
+
 /// Gives pods without a node one that has room, the emptiest first.
 pub fn pass(world: &mut World) {
-    for pod in world.store.all("pods") {
-        let waits = text(&pod, "/spec/nodeName").is_empty() && !is_terminating(&pod);
-        if !waits || text(&pod, "/spec/schedulerName") != "default-scheduler" {
-            continue;
+    let waits = |pod: &Value| {
+        text(pod, "/spec/nodeName").is_empty()
+            && !is_terminating(pod)
+            && text(pod, "/spec/schedulerName") == "default-scheduler"
+    };
+    let waiting: Vec<_> = world
+        .store
+        .list("pods", None)
+        .filter(|pod| waits(pod))
+        .cloned()
+        .collect();
+    if waiting.is_empty() {
+        return;
+    }
+    let nodes = world.store.all("nodes");
+    let mut loads: BTreeMap<String, Load> = BTreeMap::new();
+    for pod in world.store.list("pods", None) {
+        if !matches!(text(pod, "/status/phase"), "Succeeded" | "Failed") {
+            loads
+                .entry(text(pod, "/spec/nodeName").to_owned())
+                .or_default()
+                .add(pod);
         }
-        let nodes = world.store.all("nodes");
+    }
+    for pod in waiting {
         let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
-        let mut best: Option<(usize, String)> = None;
+        let mut best: Option<(i64, &str)> = None;
         for node in &nodes {
-            let here: Vec<_> = world
-                .store
-                .list("pods", None)
-                .filter(|other| occupies(other, name(node)))
-                .collect();
-            let refused = refusals(
-                world,
-                &pod,
-                node,
-                &here.iter().map(|pod| &***pod).collect::<Vec<_>>(),
-            );
-            if refused.is_empty() {
-                let candidate = (here.len(), name(node).to_owned());
-                if best.as_ref().is_none_or(|best| candidate < *best) {
-                    best = Some(candidate);
-                }
+            let load = loads.get(name(node)).copied().unwrap_or_default();
+            let refused = refusals(world.release.minor, &pod, node, load);
+            let candidate = (load.pods, name(node));
+            if refused.is_empty() && best.is_none_or(|best| candidate < best) {
+                best = Some(candidate);
             }
             for reason in refused {
                 *reasons.entry(reason).or_default() += 1;
             }
         }
         if let Some((_, node)) = best {
+            loads.entry(node.to_owned()).or_default().add(&pod);
             // Nobody else binds meanwhile: the world is locked.
-            let _ = world.bind(namespace(&pod), name(&pod), &node);
+            let _ = world.bind(namespace(&pod), name(&pod), node);
             let message = format!(
                 "Successfully assigned {}/{} to {node}",
                 namespace(&pod),
@@ -116,10 +141,6 @@ fn fail(world: &mut World, pod: &Value, nodes: usize, reasons: &BTreeMap<String,
     }
 }
 
-fn occupies(pod: &Value, node: &str) -> bool {
-    text(pod, "/spec/nodeName") == node && !matches!(text(pod, "/status/phase"), "Succeeded" | "Failed")
-}
-
 /// What a pod asks for of a resource, in thousandths.
 pub(crate) fn requests(pod: &Value, what: &str) -> i64 {
     let path = format!("/resources/requests/{what}");
@@ -130,8 +151,8 @@ pub(crate) fn requests(pod: &Value, what: &str) -> i64 {
 }
 
 /// Why a pod cannot go to a node, by the first plugin that says no.
-fn refusals(world: &World, pod: &Value, node: &Value, here: &[&Value]) -> Vec<String> {
-    let old = world.release.minor < 18;
+fn refusals(minor: u8, pod: &Value, node: &Value, load: Load) -> Vec<String> {
+    let old = minor < 18;
     if is_true(node, "/spec/unschedulable")
         && !tolerates(pod, "node.kubernetes.io/unschedulable", "", "NoSchedule")
     {
@@ -155,12 +176,11 @@ fn refusals(world: &World, pod: &Value, node: &Value, here: &[&Value]) -> Vec<St
         ];
     }
     let mut short = Vec::new();
-    if i64::try_from(here.len()).unwrap_or(i64::MAX) >= units(at(node, "/status/allocatable/pods")) {
+    if load.pods >= units(at(node, "/status/allocatable/pods")) {
         short.push("Too many pods".to_owned());
     }
-    for what in ["cpu", "memory"] {
+    for (what, taken) in [("cpu", load.cpu), ("memory", load.memory)] {
         let wanted = requests(pod, what);
-        let taken: i64 = here.iter().map(|pod| requests(pod, what)).sum();
         if wanted > 0 && taken + wanted > millis(at(node, &format!("/status/allocatable/{what}"))) {
             short.push(format!("Insufficient {what}"));
         }

@@ -55,9 +55,13 @@ impl World {
         }
         let allowed = number(&budget, "/status/disruptionsAllowed");
         if allowed <= 0 {
-            let why = format!(
-                "The disruption budget {called} needs {wanted} healthy pods and has {healthy} currently"
-            );
+            let why = if healthy <= wanted || self.release.minor < 33 {
+                format!(
+                    "The disruption budget {called} needs {wanted} healthy pods and has {healthy} currently"
+                )
+            } else {
+                format!("The disruption budget {called} does not allow evicting pods currently")
+            };
             return Err(Refusal::disruption_budget(&why, None));
         }
         let mut drawn = Value::clone(&budget);

@@ -67,9 +67,9 @@ impl Window {
         let mut figures = vec![Figure {
             name: name.to_owned(),
             unit: "% of a core",
-            value: self.agent.process(),
+            value: self.agent.process,
             aim: Aim::AtMost(aim),
-            peers: peers.map(|(peer, spent)| (peer, spent.process())).into(),
+            peers: peers.map(|(peer, spent)| (peer, spent.process)).into(),
             how,
         }];
         // Not every node counts for each unit.
@@ -134,7 +134,7 @@ pub(crate) async fn idle(node: &Node, address: Ipv4Addr, span: Duration) -> anyh
     figures.extend(window.figures(
         "idle: processor",
         0.1,
-        "utime and stime of /proc/PID/stat, and CPUUsageNSec of the unit, over the idle window; 10,000 logs in 400 directories, \
+        "the process's CPU clock, and CPUUsageNSec of the unit, over the idle window; 10,000 logs in 400 directories, \
          both metrics pages scraped every 15 s, monit looks every 5 s and at the logs every 5 min",
     ));
     Ok(figures)

@@ -12,7 +12,7 @@ use blackstart_tests::docker::say;
 use crate::figures::{Aim, Figure};
 
 /// Runs of each way; the median counts.
-const RUNS: &str = "3";
+const RUNS: &str = "5";
 const DEADLINE: Duration = Duration::from_mins(15);
 
 #[derive(Debug, Deserialize)]
@@ -54,7 +54,7 @@ pub(crate) async fn measure(size: &str) -> anyhow::Result<Vec<Figure>> {
         of("punch")?,
         of("copytruncate")?,
     );
-    let how = "bench_reclaim: all but the last 64 MiB of a synced log on ext4, a writer holds it open; medians of 3, turn by turn; \
+    let how = "bench_reclaim: all but the last 64 MiB of a synced log on ext4, a writer holds it open; medians of 5, turn by turn; \
                3 GiB unless --size says otherwise";
     let figure = |name: &str, value, aim| Figure {
         name: format!("freeing a log: {name}"),
