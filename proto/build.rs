@@ -7,6 +7,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "blackstart/v1/types.proto",
             "blackstart/v1/agent.proto",
             "blackstart/v1/fleet.proto",
+            "blackstart/v1/runbook.proto",
         ],
         ["proto"],
     )?;

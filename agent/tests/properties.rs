@@ -771,7 +771,11 @@ fn mends(remedy: &Remedy, standing: &Condition, settings: &Settings) -> bool {
         }
         Remedy::RelieveMemory { .. } => condition.kind == ConditionKind::MemoryPressure,
         Remedy::ProtectUnits => condition.kind == ConditionKind::Overload,
-        Remedy::ReleaseKubelet { .. } | Remedy::HoldManifest { .. } | Remedy::ReleaseManifest { .. } => false,
+        Remedy::ReleaseKubelet { .. }
+        | Remedy::StopKubelet { .. }
+        | Remedy::StartKubelet { .. }
+        | Remedy::HoldManifest { .. }
+        | Remedy::ReleaseManifest { .. } => false,
     }
 }
 

@@ -347,7 +347,7 @@ impl Host for OneUnit {
         assert_eq!(name, UNIT);
         let mut dockerd = self.0.lock().await;
         match action {
-            UnitAction::Kill | UnitAction::KillMain => dockerd.kill(),
+            UnitAction::Kill | UnitAction::KillMain | UnitAction::Stop => dockerd.kill(),
             UnitAction::ResetFailed | UnitAction::Weigh(_) => {}
             UnitAction::Restart => dockerd.run().await.map_err(HostError::Unreachable)?,
         }

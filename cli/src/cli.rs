@@ -17,6 +17,7 @@ use crate::commands::hold::{HoldArgs, SilenceArgs, UnholdArgs, UnsilenceArgs};
 use crate::commands::inventory::InventoryCommand;
 use crate::commands::permit::PermitCommand;
 use crate::commands::pki::PkiCommand;
+use crate::commands::runbook::{DrainArgs, MaintenanceCommand, RunbookCommand};
 use crate::commands::storm::StormCommand;
 use crate::drill::DrillArgs;
 use crate::output::Format;
@@ -40,6 +41,7 @@ Examples:
   blackstart coldstart plan                what a cold start would do
   blackstart coldstart watch               follow the one that is active
   blackstart hold --node biz-4 --reason …  keep its agent from acting
+  blackstart maintenance begin biz-4 …     drain a node and stop its kubelet
   blackstart drill power-loss              rehearse a power loss; needs no cluster
   blackstart inventory lint inventory.yaml check a declared fleet
   blackstart pki issue node biz-4          a certificate for a node
@@ -169,6 +171,14 @@ pub enum Command {
     /// Permits for what takes a node away for a while
     #[command(subcommand)]
     Permit(PermitCommand),
+    /// Plan, run and steer runbooks on one node
+    #[command(subcommand, visible_alias = "rb")]
+    Runbook(RunbookCommand),
+    /// Take a node out for maintenance, and back
+    #[command(subcommand)]
+    Maintenance(MaintenanceCommand),
+    /// Cordon a node and evict its pods
+    Drain(DrainArgs),
     /// Rehearse an outage
     Drill(DrillArgs),
     /// Check a declared fleet

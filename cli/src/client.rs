@@ -3,6 +3,7 @@
 
 mod find;
 mod line;
+mod runbooks;
 
 use std::error::Error;
 use std::io;
@@ -14,6 +15,7 @@ use blackstart_proto::tls::TlsFileError;
 use blackstart_proto::v1;
 use blackstart_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 use blackstart_proto::v1::fleet_service_client::FleetServiceClient;
+use blackstart_proto::v1::runbook_service_client::RunbookServiceClient;
 use rustls::{AlertDescription, CertificateError};
 use tokio::time::timeout;
 use tokio_stream::{Stream, StreamExt};
@@ -44,6 +46,7 @@ pub(crate) struct Scope {
 pub(crate) struct Fleet {
     coordinators: CoordinatorServiceClient<Channel>,
     service: FleetServiceClient<Line>,
+    runbooks: RunbookServiceClient<Line>,
     address: SocketAddr,
     patience: Duration,
 }

@@ -33,6 +33,7 @@ pub mod fleetlock;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod inventory;
+pub mod kubernetes;
 pub mod leader;
 pub mod notify;
 pub mod outage;
@@ -42,6 +43,7 @@ pub mod pki;
 pub mod plan;
 pub mod policy;
 pub mod run;
+pub mod runbooks;
 pub mod starter;
 pub mod store;
 pub mod storm;

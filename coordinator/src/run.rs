@@ -43,20 +43,25 @@ use crate::api::coordinators::Coordinators;
 use crate::api::fleet_service::Operators;
 use crate::api::handshake::server_tls;
 use crate::api::holds;
+use crate::api::runbook_service::RunbookOperators;
 use crate::api::serve::serve;
 use crate::api::session::Sessions;
 use crate::brakes::BrakesHandle;
 use crate::config::{Settings, StoreSettings};
 use crate::events::Events;
 use crate::execute::{Driver, Executor, Ports};
-use crate::fleet::{Delivery, Fleet, FleetParts, Holds, Order};
+use crate::fleet::{Delivery, Fleet, FleetParts, Holds, Order, OrderResult};
 use crate::fleetlock::{self, Door};
 use crate::inventory::{self, Inventory};
+use crate::kubernetes::Clusters;
 use crate::leader::Tenure;
 use crate::notify::Notify;
 use crate::own_boot::OwnBoot;
 use crate::permit::{Keeper, KeeperParts, PermitsHandle};
 use crate::policy::{OutagePolicy, StormPolicy};
+use crate::runbooks::plan::Runbook;
+use crate::runbooks::world::Timing;
+use crate::runbooks::{self, Runbooks, Work};
 use crate::starter::Starter;
 use crate::store::Store;
 use crate::store::redb::RedbStore;
@@ -132,6 +137,7 @@ pub async fn run(
         StoreSettings::Embedded => Some(Arc::new(RedbStore::open(&settings.store_file())?)),
         StoreSettings::Etcd(_) => None,
     };
+    known_clusters(&settings, &inventory)?;
     let own_boot = OwnBoot::begin(&settings)?;
     let house = House {
         fleetlock_tls,
@@ -220,11 +226,26 @@ struct Opened {
     to_nodes: mpsc::Receiver<Order>,
     keeper: Keeper,
     permits: PermitsHandle,
+    clusters: Clusters,
+    runbooks: Runbooks,
+    work: Work,
+    answers: Answers,
+}
+
+/// Agents' answers on their way: to the executor, or to runbooks.
+struct Answers {
+    from_nodes: mpsc::Receiver<OrderResult>,
+    to_executor: mpsc::Sender<OrderResult>,
+    to_runbooks: mpsc::Sender<OrderResult>,
+    /// Of runbooks.
+    heard: mpsc::Receiver<OrderResult>,
 }
 
 /// Reads everything anew. That may take a while, and the store may have to wait for others, so it is done on threads that may.
-async fn open(house: &House, store: &Arc<dyn Store>) -> Result<Opened, RunError> {
-    let (results, answers) = mpsc::channel(BACKLOG);
+async fn open(house: &House, store: &Arc<dyn Store>, tenure: &Tenure) -> Result<Opened, RunError> {
+    let (results, from_nodes) = mpsc::channel(BACKLOG);
+    let (to_executor, answers) = mpsc::channel(BACKLOG);
+    let (to_runbooks, heard) = mpsc::channel(BACKLOG);
     let (orders, to_nodes) = mpsc::channel(BACKLOG);
     let (hold, holds) = watch::channel(Holds::new());
     let own_unclean_boot = house.own_boot.is_unclean();
@@ -241,7 +262,7 @@ async fn open(house: &House, store: &Arc<dyn Store>) -> Result<Opened, RunError>
     let fleet = fleet.await.map_err(RunError::Broke)??;
     let ports = Ports {
         view: fleet.view(),
-        orders,
+        orders: orders.clone(),
         results: answers,
         holds: hold,
         events: house.events.clone(),
@@ -266,6 +287,22 @@ async fn open(house: &House, store: &Arc<dyn Store>) -> Result<Opened, RunError>
     let from = Arc::clone(store);
     let keeping = spawn_blocking(move || Keeper::open(from, of_keeper));
     let (keeper, permits) = keeping.await.map_err(RunError::Broke)??;
+    let clusters = clusters(&house.settings, &house.inventory);
+    let of_runbooks = runbooks::Ports {
+        store: Arc::clone(store),
+        inventory: Arc::clone(&house.inventory),
+        clusters: clusters.clone(),
+        view: fleet.view(),
+        orders,
+        brakes: brakes.clone(),
+        cold_starts: executor.watch(),
+        events: house.events.clone(),
+        epoch: executor.epoch(),
+        tenure: tenure.clone(),
+        timing: Timing::default(),
+    };
+    let opened = spawn_blocking(move || Runbooks::open(of_runbooks));
+    let (runbooks, work) = opened.await.map_err(RunError::Broke)??;
     tracing::info!(
         nodes = house.inventory.nodes.len(),
         clusters = house.inventory.clusters.len(),
@@ -281,7 +318,41 @@ async fn open(house: &House, store: &Arc<dyn Store>) -> Result<Opened, RunError>
         to_nodes,
         keeper,
         permits,
+        clusters,
+        runbooks,
+        work,
+        answers: Answers {
+            from_nodes,
+            to_executor,
+            to_runbooks,
+            heard,
+        },
     })
+}
+
+/// The configuration and the inventory speak of the same clusters.
+fn known_clusters(settings: &Settings, inventory: &Inventory) -> Result<(), RunError> {
+    let unknown = settings
+        .clusters
+        .iter()
+        .find(|cluster| inventory.cluster(&cluster.name).is_none());
+    match unknown {
+        Some(cluster) => Err(RunError::UnknownCluster(cluster.name.clone())),
+        None => Ok(()),
+    }
+}
+
+/// The configured ways to clusters' APIs.
+fn clusters(settings: &Settings, inventory: &Inventory) -> Clusters {
+    let access = settings.clusters.iter().map(|cluster| {
+        let mut access = cluster.access.clone();
+        access.masters = inventory
+            .masters(&cluster.name)
+            .map(|spec| spec.address)
+            .collect();
+        (cluster.name.clone(), access)
+    });
+    Clusters::new(access)
 }
 
 /// Leads until `stop`, or until the tenure is over, and takes everything apart in order.
@@ -306,13 +377,18 @@ async fn lead(
         to_nodes,
         keeper,
         permits,
-    } = open(house, &store).await?;
+        clusters,
+        runbooks,
+        work,
+        answers,
+    } = open(house, &store, &tenure).await?;
     let policy = settings.cold_start.clone();
 
     let working = CancellationToken::new();
     let mut inner = JoinSet::new();
     spawn(&mut inner, "executor", driver.run(working.clone()));
     spawn(&mut inner, "permits", keeper.run(working.clone()));
+    carry_out(&mut inner, work, clusters, answers, &working);
     spawn(
         &mut inner,
         "orders",
@@ -367,6 +443,7 @@ async fn lead(
     serve_reboot_tools(&mut outer, house, permits, &tenure, &serving);
     let services = Routes::new(agents)
         .add_service(Audit::new(operators.serve(), events.clone()))
+        .add_service(RunbookOperators::new(runbooks).serve())
         .add_service(coordinators);
     let server = serve(house.tls.clone(), listeners, services, serving.clone());
     outer.spawn(async move { ("server", server.await.map_err(RunError::Serve)) });
@@ -405,6 +482,26 @@ fn serve_reboot_tools(
     };
     let served = fleetlock::serve(fleetlock.listen, door, serving.clone());
     spawn(parts, "FleetLock", served);
+}
+
+/// Runbooks: what is known of clusters, the runs at work, and the way of answers to them.
+fn carry_out(
+    parts: &mut JoinSet<Part>,
+    work: Work,
+    clusters: Clusters,
+    answers: Answers,
+    working: &CancellationToken,
+) {
+    let Answers {
+        from_nodes,
+        to_executor,
+        to_runbooks,
+        heard,
+    } = answers;
+    spawn(parts, "runbooks", work.run(heard, working.clone()));
+    spawn(parts, "the clusters' APIs", clusters.run(working.clone()));
+    let answers = route(from_nodes, to_executor, to_runbooks, working.clone());
+    spawn(parts, "answers", answers);
 }
 
 /// Who looks at the fleet and begins, or holds back, something by itself.
@@ -486,6 +583,32 @@ async fn deliver(fleet: Fleet, mut orders: mpsc::Receiver<Order>, stop: Cancella
                 tracing::debug!(%node, command, ?not_sent, "an order was dropped; it is sent again");
             }
         }
+    }
+}
+
+/// From the sessions to whoever sent the command.
+async fn route(
+    mut from_nodes: mpsc::Receiver<OrderResult>,
+    to_executor: mpsc::Sender<OrderResult>,
+    to_runbooks: mpsc::Sender<OrderResult>,
+    stop: CancellationToken,
+) {
+    loop {
+        let answer = tokio::select! {
+            () = stop.cancelled() => return,
+            answer = from_nodes.recv() => answer,
+        };
+        let Some(answer) = answer else {
+            return stop.cancelled().await;
+        };
+        let run = answer.command_id.split('/').next().unwrap_or_default();
+        let to = if Runbook::of_run(run).is_some() {
+            &to_runbooks
+        } else {
+            &to_executor
+        };
+        // Who is gone says so itself.
+        let _gone = to.send(answer).await;
     }
 }
 

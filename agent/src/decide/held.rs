@@ -89,7 +89,9 @@ pub(crate) fn protected(remedy: &Remedy, settings: &Settings) -> Option<String> 
         | Remedy::VacuumJournal { .. }
         | Remedy::ReleaseKubelet { .. }
         | Remedy::HoldManifest { .. }
-        | Remedy::ReleaseManifest { .. } => None,
+        | Remedy::ReleaseManifest { .. }
+        | Remedy::StopKubelet { .. }
+        | Remedy::StartKubelet { .. } => None,
     }
 }
 

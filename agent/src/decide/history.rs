@@ -61,9 +61,11 @@ impl Rung {
             Remedy::BounceStaticPod { .. } => Some(Self::Bounce),
             Remedy::RelieveMemory { .. } => Some(Self::Relieve),
             Remedy::ProtectUnits => Some(Self::Protect),
-            Remedy::ReleaseKubelet { .. } | Remedy::HoldManifest { .. } | Remedy::ReleaseManifest { .. } => {
-                None
-            }
+            Remedy::ReleaseKubelet { .. }
+            | Remedy::HoldManifest { .. }
+            | Remedy::ReleaseManifest { .. }
+            | Remedy::StopKubelet { .. }
+            | Remedy::StartKubelet { .. } => None,
         }
     }
 
@@ -296,6 +298,8 @@ mod tests {
             Remedy::RestartContainer { name: unit() },
             Remedy::BounceStaticPod { pod: unit() },
             Remedy::ReleaseKubelet { run_id: unit() },
+            Remedy::StopKubelet { run_id: unit() },
+            Remedy::StartKubelet { run_id: unit() },
             Remedy::RelieveMemory { unit: unit() },
             Remedy::ProtectUnits,
         ] {

@@ -224,7 +224,7 @@ pub(super) fn of(kind: Kind) -> &'static [Proof] {
 
 #[rustfmt::skip]
 pub(super) fn of_remedy(remedy: &Remedy) -> &'static [Proof] {
-    use Cause::Real;
+    use Cause::{Real, Simulated};
     match remedy {
         Remedy::RestartUnit { .. } => const { &[
             proof(Real, "the kubelet is killed", UNITS, "a_killed_kubelet_is_restarted", &[]),
@@ -272,11 +272,14 @@ pub(super) fn of_remedy(remedy: &Remedy) -> &'static [Proof] {
             proof(Real, "masters lose their power and come back", ASIDE, "a_controller_manager_is_set_aside_until_the_kubelets_run", &[]),
             proof(Real, "the coordinator never returns", ASIDE, "without_a_coordinator_what_was_set_aside_comes_back_by_itself", &[]),
         ] },
+        Remedy::StopKubelet { .. } | Remedy::StartKubelet { .. } => const { &[
+            proof(Simulated, "commands by hand", "agent/src/run/tests/orders.rs", "a_kubelet_is_stopped_and_started_by_the_coordinators_word_while_its_node_is_silenced", &[]),
+        ] },
     }
 }
 
 /// One of each remedy.
-pub(super) fn remedies() -> [Remedy; 13] {
+pub(super) fn remedies() -> [Remedy; 15] {
     let log = crate::signal::LogId {
         dev: 0,
         ino: 0,
@@ -308,6 +311,8 @@ pub(super) fn remedies() -> [Remedy; 13] {
         Remedy::ReleaseManifest {
             component: Component::ControllerManager,
         },
+        Remedy::StopKubelet { run_id: name() },
+        Remedy::StartKubelet { run_id: name() },
     ]
 }
 

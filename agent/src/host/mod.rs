@@ -25,6 +25,8 @@ use crate::watch::{cgroup, kernel, memory, mounts, network};
 pub enum UnitAction {
     /// `RestartUnit(unit, "replace")`.
     Restart,
+    /// `StopUnit(unit, "replace")`.
+    Stop,
     /// `KillUnit(unit, "all", SIGKILL)`.
     Kill,
     /// `KillUnit(unit, "main", SIGKILL)`: of a container runtime, whose unit also has what keeps the containers.

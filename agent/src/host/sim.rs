@@ -384,6 +384,10 @@ impl Host for SimHost {
                     Start::Refused => Err(refused("restart", "job ended with failed")),
                 }
             }
+            UnitAction::Stop => {
+                self.stop(unit).await;
+                Ok(())
+            }
             UnitAction::Kill | UnitAction::KillMain => {
                 self.kill(unit);
                 Ok(())

@@ -250,6 +250,12 @@ pub(crate) fn order(command: wire::Command, now: Instant) -> Result<Order, Order
         Some(wire::command::Action::RestartUnit(asked)) => {
             Some((Remedy::RestartUnit { unit: asked.unit }, asked.reason))
         }
+        Some(wire::command::Action::StopKubelet(asked)) => {
+            Some((Remedy::StopKubelet { run_id: asked.run_id }, asked.reason))
+        }
+        Some(wire::command::Action::StartKubelet(asked)) => {
+            Some((Remedy::StartKubelet { run_id: asked.run_id }, asked.reason))
+        }
         Some(wire::command::Action::HoldManifest(asked)) => {
             component::from_wire(asked.component()).map(|component| {
                 let reason = asked.reason.clone();

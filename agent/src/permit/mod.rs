@@ -65,7 +65,9 @@ pub fn needed(remedy: &Remedy, settings: &Settings) -> Option<PermitKind> {
         | Remedy::ProtectUnits
         | Remedy::HoldManifest { .. }
         | Remedy::ReleaseManifest { .. }
-        | Remedy::ReleaseKubelet { .. } => None,
+        | Remedy::ReleaseKubelet { .. }
+        | Remedy::StopKubelet { .. }
+        | Remedy::StartKubelet { .. } => None,
     }
 }
 

@@ -92,6 +92,16 @@ pub enum Remedy {
         /// Which.
         component: Component,
     },
+    /// `StopUnit` of the kubelet. Only by the coordinator's word, also while the node is silenced.
+    StopKubelet {
+        /// The run that asked.
+        run_id: String,
+    },
+    /// Starts the kubelet if it does not run. Only by the coordinator's word, also while the node is silenced.
+    StartKubelet {
+        /// The run that asked.
+        run_id: String,
+    },
 }
 
 /// By what a remedy is known.
@@ -99,15 +109,15 @@ enum Named {
     /// One that can be held.
     Kind(RemedyKind),
     /// One that cannot.
-    OfColdStart(&'static str),
+    OfRun(&'static str),
 }
 
 impl Remedy {
-    /// What kind of remedy it is, for whoever holds some; `None` of those of a cold start, which nobody can.
+    /// What kind of remedy it is, for whoever holds some; `None` of what only the coordinator's runs ask for, which nobody can.
     pub const fn kind(&self) -> Option<RemedyKind> {
         match self.named() {
             Named::Kind(kind) => Some(kind),
-            Named::OfColdStart(_) => None,
+            Named::OfRun(_) => None,
         }
     }
 
@@ -115,7 +125,7 @@ impl Remedy {
     pub const fn name(&self) -> &'static str {
         match self.named() {
             Named::Kind(kind) => kind.as_str(),
-            Named::OfColdStart(name) => name,
+            Named::OfRun(name) => name,
         }
     }
 
@@ -131,9 +141,11 @@ impl Remedy {
             Self::BounceStaticPod { .. } => Named::Kind(RemedyKind::BounceStaticPod),
             Self::RelieveMemory { .. } => Named::Kind(RemedyKind::RelieveMemory),
             Self::ProtectUnits => Named::Kind(RemedyKind::ProtectUnits),
-            Self::ReleaseKubelet { .. } => Named::OfColdStart("release-kubelet"),
-            Self::HoldManifest { .. } => Named::OfColdStart("hold-manifest"),
-            Self::ReleaseManifest { .. } => Named::OfColdStart("release-manifest"),
+            Self::ReleaseKubelet { .. } => Named::OfRun("release-kubelet"),
+            Self::HoldManifest { .. } => Named::OfRun("hold-manifest"),
+            Self::ReleaseManifest { .. } => Named::OfRun("release-manifest"),
+            Self::StopKubelet { .. } => Named::OfRun("stop-kubelet"),
+            Self::StartKubelet { .. } => Named::OfRun("start-kubelet"),
         }
     }
 
@@ -151,7 +163,9 @@ impl Remedy {
             Self::BounceStaticPod { pod } => pod.clone(),
             Self::ReclaimLog { log } => log.path.display().to_string(),
             Self::RestartContainer { name } => name.clone(),
-            Self::ReleaseKubelet { .. } => "kubelet".to_owned(),
+            Self::ReleaseKubelet { .. } | Self::StopKubelet { .. } | Self::StartKubelet { .. } => {
+                "kubelet".to_owned()
+            }
             Self::HoldManifest { component, .. } | Self::ReleaseManifest { component } => {
                 component.pod().to_owned()
             }

@@ -42,6 +42,7 @@ const STATE_DEADLINE: Duration = Duration::from_secs(5);
 pub struct Hands<H> {
     host: Arc<H>,
     units: Vec<String>,
+    kubelet: String,
     spared: ProtectSettings,
     runtime_dir: PathBuf,
     job_deadline: Duration,
@@ -66,6 +67,7 @@ impl<H: Host> Hands<H> {
         Self {
             host,
             units: settings.units.iter().chain(settings.helpers()).cloned().collect(),
+            kubelet: settings.kubelet_unit.clone(),
             spared: settings.protect.clone(),
             runtime_dir: settings.runtime_dir.clone(),
             job_deadline: settings.restart.job_deadline,
@@ -135,6 +137,8 @@ impl<H: Host> Hands<H> {
             Remedy::ReleaseManifest { component } => {
                 set_aside::release(&self.aside, *component, &self.static_pods).await
             }
+            Remedy::StopKubelet { .. } => self.stop(&self.kubelet).await,
+            Remedy::StartKubelet { .. } => self.start(&self.kubelet).await,
         };
         outcome(done)
     }
@@ -152,6 +156,15 @@ impl<H: Host> Hands<H> {
                     Err(why) => Err(format!("{LOST}; {why}")),
                 }
             }
+            // Either may be done again without harm: the answer is what is found, or that it may be done now.
+            "stop-kubelet" => match self.state(&self.kubelet).await {
+                Ok(seen) if !active(&seen) => Ok(format!("{LOST}; {}", described(&seen))),
+                Ok(_) | Err(_) => return None,
+            },
+            "start-kubelet" => match self.state(&self.kubelet).await {
+                Ok(seen) if active(&seen) => Ok(format!("{LOST}; {}", described(&seen))),
+                Ok(_) | Err(_) => return None,
+            },
             "release-kubelet" => Ok(format!("{LOST}; {}", release::found_open(&self.runtime_dir)?)),
             "hold-manifest" => {
                 self.aside.holds(subject).then_some(())?;
@@ -173,6 +186,35 @@ impl<H: Host> Hands<H> {
         self.allowed(unit)?;
         if self.dry_run {
             return Ok(format!("dry run: would restart {unit}; nothing was changed"));
+        }
+        self.prepared(unit, UnitAction::ResetFailed).await?;
+        self.ask(unit, UnitAction::Restart)
+            .await
+            .map_err(|error| error.to_string())?;
+        self.stays_active(unit).await
+    }
+
+    async fn stop(&self, unit: &str) -> Result<String, String> {
+        self.spared(unit)?;
+        let before = self.state(unit).await?;
+        if before.active != ActiveState::Inactive {
+            self.ask(unit, UnitAction::Stop)
+                .await
+                .map_err(|error| error.to_string())?;
+        }
+        let seen = self.state(unit).await?;
+        if active(&seen) {
+            return Err(format!("after the stop {}", described(&seen)));
+        }
+        Ok(format!("{unit} is stopped"))
+    }
+
+    /// One that runs is left as it is: whoever hangs is restarted by another word.
+    async fn start(&self, unit: &str) -> Result<String, String> {
+        self.spared(unit)?;
+        let before = self.state(unit).await?;
+        if active(&before) {
+            return Ok(format!("active with process {}", before.main_pid));
         }
         self.prepared(unit, UnitAction::ResetFailed).await?;
         self.ask(unit, UnitAction::Restart)
@@ -262,6 +304,7 @@ impl<H: Host> Hands<H> {
             Err(_) => Err(NotDone::Late {
                 action: match action {
                     UnitAction::Restart => "restart",
+                    UnitAction::Stop => "stop",
                     UnitAction::Kill | UnitAction::KillMain => "kill",
                     UnitAction::ResetFailed => "reset",
                     UnitAction::Weigh(_) => "weigh",

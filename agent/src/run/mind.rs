@@ -398,7 +398,9 @@ impl<H: Host> Mind<H> {
             | Remedy::ProtectUnits
             | Remedy::ReleaseKubelet { .. }
             | Remedy::HoldManifest { .. }
-            | Remedy::ReleaseManifest { .. } => None,
+            | Remedy::ReleaseManifest { .. }
+            | Remedy::StopKubelet { .. }
+            | Remedy::StartKubelet { .. } => None,
         };
         // The gate may have come to hold since it was looked at.
         let bounce = matches!(proposal.remedy, Remedy::BounceStaticPod { .. });

@@ -95,10 +95,15 @@ fn allowed(remedy: &Remedy, settings: &Settings, standing: &Standing) -> Result<
         {
             Err(format!("the boot gate holds {unit}: release it instead"))
         }
+        Remedy::StartKubelet { .. } if gate::status(&settings.runtime_dir).state == GateState::Held => {
+            Err("the boot gate holds the kubelet: release it instead".to_owned())
+        }
         Remedy::ReleaseKubelet { .. }
-        | Remedy::RestartUnit { .. }
         | Remedy::HoldManifest { .. }
-        | Remedy::ReleaseManifest { .. } => Ok(()),
+        | Remedy::ReleaseManifest { .. }
+        | Remedy::StopKubelet { .. }
+        | Remedy::StartKubelet { .. }
+        | Remedy::RestartUnit { .. } => Ok(()),
         Remedy::KillRestartUnit { .. }
         | Remedy::ReclaimLog { .. }
         | Remedy::RestartRuntime { .. }

@@ -9,6 +9,7 @@ use blackstart_proto::tls;
 use blackstart_proto::v1;
 use blackstart_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 use blackstart_proto::v1::fleet_service_client::FleetServiceClient;
+use blackstart_proto::v1::runbook_service_client::RunbookServiceClient;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::{Channel, Endpoint};
 
@@ -71,6 +72,7 @@ impl Fleet {
         };
         Ok(Self {
             coordinators: CoordinatorServiceClient::new(channel),
+            runbooks: RunbookServiceClient::new(line.clone()),
             service: FleetServiceClient::new(line).max_decoding_message_size(MAX_ANSWER_BYTES),
             address,
             patience: connection.timeout,

@@ -9,6 +9,7 @@ pub(crate) mod hold;
 pub(crate) mod inventory;
 pub(crate) mod permit;
 pub(crate) mod pki;
+pub(crate) mod runbook;
 pub(crate) mod storm;
 mod version;
 
@@ -65,6 +66,9 @@ pub(crate) async fn run(cli: Cli, environment: &Environment, output: &mut Output
         Command::Unsilence(args) => hold::unsilence(args, &mut context).await,
         Command::Storm(command) => storm::run(command, &mut context).await,
         Command::Permit(command) => permit::run(command, &mut context).await,
+        Command::Runbook(command) => runbook::run(command, &mut context).await,
+        Command::Maintenance(command) => runbook::maintenance(command, &mut context).await,
+        Command::Drain(args) => runbook::drain(args, &mut context).await,
         Command::Drill(args) => drill::run(args, context.output).await,
         Command::Inventory(command) => inventory::run(&command, &mut context),
         Command::Pki(command) => pki::run(&command, &mut context),

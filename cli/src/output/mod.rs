@@ -8,6 +8,7 @@
 //! | `describe` | everything of one node or run |
 //! | `plan` | a plan as a tree |
 //! | `progress` | a run as it goes: a frame to redraw, or lines to append |
+//! | `runbook` | plans and runs of runbooks |
 //! | `live` | redraws a frame in place |
 //! | `via` | by which way an answer came, if not from the leader itself |
 //! | `local` | certificates as they are made, and what the linter found |
@@ -21,6 +22,7 @@ pub(crate) mod live;
 pub(crate) mod local;
 pub(crate) mod plan;
 pub(crate) mod progress;
+pub(crate) mod runbook;
 pub(crate) mod table;
 pub(crate) mod via;
 pub(crate) mod words;

@@ -14,11 +14,11 @@ use super::{
     RemedyOutcome, Role, Run, RunDetail, RunState, Severity, Step, StepState, Storm, Unit, Via,
 };
 
-fn given(text: String) -> Option<String> {
+pub(super) fn given(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-fn at(unix_ms: u64) -> Option<Timestamp> {
+pub(super) fn at(unix_ms: u64) -> Option<Timestamp> {
     if unix_ms == 0 {
         return None;
     }

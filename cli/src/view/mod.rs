@@ -10,6 +10,7 @@ mod local;
 mod node;
 mod permits;
 mod run;
+mod runbook;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -22,6 +23,7 @@ pub(crate) use node::{
 };
 pub(crate) use permits::{Permit, PermitState};
 pub(crate) use run::{Lane, Plan, PlanStep, Run, RunDetail, RunState, Step, StepState};
+pub(crate) use runbook::{Refusal, Runbook, RunbookPlan, RunbookRun, RunbookStep};
 
 /// A thing that `get` lists: how it is called and told apart.
 pub(crate) trait Resource: Serialize + Clone + PartialEq {

@@ -9,6 +9,7 @@
 //! | [`session`] | an agent's one session |
 //! | [`fleet_service`] | what operators see and steer |
 //! | [`permits`] | requests of an agent's session, and what operators see of them |
+//! | [`runbook_service`] | runbooks, for operators |
 //! | `coordinators` | who there is and who leads |
 //! | `follower` | how one that follows answers operators: by the leader, or from the store |
 //! | `elsewhere` | how one that follows refuses agents |
@@ -28,5 +29,6 @@ pub mod handshake;
 pub mod holds;
 pub mod listen;
 pub mod permits;
+pub mod runbook_service;
 pub mod serve;
 pub mod session;

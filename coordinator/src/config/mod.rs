@@ -13,6 +13,8 @@ use blackstart_proto::boot::KERNEL_BOOT_ID;
 use blackstart_proto::tls::TlsFiles;
 
 use crate::fleetlock::FleetLockSettings;
+use crate::inventory::ClusterName;
+use crate::kubernetes::connection::Access;
 use crate::policy::{BackupPolicy, ColdStartPolicy, OutagePolicy, PermitPolicy, StormPolicy};
 
 pub use read::{ConfigError, load, parse};
@@ -51,6 +53,8 @@ pub struct Settings {
     pub fleetlock: Option<FleetLockSettings>,
     /// The backups that it makes of its store.
     pub backup: BackupPolicy,
+    /// The ways to the clusters' APIs; a cluster without one has no runbooks.
+    pub clusters: Vec<ClusterAccess>,
 }
 
 impl Default for Settings {
@@ -71,6 +75,7 @@ impl Default for Settings {
             permits: PermitPolicy::default(),
             fleetlock: None,
             backup: BackupPolicy::default(),
+            clusters: Vec::new(),
         }
     }
 }
@@ -99,6 +104,15 @@ pub enum StoreSettings {
     Embedded,
     /// In etcd, with other coordinators, of which one leads.
     Etcd(EtcdSettings),
+}
+
+/// The way to one cluster's API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterAccess {
+    /// As the inventory calls it.
+    pub name: ClusterName,
+    /// How it is reached. Without addresses, the control planes of the inventory are, at the port of the kubeconfig's server.
+    pub access: Access,
 }
 
 /// Several coordinators over etcd.

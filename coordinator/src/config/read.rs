@@ -10,8 +10,10 @@ use std::time::Duration;
 use blackstart_proto::tls::TlsFiles;
 use blackstart_proto::yaml::{self, Item, Problems, Table};
 
-use super::{EtcdSettings, Settings, StoreSettings};
+use super::{ClusterAccess, EtcdSettings, Settings, StoreSettings};
 use crate::fleetlock::{FleetLockSettings, FleetLockTls};
+use crate::inventory::ClusterName;
+use crate::kubernetes::connection::Access;
 use crate::permit::Budget;
 use crate::policy::{
     BackupPolicy, ColdStartPolicy, OutagePolicy, PermitPolicy, SetAsidePolicy, StormPolicy, Trigger, Typical,
@@ -92,6 +94,7 @@ pub fn parse(name: &str, text: &str) -> Result<Settings, Problems> {
         if let Some(table) = top.table("backup") {
             backup(table, &mut to.backup);
         }
+        clusters(top, &mut to.clusters);
         to
     })
 }
@@ -153,6 +156,45 @@ fn listen(top: &mut Table, to: &mut Settings) {
     }
     if items.is_empty() {
         top.problem("listen", "names no address: nobody could reach the coordinator");
+    }
+}
+
+/// Enough for a runbook in each of some racks, and little for an API server.
+const REQUESTS_PER_SECOND: u32 = 20;
+
+fn clusters(top: &mut Table, to: &mut Vec<ClusterAccess>) {
+    for item in top.list("clusters").unwrap_or_default() {
+        let Some(mut table) = item.table() else { continue };
+        let name = table.required("name");
+        let line = name.as_ref().and_then(|item| {
+            let name = ClusterName(item.string()?);
+            let is_twice = to.iter().any(|known| known.name == name);
+            if is_twice {
+                item.problem(format!("cluster {name} stands here twice"));
+            }
+            (!is_twice).then_some(name)
+        });
+        let kubeconfig = absolute(&mut table, "kubeconfig");
+        let in_cluster = table.boolean("in_cluster").unwrap_or_default();
+        if kubeconfig.is_some() == in_cluster {
+            table.problem(
+                "kubeconfig",
+                "name either a kubeconfig, or in_cluster: true for the identity of the pod that the coordinator runs in",
+            );
+        }
+        let addresses = table.list("addresses").unwrap_or_default();
+        let addresses = addresses.iter().filter_map(Item::socket_address).collect();
+        let requests = table.integer("requests_per_second", 1..=1000);
+        let access = Access {
+            kubeconfig,
+            addresses,
+            // The inventory's.
+            masters: Vec::new(),
+            requests_per_second: requests
+                .and_then(|value| u32::try_from(value).ok())
+                .unwrap_or(REQUESTS_PER_SECOND),
+        };
+        to.extend(line.map(|name| ClusterAccess { name, access }));
     }
 }
 
@@ -529,6 +571,40 @@ store:
         ] {
             let field = format!("store.etcd.{field}");
             assert!(fields.contains(&field.as_str()), "{field} in {problems}");
+        }
+    }
+
+    /// The block of the shipped example that is commented out.
+    #[test]
+    fn the_shipped_example_of_clusters_is_a_valid_one_and_what_is_wrong_with_others_is_told() {
+        let start = SHIPPED.find("# clusters:").unwrap();
+        let block: Vec<_> = SHIPPED[start..]
+            .lines()
+            .map_while(|line| line.strip_prefix("# "))
+            .collect();
+        let clusters = parse("f", &block.join("\n")).unwrap().clusters;
+        assert_eq!(clusters.len(), 2);
+        assert_eq!(clusters[0].access.requests_per_second, REQUESTS_PER_SECOND);
+        assert_eq!(clusters[0].access.addresses.len(), 3);
+        assert!(clusters[1].access.addresses.is_empty());
+        let text = "\
+clusters:
+  - {name: a, kubeconfig: /a, addresses: [api.lan:6443]}
+  - {name: a, kubeconfig: b}
+  - {name: b, kubeconfig: /b, in_cluster: true}
+  - {kubeconfig: /c, requests_per_second: 0}
+";
+        let problems = parse("coordinator.yaml", text).unwrap_err();
+        let fields: Vec<_> = problems.list.iter().map(|p| (p.line, p.field.as_str())).collect();
+        for field in [
+            (2, "clusters[0].addresses[0]"),
+            (3, "clusters[1].name"),
+            (3, "clusters[1].kubeconfig"),
+            (4, "clusters[2].kubeconfig"),
+            (5, "clusters[3].name"),
+            (5, "clusters[3].requests_per_second"),
+        ] {
+            assert!(fields.contains(&field), "{field:?} in {problems}");
         }
     }
 

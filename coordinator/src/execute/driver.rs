@@ -27,6 +27,7 @@ use crate::fleet::{Action, Answer, Order, OrderResult};
 use crate::inventory::{Inventory, NodeName};
 use crate::plan::{LaneId, StepKind};
 use crate::policy::ColdStartPolicy;
+use crate::runbooks::plan::Runbook;
 use crate::store::{Store, StoreError};
 
 /// A change of the fleet causes no pass sooner than this after the one before: with thousands of nodes there is always one.
@@ -104,7 +105,9 @@ impl Driver {
     ) -> Result<Self, ExecuteError> {
         let epoch = store.next_epoch()?;
         let now = Instant::now();
-        let ids = store.runs()?;
+        // Runbooks carry theirs out by themselves, in the same store.
+        let mut ids = store.runs()?;
+        ids.retain(|id| Runbook::of_run(id).is_none());
         let mut driver = Self {
             begun: ids.len(),
             store,

@@ -41,10 +41,31 @@ pub enum Action {
         /// Why, for people.
         reason: String,
     },
+    /// Restart a unit on the agent's allow-list; refused where it is held.
+    RestartUnit {
+        /// Which.
+        unit: String,
+        /// Why, for people.
+        reason: String,
+    },
+    /// Stop the kubelet's unit.
+    StopKubelet {
+        /// The run that asks.
+        run: String,
+        /// Why, for people.
+        reason: String,
+    },
     /// Move it back.
     ReleaseManifest {
         /// Which.
         component: Component,
+        /// The run that asks.
+        run: String,
+        /// Why, for people.
+        reason: String,
+    },
+    /// Start the kubelet's unit, if it does not run.
+    StartKubelet {
         /// The run that asks.
         run: String,
         /// Why, for people.

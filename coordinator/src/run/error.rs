@@ -10,8 +10,9 @@ use tokio::task::JoinError;
 
 use crate::api::handshake::TlsError;
 use crate::execute::ExecuteError;
-use crate::fleetlock::TlsError;
-use crate::inventory::InventoryError;
+use crate::fleetlock;
+use crate::inventory::{ClusterName, InventoryError};
+use crate::runbooks::OpenError;
 use crate::store::StoreError;
 
 /// Why the coordinator could not begin, or did not go on.
@@ -52,7 +53,7 @@ pub enum RunError {
     Etcd(String),
     /// What reboot tools are spoken to with.
     #[error(transparent)]
-    FleetLock(#[from] TlsError),
+    FleetLock(#[from] fleetlock::TlsError),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -62,6 +63,12 @@ pub enum RunError {
     /// The executor.
     #[error(transparent)]
     Execute(#[from] ExecuteError),
+    /// Runbooks.
+    #[error(transparent)]
+    Runbooks(#[from] OpenError),
+    /// A way to the API of a cluster that is not declared.
+    #[error("the configuration has a way to cluster {0} (`clusters`), which is not in the inventory")]
+    UnknownCluster(ClusterName),
     /// A part of the coordinator ended by itself.
     #[error("the {0} ended by itself; see the log above")]
     Ended(&'static str),
@@ -74,13 +81,19 @@ impl RunError {
     /// The operator has to change a file, rather than the machine.
     pub const fn is_configuration(&self) -> bool {
         match self {
-            Self::TlsFile(_) | Self::Tls(_) | Self::Inventory(_) | Self::Etcd(_) | Self::FleetLock(_) => true,
+            Self::TlsFile(_)
+            | Self::Tls(_)
+            | Self::Inventory(_)
+            | Self::Etcd(_)
+            | Self::FleetLock(_)
+            | Self::UnknownCluster(_) => true,
             Self::Listen { .. }
             | Self::Serve(_)
             | Self::StateDir { .. }
             | Self::Store(_)
             | Self::OwnBoot(_)
             | Self::Execute(_)
+            | Self::Runbooks(_)
             | Self::Ended(_)
             | Self::Broke(_) => false,
         }

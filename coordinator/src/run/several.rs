@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use blackstart_proto::v1::agent_service_server::AgentServiceServer;
 use blackstart_proto::v1::coordinator_service_server::CoordinatorServiceServer;
+use blackstart_proto::v1::runbook_service_server::RunbookServiceServer;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::task::{JoinSet, spawn_blocking};
@@ -17,6 +18,7 @@ use super::{House, Leading, Led, RunError, lead};
 use crate::api::coordinators::Coordinators;
 use crate::api::elsewhere::Elsewhere;
 use crate::api::follower::{Follower, Kept};
+use crate::api::runbook_service::RunbookOperators;
 use crate::api::serve::serve;
 use crate::api::session::Sessions;
 use crate::config::EtcdSettings;
@@ -161,6 +163,9 @@ impl Seat<'_> {
         let seen = self.candidate.seen();
         let services = Routes::new(Elsewhere::<AgentServiceServer<Sessions>>::new(seen.clone()))
             .add_service(self.follower())
+            .add_service(Elsewhere::<RunbookServiceServer<RunbookOperators>>::new(
+                seen.clone(),
+            ))
             .add_service(Coordinators::new(
                 self.card.clone(),
                 Some(self.candidate.clone()),

@@ -7,6 +7,7 @@ mod fleetlock;
 mod masters;
 mod permits;
 mod recovery;
+mod runbooks;
 mod sessions;
 mod support;
 mod trust;

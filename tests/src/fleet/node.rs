@@ -232,7 +232,9 @@ impl Node {
                         *registered = Some(Registered::new(&self.board, cut));
                     }
                     // Nothing is ever done: orders are answered by nobody.
-                    Some(Told::Ack(_) | Told::Welcome(_) | Told::Brakes(_) | Told::Command(_)) => {}
+                    Some(
+                        Told::Ack(_) | Told::Welcome(_) | Told::Brakes(_) | Told::Command(_) | Told::PermitAnswer(_),
+                    ) => {}
                 },
                 _ = reports.tick() => {
                     sequence += 1;

@@ -219,6 +219,9 @@ impl World {
             Action::ReleaseManifest {
                 component, reason, ..
             } => (Remedy::ReleaseManifest { component }, reason),
+            Action::RestartUnit { unit, reason } => (Remedy::RestartUnit { unit }, reason),
+            Action::StopKubelet { run, reason } => (Remedy::StopKubelet { run_id: run }, reason),
+            Action::StartKubelet { run, reason } => (Remedy::StartKubelet { run_id: run }, reason),
         };
         let this = &mut self.nodes[node];
         let known = |known: &order::Order| known.command_id == order.command_id;

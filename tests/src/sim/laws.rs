@@ -117,7 +117,11 @@ impl World {
                 }
                 return;
             }
-            Action::HoldManifest { .. } => return,
+            // The others belong to runbooks, which are not simulated here.
+            Action::HoldManifest { .. }
+            | Action::RestartUnit { .. }
+            | Action::StopKubelet { .. }
+            | Action::StartKubelet { .. } => return,
         }
         let Some(spec) = self.script.inventory.node(&order.node) else {
             return;

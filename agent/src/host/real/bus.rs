@@ -202,7 +202,8 @@ impl Bus {
             None => HostError::Unreachable(error.to_string()),
         };
         let done = match action {
-            UnitAction::Restart => return self.restart(unit, failed).await,
+            UnitAction::Restart => return self.job(unit, action, "RestartUnit", failed).await,
+            UnitAction::Stop => return self.job(unit, action, "StopUnit", failed).await,
             UnitAction::Kill => {
                 self.call(MANAGER_PATH, MANAGER, "KillUnit", &(unit, "all", SIGKILL))
                     .await
@@ -285,10 +286,16 @@ impl Bus {
             .map_err(|error: zbus::Error| HostError::Unreachable(error.to_string()))
     }
 
-    async fn restart(&self, unit: &str, failed: impl Fn(zbus::Error) -> HostError) -> Result<(), HostError> {
+    async fn job(
+        &self,
+        unit: &str,
+        action: UnitAction,
+        method: &'static str,
+        failed: impl Fn(zbus::Error) -> HostError,
+    ) -> Result<(), HostError> {
         let mut messages = self.messages();
         let reply = self
-            .call(MANAGER_PATH, MANAGER, "RestartUnit", &(unit, "replace"))
+            .call(MANAGER_PATH, MANAGER, method, &(unit, "replace"))
             .await
             .map_err(&failed)?;
         let ours: OwnedObjectPath = reply.body().deserialize().map_err(&failed)?;
@@ -299,7 +306,7 @@ impl Bus {
                         Ok(())
                     } else {
                         let why = format!("its job ended with {result:?}");
-                        Err(refused(UnitAction::Restart, unit, why))
+                        Err(refused(action, unit, why))
                     };
                 }
                 Some(Event::OwnerChanged) => break,
@@ -307,7 +314,7 @@ impl Bus {
             }
         }
         Err(HostError::Unreachable(format!(
-            "lost it while it restarted {unit}; the job may be under way"
+            "lost it after {method} of {unit}; the job may be under way"
         )))
     }
 
@@ -427,6 +434,7 @@ fn refused(action: UnitAction, unit: &str, why: String) -> HostError {
     HostError::Refused {
         action: match action {
             UnitAction::Restart => "restart",
+            UnitAction::Stop => "stop",
             UnitAction::Kill | UnitAction::KillMain => "kill",
             UnitAction::ResetFailed => "reset the failure of",
             UnitAction::Weigh(_) => "weigh",

@@ -145,6 +145,7 @@ impl Host for Machine {
                     why: "its job ended with failed".to_owned(),
                 });
             }
+            UnitAction::Stop => self.set(unit, ActiveState::Inactive),
             UnitAction::Kill | UnitAction::KillMain => self.set(unit, ActiveState::Failed),
             UnitAction::ResetFailed if self.units.borrow()[unit].active == ActiveState::Failed => {
                 self.set(unit, ActiveState::Inactive);

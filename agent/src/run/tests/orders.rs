@@ -5,7 +5,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::machine::{DOCKER, KUBELET, Machine, Running, node, order, release, restart, written};
-use crate::host::UnitAction::{ResetFailed, Restart};
+use crate::brakes::{Held, Hold, Scope};
+use crate::host::UnitAction::{ResetFailed, Restart, Stop};
 use crate::ledger::{Intent, Ledger, Outcome};
 use crate::order::{Order, OrderStatus};
 use crate::remedy::Remedy;
@@ -161,5 +162,37 @@ async fn a_dry_run_obeys_nobody() {
         assert_eq!(answer.status, OrderStatus::Refused);
         assert!(answer.detail.contains("runs dry"), "{}", answer.detail);
     }
+    agent.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kubelet_is_stopped_and_started_by_the_coordinators_word_while_its_node_is_silenced() {
+    let (_dir, settings) = node();
+    let machine = Machine::new();
+    let mut agent = Running::start(&settings, &machine).await;
+    let silence = Hold {
+        scope: Scope::Local,
+        what: Held::Silence,
+        by: "drain-1".into(),
+        reason: "new memory".into(),
+        until: None,
+    };
+    agent.brakes.hold(&silence).unwrap();
+    let run = || "maintenance-begin-1".to_owned();
+    let stop = Remedy::StopKubelet { run_id: run() };
+    let stopped = agent.order(order("a/1", 1, stop.clone())).await;
+    assert_eq!(stopped.status, OrderStatus::Done, "{}", stopped.detail);
+    agent.sees(|picture| !picture.attestation.kubelet_active).await;
+    // Stopped it stays: the silence keeps the agent's own remedies from starting it.
+    agent.wait(Duration::from_hours(1)).await;
+    assert_eq!(agent.order(order("a/2", 1, stop)).await.status, OrderStatus::Done);
+    assert_eq!(machine.asked(KUBELET), [Stop]);
+    let start = Remedy::StartKubelet { run_id: run() };
+    for id in ["a/3", "a/4"] {
+        let started = agent.order(order(id, 1, start.clone())).await;
+        assert_eq!(started.status, OrderStatus::Done, "{}", started.detail);
+    }
+    // One that runs is not restarted.
+    assert_eq!(machine.asked(KUBELET), [Stop, ResetFailed, Restart]);
     agent.stop().await;
 }

@@ -247,6 +247,15 @@ pub(in crate::api) fn command(order: Order) -> v1::coordinator_message::Body {
             run_id: run,
             reason,
         }),
+        Action::RestartUnit { unit, reason } => {
+            v1::command::Action::RestartUnit(v1::RestartUnit { unit, reason })
+        }
+        Action::StopKubelet { run, reason } => {
+            v1::command::Action::StopKubelet(v1::StopKubelet { run_id: run, reason })
+        }
+        Action::StartKubelet { run, reason } => {
+            v1::command::Action::StartKubelet(v1::StartKubelet { run_id: run, reason })
+        }
     };
     v1::coordinator_message::Body::Command(v1::Command {
         command_id: order.command_id,

@@ -5,10 +5,12 @@
 //! | [`agent`] | agents, and we to them |
 //! | [`brakes`] | we to both of holds, freezes and storms |
 //! | [`operator`] | we to operators |
+//! | [`runbook`] | we to operators, of runbooks |
 
 pub(crate) mod agent;
 pub(super) mod brakes;
 pub(super) mod operator;
+pub(super) mod runbook;
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
 //! A store in memory that dies, or is full, on demand.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -7,7 +8,7 @@ use crate::store::{NewEntry, Store, StoreError};
 
 /// What goes wrong with a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wrong {
+pub(crate) enum Wrong {
     /// The process dies with it, and it is lost.
     DiesBefore,
     /// The process dies when half of its entries are on their way; a transaction is whole or not there.
@@ -21,7 +22,7 @@ pub(super) enum Wrong {
 }
 
 impl Wrong {
-    pub(super) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 5] = [
         Self::DiesBefore,
         Self::DiesWithin,
         Self::DiesAfter,
@@ -31,14 +32,14 @@ impl Wrong {
 }
 
 /// Which write of a process goes wrong, counted from 0, and how.
-pub(super) type Fault = (usize, Wrong);
+pub(crate) type Fault = (usize, Wrong);
 
 /// So many writes a disk that is full refuses.
 const FULL_FOR: usize = 4;
 
 /// A store in memory. Once it is dead nothing can be done with it.
 #[derive(Debug, Default)]
-pub(super) struct MemoryStore {
+pub(crate) struct MemoryStore {
     data: Mutex<Data>,
     fault: Option<Fault>,
     dead: AtomicBool,
@@ -47,13 +48,14 @@ pub(super) struct MemoryStore {
     /// The most entries that were written at once.
     largest: AtomicUsize,
     /// Every append fails while this is set.
-    pub(super) full: AtomicBool,
+    pub(crate) full: AtomicBool,
 }
 
 #[derive(Debug, Default, Clone)]
 struct Data {
     epoch: u64,
     runs: Vec<(String, Vec<Vec<u8>>)>,
+    values: BTreeMap<String, Vec<u8>>,
 }
 
 impl Data {
@@ -74,7 +76,7 @@ impl Data {
 }
 
 impl MemoryStore {
-    pub(super) fn with(fault: Option<Fault>) -> Self {
+    pub(crate) fn with(fault: Option<Fault>) -> Self {
         Self {
             fault,
             ..Self::default()
@@ -82,29 +84,29 @@ impl MemoryStore {
     }
 
     /// What the next process finds.
-    pub(super) fn left_behind(&self, fault: Option<Fault>) -> Self {
+    pub(crate) fn left_behind(&self, fault: Option<Fault>) -> Self {
         Self {
             data: Mutex::new(self.data.lock().unwrap().clone()),
             ..Self::with(fault)
         }
     }
 
-    pub(super) fn is_dead(&self) -> bool {
+    pub(crate) fn is_dead(&self) -> bool {
         self.dead.load(Ordering::SeqCst)
     }
 
     /// So many writes were tried, epochs and entries.
-    pub(super) fn writes(&self) -> usize {
+    pub(crate) fn writes(&self) -> usize {
         self.tried.load(Ordering::SeqCst)
     }
 
     /// The most entries that were written at once.
-    pub(super) fn largest(&self) -> usize {
+    pub(crate) fn largest(&self) -> usize {
         self.largest.load(Ordering::SeqCst)
     }
 
     /// What is written of a command is durable, whatever became of the process.
-    pub(super) fn has_intent(&self, command_id: &str) -> bool {
+    pub(crate) fn has_intent(&self, command_id: &str) -> bool {
         let data = self.data.lock().unwrap();
         let intent = format!("\"command_id\":\"{command_id}\"");
         let mut entries = data.runs.iter().flat_map(|(_, journal)| journal);
@@ -150,7 +152,7 @@ impl MemoryStore {
     }
 
     /// The names of the events of a run, as its journal has them.
-    pub(super) fn journal_text(&self, run: &str) -> String {
+    pub(crate) fn journal_text(&self, run: &str) -> String {
         let journal = self.journal(run).unwrap();
         journal
             .iter()
@@ -213,15 +215,22 @@ impl Store for MemoryStore {
             .collect())
     }
 
-    fn put(&self, _: &str, _: &[u8]) -> Result<(), StoreError> {
-        Err(gone("the executor keeps nothing but journals"))
+    fn put(&self, key: &str, value: &[u8]) -> Result<(), StoreError> {
+        self.write(1, |data, _| {
+            data.values.insert(key.to_owned(), value.to_vec());
+            Ok(())
+        })
     }
 
-    fn get(&self, _: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        Err(gone("the executor keeps nothing but journals"))
+    fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.alive()?;
+        Ok(self.data.lock().unwrap().values.get(key).cloned())
     }
 
-    fn scan(&self, _: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        Err(gone("the executor keeps nothing but journals"))
+    fn scan(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        self.alive()?;
+        let data = self.data.lock().unwrap();
+        let found = data.values.iter().filter(|(key, _)| key.starts_with(prefix));
+        Ok(found.map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 }

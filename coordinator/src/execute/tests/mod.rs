@@ -1,7 +1,7 @@
 //! The executor over a small simulated fleet, in paused time.
 
 mod crash;
-mod memory;
+pub(crate) mod memory;
 mod operators;
 mod pace;
 mod random;

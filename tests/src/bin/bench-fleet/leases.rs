@@ -1,13 +1,14 @@
 //! As many leases in etcd, kept alive by one client over one connection: what a fleet costs that is known by its leases.
 
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use nix::unistd::Pid;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, interval, sleep};
 use tokio_stream::wrappers::ReceiverStream;
@@ -60,33 +61,8 @@ pub(super) async fn measure(
     window: Duration,
 ) -> anyhow::Result<Option<Vec<Figure>>> {
     let dir = tempfile::tempdir().context("make a directory")?;
-    let (client, peer) = (free_port().await?, free_port().await?);
-    let at = |port: u16| format!("http://127.0.0.1:{port}");
-    let started = Command::new("etcd")
-        .args(["--name", "bench", "--data-dir"])
-        .arg(dir.path())
-        .args([
-            "--listen-client-urls",
-            &at(client),
-            "--advertise-client-urls",
-            &at(client),
-        ])
-        .args([
-            "--listen-peer-urls",
-            &at(peer),
-            "--initial-advertise-peer-urls",
-            &at(peer),
-        ])
-        .args(["--initial-cluster", &format!("bench={}", at(peer))])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn();
-    let mut etcd = match started {
-        Ok(etcd) => etcd,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).context("run etcd"),
+    let Some((mut etcd, client)) = start(dir.path()).await? else {
+        return Ok(None);
     };
     let pid = Pid::from_raw(i32::try_from(etcd.id().context("etcd has ended")?)?);
     wait::until("etcd to listen", DEADLINE, async || {
@@ -163,6 +139,41 @@ pub(super) async fn measure(
             how,
         ),
     ]))
+}
+
+fn at(port: u16) -> String {
+    format!("http://127.0.0.1:{port}")
+}
+
+/// One member and the port at which it is asked; `None`: there is no etcd.
+async fn start(dir: &Path) -> anyhow::Result<Option<(Child, u16)>> {
+    let (client, peer) = (free_port().await?, free_port().await?);
+    let started = Command::new("etcd")
+        .args(["--name", "bench", "--data-dir"])
+        .arg(dir)
+        .args([
+            "--listen-client-urls",
+            &at(client),
+            "--advertise-client-urls",
+            &at(client),
+        ])
+        .args([
+            "--listen-peer-urls",
+            &at(peer),
+            "--initial-advertise-peer-urls",
+            &at(peer),
+        ])
+        .args(["--initial-cluster", &format!("bench={}", at(peer))])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn();
+    match started {
+        Ok(etcd) => Ok(Some((etcd, client))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).context("run etcd"),
+    }
 }
 
 async fn grant(grpc: &mut Grpc<Channel>, id: i64) -> anyhow::Result<()> {

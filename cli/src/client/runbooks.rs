@@ -1,0 +1,76 @@
+//! Calls of the runbooks' service.
+
+use blackstart_proto::v1;
+
+use super::{Fleet, within};
+use crate::failure::Failure;
+use crate::view::{Runbook, RunbookPlan, RunbookRun};
+
+impl Fleet {
+    pub(crate) async fn runbooks(&mut self) -> Result<Vec<Runbook>, Failure> {
+        let answer = self.runbooks.list_runbooks(v1::ListRunbooksRequest {});
+        let answer = within(self.patience, self.address, answer).await?;
+        Ok(answer.runbooks.into_iter().map(Runbook::from).collect())
+    }
+
+    pub(crate) async fn plan_runbook(&mut self, request: v1::RunbookRequest) -> Result<RunbookPlan, Failure> {
+        let answer = within(self.patience, self.address, self.runbooks.plan_runbook(request)).await;
+        answer.map(RunbookPlan::from).map_err(as_it_was_said)
+    }
+
+    pub(crate) async fn start_runbook(&mut self, request: v1::RunbookRequest) -> Result<RunbookRun, Failure> {
+        let answer = within(self.patience, self.address, self.runbooks.start_runbook(request)).await;
+        answer.map(RunbookRun::from).map_err(as_it_was_said)
+    }
+
+    pub(crate) async fn runbook_runs(&mut self) -> Result<Vec<RunbookRun>, Failure> {
+        let answer = self.runbooks.list_runbook_runs(v1::ListRunbookRunsRequest {});
+        let answer = within(self.patience, self.address, answer).await?;
+        Ok(answer.runs.into_iter().map(RunbookRun::from).collect())
+    }
+
+    pub(crate) async fn runbook_run(&mut self, id: &str) -> Result<RunbookRun, Failure> {
+        let request = v1::RunbookRunRequest { id: id.to_owned() };
+        let answer = within(
+            self.patience,
+            self.address,
+            self.runbooks.get_runbook_run(request),
+        )
+        .await;
+        answer
+            .map(RunbookRun::from)
+            .map_err(|failure| failure.of("run", id))
+    }
+
+    pub(crate) async fn approve_runbook(&mut self, id: &str) -> Result<RunbookRun, Failure> {
+        let request = v1::RunbookRunRequest { id: id.to_owned() };
+        let answer = within(
+            self.patience,
+            self.address,
+            self.runbooks.approve_runbook(request),
+        )
+        .await;
+        answer
+            .map(RunbookRun::from)
+            .map_err(|failure| failure.of("run", id))
+    }
+
+    pub(crate) async fn abort_runbook(&mut self, id: &str) -> Result<RunbookRun, Failure> {
+        let request = v1::RunbookRunRequest { id: id.to_owned() };
+        let answer = within(self.patience, self.address, self.runbooks.abort_runbook(request)).await;
+        answer
+            .map(RunbookRun::from)
+            .map_err(|failure| failure.of("run", id))
+    }
+}
+
+/// A node or a runbook may be what is not there: the coordinator says which.
+fn as_it_was_said(failure: Failure) -> Failure {
+    if let Failure::NotFound { name, .. } = failure {
+        return Failure::Absent {
+            what: name,
+            advice: "blackstart get nodes; blackstart runbook list".to_owned(),
+        };
+    }
+    failure
+}

@@ -1,0 +1,188 @@
+//! Runbooks as they stand in JSON.
+
+use blackstart_proto::v1;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::Resource;
+use super::convert::{at, given};
+
+/// A runbook that there is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Runbook {
+    pub(crate) name: String,
+    pub(crate) description: String,
+    /// The chapter of the operators' plan.
+    pub(crate) chapter: String,
+}
+
+/// What a runbook is going to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct RunbookPlan {
+    pub(crate) runbook: String,
+    pub(crate) node: String,
+    pub(crate) cluster: String,
+    pub(crate) steps: Vec<RunbookStep>,
+    pub(crate) refusals: Vec<Refusal>,
+    pub(crate) notes: Vec<String>,
+}
+
+/// One step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct RunbookStep {
+    pub(crate) id: String,
+    /// `open`, `begun`, `done`, `failed`, `cancelled`.
+    pub(crate) phase: &'static str,
+    pub(crate) evidence: Option<String>,
+    pub(crate) deadline_ms: u64,
+    /// Why an operator has to approve of it; `null`: nobody has to.
+    pub(crate) approval: Option<String>,
+    pub(crate) approved_by: Option<String>,
+}
+
+/// Something that is not done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Refusal {
+    pub(crate) what: String,
+    /// What would be needed for it.
+    pub(crate) missing: String,
+}
+
+/// A run of a runbook.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct RunbookRun {
+    pub(crate) id: String,
+    pub(crate) runbook: String,
+    pub(crate) node: String,
+    pub(crate) cluster: String,
+    /// `running`, `halted`, `undoing`, `succeeded`, `aborted`.
+    pub(crate) state: &'static str,
+    pub(crate) by: String,
+    pub(crate) reason: Option<String>,
+    pub(crate) started_at: Option<Timestamp>,
+    pub(crate) changed_at: Option<Timestamp>,
+    /// The step whose turn it is.
+    pub(crate) current: Option<String>,
+    pub(crate) waiting_on: Option<String>,
+    pub(crate) wants_approval: bool,
+    pub(crate) steps: Vec<RunbookStep>,
+    /// What an abort leaves behind for good.
+    pub(crate) leaves: Vec<String>,
+    pub(crate) refusals: Vec<Refusal>,
+    pub(crate) notes: Vec<String>,
+}
+
+impl RunbookRun {
+    /// It needs nobody any more.
+    pub(crate) fn has_ended(&self) -> bool {
+        matches!(self.state, "succeeded" | "aborted")
+    }
+}
+
+impl Resource for Runbook {
+    const KIND: &'static str = "Runbook";
+    const NOUN: &'static str = "runbook";
+
+    fn key(&self) -> String {
+        self.name.clone()
+    }
+
+    fn settled(&self) -> Self {
+        self.clone()
+    }
+}
+
+impl Resource for RunbookRun {
+    const KIND: &'static str = "RunbookRun";
+    const NOUN: &'static str = "run";
+
+    fn key(&self) -> String {
+        self.id.clone()
+    }
+
+    fn settled(&self) -> Self {
+        self.clone()
+    }
+}
+
+impl From<v1::RunbookInfo> for Runbook {
+    fn from(wire: v1::RunbookInfo) -> Self {
+        Self {
+            name: wire.name,
+            description: wire.description,
+            chapter: wire.chapter,
+        }
+    }
+}
+
+impl From<v1::RunbookPlan> for RunbookPlan {
+    fn from(wire: v1::RunbookPlan) -> Self {
+        Self {
+            runbook: wire.runbook,
+            node: wire.node,
+            cluster: wire.cluster,
+            steps: wire.steps.into_iter().map(RunbookStep::from).collect(),
+            refusals: wire.refusals.into_iter().map(Refusal::from).collect(),
+            notes: wire.notes,
+        }
+    }
+}
+
+impl From<v1::RunbookRefusal> for Refusal {
+    fn from(wire: v1::RunbookRefusal) -> Self {
+        Self {
+            what: wire.what,
+            missing: wire.missing,
+        }
+    }
+}
+
+impl From<v1::RunbookStep> for RunbookStep {
+    fn from(wire: v1::RunbookStep) -> Self {
+        Self {
+            phase: match wire.phase() {
+                v1::RunbookPhase::Unspecified => "unknown",
+                v1::RunbookPhase::Open => "open",
+                v1::RunbookPhase::Begun => "begun",
+                v1::RunbookPhase::Done => "done",
+                v1::RunbookPhase::Failed => "failed",
+                v1::RunbookPhase::Cancelled => "cancelled",
+            },
+            id: wire.id,
+            evidence: given(wire.evidence),
+            deadline_ms: wire.deadline_ms,
+            approval: given(wire.approval),
+            approved_by: given(wire.approved_by),
+        }
+    }
+}
+
+impl From<v1::RunbookRun> for RunbookRun {
+    fn from(wire: v1::RunbookRun) -> Self {
+        Self {
+            state: match wire.state() {
+                v1::RunbookState::Unspecified => "unknown",
+                v1::RunbookState::Running => "running",
+                v1::RunbookState::Halted => "halted",
+                v1::RunbookState::Undoing => "undoing",
+                v1::RunbookState::Succeeded => "succeeded",
+                v1::RunbookState::Aborted => "aborted",
+            },
+            id: wire.id,
+            runbook: wire.runbook,
+            node: wire.node,
+            cluster: wire.cluster,
+            by: wire.by,
+            reason: given(wire.reason),
+            started_at: at(wire.started_unix_ms),
+            changed_at: at(wire.changed_unix_ms),
+            current: given(wire.current),
+            waiting_on: given(wire.waiting_on),
+            wants_approval: wire.wants_approval,
+            steps: wire.steps.into_iter().map(RunbookStep::from).collect(),
+            leaves: wire.leaves,
+            refusals: wire.refusals.into_iter().map(Refusal::from).collect(),
+            notes: wire.notes,
+        }
+    }
+}

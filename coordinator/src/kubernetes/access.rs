@@ -1,0 +1,142 @@
+//! Where a cluster's API is and who we are to it: the configuration and its kubeconfig → one client for each address.
+//!
+//! The kubeconfig is read anew after a failure, since certificates are replaced in place; programs that it names for a token are not run.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::Uri;
+use hyper::body::Bytes;
+use hyper_util::client::legacy::Client as HttpClient;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use kube::client::ConfigExt;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+
+/// A server that accepts a connection does so within this; the next address is tried after it.
+pub(super) const CONNECT: Duration = Duration::from_secs(2);
+/// How a cluster's API is reached, as the configuration says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Access {
+    /// Where the kubeconfig is; `None`: the identity of the pod that the coordinator runs in.
+    pub kubeconfig: Option<PathBuf>,
+    /// Further addresses of API servers, after that of the kubeconfig. Never names.
+    pub addresses: Vec<SocketAddr>,
+    /// Control planes to try where no addresses are given, at the port of the kubeconfig's server.
+    pub masters: Vec<IpAddr>,
+    /// Requests a second, at most.
+    pub requests_per_second: u32,
+}
+
+/// Why there is no way to a cluster.
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    /// The kubeconfig cannot be used.
+    #[error("kubeconfig {}: {why}", path.display())]
+    Kubeconfig {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// There is no identity in the pod, or no pod.
+    #[error("the identity of the pod: {0}")]
+    InCluster(String),
+    /// What they say cannot be used.
+    #[error("{0}")]
+    Unusable(String),
+}
+
+pub(super) async fn read(access: &Access) -> Result<kube::Config, AccessError> {
+    let Some(path) = access.kubeconfig.clone() else {
+        return kube::Config::incluster_env().map_err(|error| AccessError::InCluster(error.to_string()));
+    };
+    let failed = |why: String| AccessError::Kubeconfig {
+        path: path.clone(),
+        why,
+    };
+    let from = path.clone();
+    let kubeconfig = tokio::task::spawn_blocking(move || Kubeconfig::read_from(from))
+        .await
+        .map_err(|_| failed("it could not be read".to_owned()))?
+        // The parser shows the lines around an error, and they may hold a key.
+        .map_err(|_| {
+            failed("it cannot be read, or is none; `kubectl config view --kubeconfig` tells more".to_owned())
+        })?;
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .map_err(|error| failed(error.to_string()))?;
+    if config.auth_info.exec.is_some() || config.auth_info.auth_provider.is_some() {
+        return Err(failed(
+            "it names a program for its token, and none is run: use a client certificate or a token file"
+                .to_owned(),
+        ));
+    }
+    if config.accept_invalid_certs {
+        return Err(failed(
+            "insecure-skip-tls-verify is not followed: name the cluster's certificate-authority".to_owned(),
+        ));
+    }
+    Ok(config)
+}
+
+type Https = hyper_rustls::HttpsConnector<HttpConnector>;
+
+/// One address of an API server.
+pub(super) struct Endpoint {
+    pub(super) base: Uri,
+    pub(super) http: HttpClient<Https, Full<Bytes>>,
+}
+
+/// The kubeconfig's server first, then the others, which have to show a certificate for the same name.
+pub(super) fn endpoints(config: &kube::Config, access: &Access) -> Result<Vec<Endpoint>, AccessError> {
+    let unusable = |why: String| AccessError::Unusable(why);
+    let name = config.tls_server_name.clone().or_else(|| {
+        config
+            .cluster_url
+            .host()
+            .map(|host| host.trim_matches(['[', ']']).to_owned())
+    });
+    let mut bases = vec![config.cluster_url.clone()];
+    let port = config.cluster_url.port_u16().unwrap_or(443);
+    let masters = access
+        .masters
+        .iter()
+        .map(|address| SocketAddr::from((*address, port)));
+    let addresses: Vec<_> = if access.addresses.is_empty() {
+        masters.collect()
+    } else {
+        access.addresses.clone()
+    };
+    for address in addresses {
+        let base: Uri = format!("https://{address}{}", config.cluster_url.path())
+            .parse()
+            .map_err(|_| unusable(format!("{address} is no address")))?;
+        if base.authority() != config.cluster_url.authority() {
+            bases.push(base);
+        }
+    }
+    let mut endpoints = Vec::new();
+    for base in bases {
+        let mut config = config.clone();
+        config.cluster_url = base.clone();
+        config.tls_server_name.clone_from(&name);
+        let mut http = HttpConnector::new();
+        http.enforce_http(false);
+        http.set_connect_timeout(Some(CONNECT));
+        http.set_keepalive(Some(Duration::from_secs(10)));
+        http.set_nodelay(true);
+        let https = config
+            .rustls_https_connector_with_connector(http)
+            .map_err(|error| unusable(error.to_string()))?;
+        endpoints.push(Endpoint {
+            base,
+            http: HttpClient::builder(TokioExecutor::new())
+                .pool_idle_timeout(Duration::from_secs(30))
+                .build(https),
+        });
+    }
+    Ok(endpoints)
+}

@@ -1,0 +1,295 @@
+//! One cluster: what it can do, the caches that this allows, and the changes that are asked of it.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use hyper::Request;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::cache::Cache;
+use super::calls::ApiCall;
+use super::capabilities::{Capabilities, GroupList, GroupVersion, VersionInfo};
+use super::connection::{Access, CallError, Connection, causes};
+use super::objects::{Attachment, Budget, Lease, Node, Pod};
+use super::view::{Api, ApiView, Life};
+use crate::inventory::ClusterName;
+
+/// A cluster that does not answer is asked again after this.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// What a cluster can do is asked anew so often: clusters are upgraded.
+const DISCOVER: Duration = Duration::from_mins(5);
+/// Discovery ends within this.
+const DISCOVERED_WITHIN: Duration = Duration::from_secs(15);
+/// Leases of nodes lie in one namespace.
+const LEASES: &str = "kube-node-lease";
+
+/// See the module.
+#[derive(Debug)]
+pub struct Cluster {
+    name: ClusterName,
+    connection: Connection,
+    state: RwLock<State>,
+    changes: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// It was not reached yet.
+    Unknown { why: String },
+    /// Its caches are kept.
+    Known(Arc<Caches>),
+}
+
+#[derive(Debug)]
+struct Caches {
+    can: Capabilities,
+    nodes: Cache<Node>,
+    pods: Cache<Pod>,
+    leases: Option<Cache<Lease>>,
+    budgets: Option<Cache<Budget>>,
+    attachments: Option<Cache<Attachment>>,
+}
+
+impl Caches {
+    fn new(can: Capabilities) -> Self {
+        let core = || GroupVersion("v1".to_owned());
+        Self {
+            nodes: Cache::new(core(), None),
+            pods: Cache::new(core(), None),
+            leases: can
+                .leases
+                .clone()
+                .map(|version| Cache::new(version, Some(LEASES))),
+            budgets: can.budgets.clone().map(|version| Cache::new(version, None)),
+            attachments: can.attachments.clone().map(|version| Cache::new(version, None)),
+            can,
+        }
+    }
+
+    /// Keeps them all, for ever.
+    async fn keep(&self, connection: &Connection, changes: &watch::Sender<u64>) {
+        tokio::join!(
+            self.nodes.keep(connection, changes),
+            self.pods.keep(connection, changes),
+            async {
+                if let Some(leases) = &self.leases {
+                    leases.keep(connection, changes).await;
+                }
+            },
+            async {
+                if let Some(budgets) = &self.budgets {
+                    budgets.keep(connection, changes).await;
+                }
+            },
+            async {
+                if let Some(attachments) = &self.attachments {
+                    attachments.keep(connection, changes).await;
+                }
+            },
+        );
+    }
+
+    /// The age of the oldest, or what is missing.
+    fn age(&self, connection: &Connection, now: Instant) -> Result<Duration, String> {
+        let mut oldest = self.nodes.age(connection, now)?;
+        oldest = oldest.max(self.pods.age(connection, now)?);
+        if let Some(leases) = &self.leases {
+            oldest = oldest.max(leases.age(connection, now)?);
+        }
+        if let Some(budgets) = &self.budgets {
+            oldest = oldest.max(budgets.age(connection, now)?);
+        }
+        if let Some(attachments) = &self.attachments {
+            oldest = oldest.max(attachments.age(connection, now)?);
+        }
+        Ok(oldest)
+    }
+
+    fn trouble(&self) -> Option<String> {
+        let leases = || self.leases.as_ref().and_then(Cache::trouble);
+        self.nodes
+            .trouble()
+            .or_else(|| self.pods.trouble())
+            .or_else(leases)
+    }
+}
+
+impl Cluster {
+    pub(super) fn new(name: ClusterName, access: Access) -> Self {
+        Self {
+            name,
+            connection: Connection::new(access),
+            state: RwLock::new(State::Unknown {
+                why: "its API was not asked yet".to_owned(),
+            }),
+            changes: watch::Sender::new(0),
+        }
+    }
+
+    /// Its name.
+    pub const fn name(&self) -> &ClusterName {
+        &self.name
+    }
+
+    /// Counts up at each change of what is known of it.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// What it can do, once it was asked.
+    pub fn capabilities(&self) -> Option<Capabilities> {
+        self.caches().ok().map(|caches| caches.can.clone())
+    }
+
+    /// What is known of it that concerns one node.
+    pub fn view(&self, node: &str, now: Instant) -> Api {
+        let caches = match self.caches() {
+            Ok(caches) => caches,
+            Err(why) => return Api::Unknown { why },
+        };
+        let age = match caches.age(&self.connection, now) {
+            Ok(age) => age,
+            Err(why) => return Api::Unknown { why },
+        };
+        let key = super::objects::Key {
+            namespace: String::new(),
+            name: node.to_owned(),
+        };
+        let object = caches.nodes.read(|nodes| nodes.get(&key).cloned());
+        let life = match &caches.leases {
+            // A lease has its namespace in the API, and its node's name.
+            Some(leases) => leases.read(|leases| {
+                leases.get(&key).map_or_else(Life::default, |lease| Life {
+                    renewed: lease.object.renewed,
+                    seen: lease.seen,
+                    watched: Some(lease.watched),
+                })
+            }),
+            None => object.as_ref().map_or_else(Life::default, |node| Life {
+                renewed: node.object.heartbeat,
+                seen: node.seen,
+                watched: Some(node.watched),
+            }),
+        };
+        let pods = caches.pods.read(|pods| {
+            let here = pods.values().filter(|pod| pod.object.node == node);
+            here.map(|pod| pod.object.clone()).collect()
+        });
+        let budgets = caches.budgets.as_ref().map(|budgets| {
+            budgets.read(|budgets| budgets.values().map(|budget| budget.object.clone()).collect())
+        });
+        let attachments = caches.attachments.as_ref().map(|attachments| {
+            attachments.read(|all| {
+                let here = all.values().filter(|one| one.object.node == node);
+                here.map(|one| one.object.clone()).collect()
+            })
+        });
+        Api::Known(Box::new(ApiView {
+            can: caches.can.clone(),
+            age,
+            node: object.map(|node| node.object),
+            life,
+            pods,
+            budgets: budgets.unwrap_or_default(),
+            attachments: attachments.unwrap_or_default(),
+        }))
+    }
+
+    /// What keeps it from being known at present, for people.
+    pub fn trouble(&self) -> Option<String> {
+        match self.caches() {
+            Ok(caches) => caches.trouble(),
+            Err(why) => Some(why),
+        }
+    }
+
+    /// Makes a change, once.
+    ///
+    /// # Errors
+    /// It was not made; or nobody answered, and it may have been.
+    pub async fn perform(&self, call: &ApiCall) -> Result<(), CallError> {
+        let attachments = self.capabilities().and_then(|can| can.attachments);
+        let within = timeout(
+            Duration::from_secs(20),
+            self.connection.perform(call, attachments.as_ref()),
+        );
+        within.await.unwrap_or_else(|_| {
+            Err(CallError::Unreachable(
+                "no answer within 20 s, on any address".to_owned(),
+            ))
+        })
+    }
+
+    /// Asks what it can do, and keeps its caches; for ever.
+    pub(super) async fn keep(&self) {
+        loop {
+            match self.discover().await {
+                Ok(can) => {
+                    tracing::info!(cluster = %self.name, version = %can.version, "the API of a cluster answers");
+                    let caches = Arc::new(Caches::new(can));
+                    self.set(State::Known(Arc::clone(&caches)));
+                    tokio::select! {
+                        () = caches.keep(&self.connection, &self.changes) => {}
+                        () = self.until_it_can_otherwise(&caches.can) => {}
+                    }
+                }
+                Err(why) => {
+                    self.set(State::Unknown {
+                        why: format!("the API of cluster {} does not answer: {why}", self.name),
+                    });
+                    sleep(ASK_AGAIN).await;
+                }
+            }
+        }
+    }
+
+    /// A failure to ask is none of its abilities lost.
+    async fn until_it_can_otherwise(&self, can: &Capabilities) {
+        loop {
+            sleep(DISCOVER).await;
+            if let Ok(now) = self.discover().await
+                && now != *can
+            {
+                tracing::info!(cluster = %self.name, version = %now.version, "what a cluster can do has changed");
+                return;
+            }
+        }
+    }
+
+    async fn discover(&self) -> Result<Capabilities, String> {
+        let asked = async {
+            let client = self
+                .connection
+                .client()
+                .await
+                .map_err(|error| error.to_string())?;
+            let version: VersionInfo = get(&client, "/version").await?;
+            let groups: GroupList = get(&client, "/apis").await?;
+            let version = version.version().ok_or("it does not say which version it is")?;
+            Ok(Capabilities::new(version, &groups))
+        };
+        let asked = timeout(DISCOVERED_WITHIN, asked).await;
+        asked.unwrap_or_else(|_| Err(format!("no answer within {DISCOVERED_WITHIN:?}")))
+    }
+
+    fn caches(&self) -> Result<Arc<Caches>, String> {
+        match &*self.state.read().unwrap_or_else(PoisonError::into_inner) {
+            State::Unknown { why } => Err(why.clone()),
+            State::Known(caches) => Ok(Arc::clone(caches)),
+        }
+    }
+
+    fn set(&self, state: State) {
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
+        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+    }
+}
+
+async fn get<T: serde::de::DeserializeOwned>(client: &kube::Client, path: &str) -> Result<T, String> {
+    let request = Request::get(path)
+        .header(hyper::header::ACCEPT, "application/json")
+        .body(Vec::new())
+        .map_err(|error| error.to_string())?;
+    client.request(request).await.map_err(|error| causes(&error))
+}

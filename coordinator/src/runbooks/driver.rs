@@ -1,0 +1,391 @@
+//! Carries one run out: looks, writes the intent, acts, looks again, writes the outcome. One task a run, one writer of its journal.
+
+mod act;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::call::Call;
+use super::journal::{Entry, Event};
+use super::look::{Context, Look, Progress, look};
+use super::record::{Record, RunState};
+use super::status::RunbookStatus;
+use super::waiting::WaitingOn;
+use super::{Refusal, Shared, Told, Word, lanes, observe, unix_ms};
+use crate::events::{EventKind, NewEvent, Severity};
+use crate::fleet::{Answer, OrderResult};
+use crate::kubernetes::calls::Target;
+use crate::store::{NewEntry, StoreError};
+
+/// Looked at again at least so often: deadlines pass without an event.
+const TICK: Duration = Duration::from_secs(1);
+/// Changes that come together are looked at together.
+const PACE: Duration = Duration::from_millis(50);
+/// The journal is tried again so long after it could not be written.
+const JOURNAL_RETRY: Duration = Duration::from_secs(2);
+
+/// An answer of the node's agent.
+#[derive(Debug)]
+pub(super) struct Heard(pub(super) OrderResult);
+
+/// A run at work.
+#[derive(Debug)]
+pub(super) struct Driver {
+    shared: Arc<Shared>,
+    run: Record,
+    /// It was taken up from its journal, which does not say so yet.
+    resumed: bool,
+    words: mpsc::Receiver<Told>,
+    answers: mpsc::Receiver<Heard>,
+    /// What only this process knows of the step whose turn it is.
+    memory: Memory,
+    /// Why the journal cannot be written.
+    trouble: Option<String>,
+    waiting: Option<WaitingOn>,
+}
+
+#[derive(Debug, Default)]
+struct Memory {
+    step: Option<usize>,
+    turn: Option<Instant>,
+    sent: Option<Instant>,
+    heard: Option<(Answer, String, Instant)>,
+    refused: BTreeMap<Target, (Instant, String)>,
+}
+
+impl Driver {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        run: Record,
+        resumed: bool,
+        words: mpsc::Receiver<Told>,
+        answers: mpsc::Receiver<Heard>,
+    ) -> Self {
+        Self {
+            shared,
+            run,
+            resumed,
+            words,
+            answers,
+            memory: Memory::default(),
+            trouble: None,
+            waiting: None,
+        }
+    }
+
+    /// Until the run has ended, or `stop`. Answers with its id.
+    pub(super) async fn run(mut self, stop: CancellationToken) -> String {
+        let id = self.run.id.clone();
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.work() => {}
+        }
+        id
+    }
+
+    async fn work(&mut self) {
+        let mut view = self.shared.ports.view.clone();
+        let cluster = self.shared.ports.clusters.get(&self.run.plan.cluster);
+        let mut caches = cluster.map(|cluster| cluster.changes());
+        loop {
+            let again = self.pass().await;
+            if !self.run.state.is_active() {
+                return;
+            }
+            if again {
+                continue;
+            }
+            let looked = Instant::now();
+            let changed = async {
+                match &mut caches {
+                    Some(caches) => drop(caches.changed().await),
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                Some(told) = self.words.recv() => self.obey(told).await,
+                Some(heard) = self.answers.recv() => self.hear(heard.0),
+                () = sleep_until(looked + TICK) => {}
+                _ = view.changed() => sleep(PACE).await,
+                () = changed => sleep(PACE).await,
+            }
+        }
+    }
+
+    /// One look and what follows from it. `true`: there may be more to do at once.
+    async fn pass(&mut self) -> bool {
+        if self.resumed {
+            let epoch = self.shared.ports.epoch;
+            if !self.write(Event::Resumed { epoch }).await {
+                return false;
+            }
+            self.resumed = false;
+            self.tell(
+                Severity::Warning,
+                EventKind::RunState,
+                "taken up again from its journal",
+            );
+        }
+        let Some(at) = self.run.current() else {
+            return match self.run.state {
+                RunState::Running | RunState::Undoing => self.end().await,
+                RunState::Halted | RunState::Succeeded | RunState::Aborted => {
+                    let why = self.run.failed().map(|step| {
+                        let step = &self.run.steps[step];
+                        WaitingOn::Operator(format!("{} failed: {}", step.id(), step.evidence))
+                    });
+                    self.wait(why);
+                    false
+                }
+            };
+        };
+        if self.memory.step != Some(at) {
+            self.memory = Memory {
+                step: Some(at),
+                turn: Some(Instant::now()),
+                ..Memory::default()
+            };
+        }
+        let Some(world) = observe::world(&self.shared.ports, &self.run.plan.request.node) else {
+            let why = "the node is not in the inventory any more".to_owned();
+            return self.write(Event::Failed { step: at, why }).await;
+        };
+        let record = &self.run.steps[at];
+        let context = Context {
+            run: &self.run.id,
+            request: &self.run.plan.request,
+            undoing: record.undo.is_some(),
+        };
+        match look(&record.step, &self.progress(at), context, &world) {
+            Look::Done(evidence) => {
+                let text = format!("{}: {evidence}", record.id());
+                let written = self.write(Event::Done { step: at, evidence }).await;
+                if written {
+                    self.tell(Severity::Info, EventKind::StepDone, &text);
+                }
+                written
+            }
+            Look::Failed(why) => {
+                let text = format!("{}: {why}", record.id());
+                let written = self.write(Event::Failed { step: at, why }).await;
+                if written {
+                    self.tell(Severity::Critical, EventKind::StepFailed, &text);
+                }
+                written
+            }
+            Look::Wait(waiting) => {
+                self.wait(Some(waiting));
+                false
+            }
+            Look::Do(calls, waiting) => match self.hindrance(at) {
+                Some(hindrance) => {
+                    self.wait(Some(hindrance));
+                    // Somebody who has to be asked is not late.
+                    self.memory.turn = Some(Instant::now());
+                    false
+                }
+                None => self.act(at, calls, waiting).await,
+            },
+        }
+    }
+
+    fn progress(&self, at: usize) -> Progress {
+        let step = &self.run.steps[at];
+        Progress {
+            begun: step.begun,
+            unsure: step.unsure,
+            approved: step.approved.clone(),
+            turn: self.memory.turn,
+            attempts: step.command.as_ref().map_or(0, |command| command.attempt),
+            forgiven: step.forgiven,
+            sent: self.memory.sent,
+            heard: self.memory.heard.clone(),
+            refused: self.memory.refused.clone(),
+        }
+    }
+
+    /// What keeps a step from changing anything now.
+    fn hindrance(&self, at: usize) -> Option<WaitingOn> {
+        let step = &self.run.steps[at];
+        if let Some(why) = step.step.approval.as_ref().filter(|_| step.approved.is_none()) {
+            return Some(WaitingOn::Approval(format!("{}: {why}", step.id())));
+        }
+        if !self.shared.ports.tenure.holds() {
+            return Some(WaitingOn::Operator(
+                "this coordinator does not lead any more".to_owned(),
+            ));
+        }
+        let cold_starts = Arc::clone(&self.shared.ports.cold_starts.borrow());
+        // What is put back is put back whoever else is at work.
+        lanes::cold_start(&self.run.plan.cluster, &cold_starts, &self.shared.ports.inventory)
+            .filter(|_| step.undo.is_none())
+            .map(|run| WaitingOn::Api(format!("{run} is bringing the cluster back, and goes first")))
+    }
+
+    /// The intent first, durable; then the calls.
+    async fn act(&mut self, at: usize, calls: Vec<Call>, waiting: WaitingOn) -> bool {
+        let step = &self.run.steps[at];
+        let command = calls.iter().find_map(|call| match call {
+            Call::Order { attempt, .. } => Some(self.run.command(at, *attempt)),
+            Call::Api(_) | Call::Silence | Call::LiftSilence => None,
+        });
+        let anew = command.is_some() && command != step.command;
+        if !step.begun || anew {
+            let text = format!("{}: {}", step.id(), step.step.evidence);
+            if !self.write(Event::Intent { step: at, command }).await {
+                return false;
+            }
+            self.memory.sent = None;
+            self.memory.heard = None;
+            self.tell(Severity::Info, EventKind::StepStarted, &text);
+        }
+        self.wait(Some(waiting));
+        let mut changed = false;
+        for call in calls {
+            // The last moment before the wire: this process may have been stopped since it looked.
+            if !self.shared.ports.tenure.holds() {
+                return false;
+            }
+            match call {
+                Call::Api(call) => changed |= self.ask(&call).await,
+                Call::Silence => changed |= self.silence(true).await,
+                Call::LiftSilence => changed |= self.silence(false).await,
+                Call::Order { order, .. } => self.send(at, order),
+            }
+            // Somebody who wants it to stop is not to wait for a whole wave.
+            if !self.words.is_empty() {
+                break;
+            }
+        }
+        changed
+    }
+
+    async fn end(&mut self) -> bool {
+        if !self.write(Event::Ended).await {
+            return false;
+        }
+        let left = self.run.left();
+        let (severity, text) = match self.run.state {
+            RunState::Aborted if left.is_empty() => (Severity::Info, "aborted; all is put back".to_owned()),
+            RunState::Aborted => (
+                Severity::Warning,
+                format!("aborted; it leaves: {}", left.join("; ")),
+            ),
+            RunState::Succeeded | RunState::Running | RunState::Halted | RunState::Undoing => {
+                (Severity::Info, "succeeded".to_owned())
+            }
+        };
+        self.tell(severity, EventKind::RunState, &text);
+        self.waiting = None;
+        self.publish();
+        true
+    }
+
+    async fn obey(&mut self, Told { word, reply }: Told) {
+        let answer = match word {
+            Word::Approve { by } => self.approve(by).await,
+            Word::Abort { by } => self.abort(by).await,
+        };
+        // Whoever asked may have stopped waiting; what was done stays done.
+        let _asker_gone = reply.send(answer.map(|()| self.publish()));
+    }
+
+    async fn approve(&mut self, by: String) -> Result<(), Refusal> {
+        let asked = self.run.current().filter(|at| {
+            let step = &self.run.steps[*at];
+            step.step.approval.is_some() && step.approved.is_none()
+        });
+        let Some(step) = self.run.failed().or(asked) else {
+            return Err(Refusal::State(format!(
+                "nothing of run {} waits for approval",
+                self.run.id
+            )));
+        };
+        let text = format!("{} approved by {by}", self.run.steps[step].id());
+        self.said(Event::Approved { step, by }, &text).await?;
+        self.memory = Memory::default();
+        Ok(())
+    }
+
+    async fn abort(&mut self, by: String) -> Result<(), Refusal> {
+        if self.run.state == RunState::Undoing {
+            return Ok(());
+        }
+        let text = format!("aborted by {by}: puts back what it changed");
+        self.said(Event::Aborted { by }, &text).await
+    }
+
+    /// Durable before it is answered.
+    async fn said(&mut self, event: Event, text: &str) -> Result<(), Refusal> {
+        if self.write(event).await {
+            self.tell(Severity::Warning, EventKind::RunState, text);
+            return Ok(());
+        }
+        Err(Refusal::Journal(self.trouble.clone().unwrap_or_default()))
+    }
+
+    /// Makes an entry durable and takes it in. `false`: it could not be, and nothing follows from it.
+    async fn write(&mut self, event: Event) -> bool {
+        let entry = Entry {
+            at_unix_ms: unix_ms(),
+            event,
+        };
+        match self.append(&entry).await {
+            Ok(()) => {
+                self.trouble = None;
+                self.publish();
+                true
+            }
+            Err(why) => {
+                tracing::error!(
+                    run = self.run.id,
+                    why,
+                    "the journal cannot be written; nothing is done until it can"
+                );
+                self.wait(Some(WaitingOn::Journal(why.clone())));
+                self.trouble = Some(why);
+                sleep(JOURNAL_RETRY).await;
+                false
+            }
+        }
+    }
+
+    async fn append(&mut self, entry: &Entry) -> Result<(), String> {
+        // Nothing may get into a journal that could not be replayed.
+        let mut next = self.run.clone();
+        next.apply(entry).map_err(|error| error.to_string())?;
+        let bytes = serde_json::to_vec(entry).map_err(|error| error.to_string())?;
+        let store = Arc::clone(&self.shared.ports.store);
+        let written = NewEntry {
+            run: self.run.id.clone(),
+            index: self.run.entries,
+            bytes,
+        };
+        let appended: Result<(), StoreError> = spawn_blocking(move || store.append_all(&[written]))
+            .await
+            .map_err(|error| error.to_string())?;
+        appended.map_err(|error| error.to_string())?;
+        self.run = next;
+        Ok(())
+    }
+
+    fn wait(&mut self, waiting: Option<WaitingOn>) {
+        self.waiting = waiting;
+        self.publish();
+    }
+
+    fn publish(&self) -> Arc<RunbookStatus> {
+        self.shared.publish(&self.run, self.waiting.clone())
+    }
+
+    fn tell(&self, severity: Severity, kind: EventKind, text: &str) {
+        self.shared.tell(&self.run, NewEvent::new(severity, kind, text));
+    }
+}

@@ -1,0 +1,121 @@
+//! What a run does to the world, call by call; and what agents answer.
+
+use std::time::Duration;
+
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep};
+
+use super::super::call::KubeletOrder;
+use super::super::waiting::WaitingOn;
+use super::{Driver, JOURNAL_RETRY, PACE};
+use crate::brakes::{Held, Scope};
+use crate::fleet::{Action, Order, OrderResult};
+use crate::kubernetes::calls::ApiCall;
+use crate::kubernetes::connection::CallError;
+
+/// A call that failed is not sent again before this, unless the server names a time.
+const CALL_RETRY: Duration = Duration::from_secs(2);
+/// The longest that a server is obeyed in leaving it alone.
+const LONGEST_AFTER: Duration = Duration::from_mins(1);
+/// A command is not to be begun later than this after it arrived.
+const ORDER_EXPIRES: Duration = Duration::from_mins(1);
+/// The kubelet's unit, in a restart by the agent's allow-list.
+const KUBELET_UNIT: &str = "kubelet.service";
+
+impl Driver {
+    /// `true`: done, so the world may look otherwise at once.
+    pub(super) async fn ask(&mut self, call: &ApiCall) -> bool {
+        let Some(cluster) = self.shared.ports.clusters.get(&self.run.plan.cluster) else {
+            return false;
+        };
+        let run = self.run.id.as_str();
+        let answer = cluster.perform(call).await;
+        let (after, why) = match answer {
+            Ok(()) => {
+                tracing::info!(run, %call, "asked of the API, and done");
+                // The cache hears of it in its own time; meanwhile it is not sent again.
+                self.memory.refused.insert(
+                    call.target(),
+                    (Instant::now() + CALL_RETRY, "done, and not seen yet".to_owned()),
+                );
+                return true;
+            }
+            // It is gone already, which was wanted.
+            Err(CallError::Gone) => return true,
+            Err(CallError::Conflict(why)) => (PACE, why),
+            Err(CallError::Throttled { after, why }) => (after.min(LONGEST_AFTER), why),
+            Err(error @ (CallError::Refused { .. } | CallError::Unreachable(_))) => {
+                (CALL_RETRY, error.to_string())
+            }
+        };
+        tracing::info!(run, %call, why, "asked of the API, and not done");
+        self.memory
+            .refused
+            .insert(call.target(), (Instant::now() + after, why));
+        false
+    }
+
+    pub(super) async fn silence(&mut self, on: bool) -> bool {
+        let request = &self.run.plan.request;
+        let scope = Scope::Node(request.node.clone());
+        let (brakes, run) = (self.shared.ports.brakes.clone(), self.run.id.clone());
+        let reason = format!("operator {}: {}", request.by, request.reason);
+        let done = spawn_blocking(move || {
+            if on {
+                brakes.set(scope, Held::Silence, run, reason, None).map(drop)
+            } else {
+                brakes.lift(&scope, Held::Silence).map(drop)
+            }
+        })
+        .await;
+        match done {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) => {
+                self.wait(Some(WaitingOn::Journal(error.to_string())));
+                sleep(JOURNAL_RETRY).await;
+                false
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// A command that finds no room is sent again in its time.
+    pub(super) fn send(&mut self, at: usize, order: KubeletOrder) {
+        let Some(command) = &self.run.steps[at].command else {
+            return;
+        };
+        let request = &self.run.plan.request;
+        let (run, reason) = (
+            self.run.id.clone(),
+            format!("operator {}: {}", request.by, request.reason),
+        );
+        let order = Order {
+            node: request.node.clone(),
+            command_id: command.id.clone(),
+            epoch: self.shared.ports.epoch,
+            expires_in: ORDER_EXPIRES,
+            action: match order {
+                KubeletOrder::Stop => Action::StopKubelet { run, reason },
+                KubeletOrder::Start => Action::StartKubelet { run, reason },
+                KubeletOrder::Restart => Action::RestartUnit {
+                    unit: KUBELET_UNIT.to_owned(),
+                    reason,
+                },
+            },
+        };
+        if self.shared.ports.orders.try_send(order).is_ok() {
+            self.memory.sent = Some(Instant::now());
+        }
+    }
+
+    pub(super) fn hear(&mut self, result: OrderResult) {
+        let Some(at) = self.run.current() else { return };
+        let command = self.run.steps[at].command.as_ref();
+        // An answer to an attempt that is over says nothing about this one.
+        if command.is_some_and(|command| command.id == result.command_id)
+            && result.node == self.run.plan.request.node
+        {
+            self.memory.heard = Some((result.answer, result.detail, Instant::now()));
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! The plan of a runbook: steps in their order, each with its evidence; what is refused, and what would be needed for it.
+//!
+//! A plan is specific: nothing is left to choose while it is carried out. It is written whole into the journal, so a later version
+//! reads what an earlier one planned.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::inventory::{ClusterName, NodeName, Role};
+
+/// The runbooks that there are. A new one is a variant, a file, and a line in [`super::describe`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Runbook {
+    /// Moves a node's pods away.
+    Drain,
+    /// Drains a node, and stops its kubelet.
+    MaintenanceBegin,
+    /// Takes it back.
+    MaintenanceEnd,
+    /// A node that does not answer.
+    NodeDown,
+}
+
+impl Runbook {
+    /// All of them.
+    pub const ALL: [Self; 4] = [
+        Self::Drain,
+        Self::MaintenanceBegin,
+        Self::MaintenanceEnd,
+        Self::NodeDown,
+    ];
+
+    /// Its name on the wire, in run ids and in the terminal.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Drain => "drain",
+            Self::MaintenanceBegin => "maintenance-begin",
+            Self::MaintenanceEnd => "maintenance-end",
+            Self::NodeDown => "node-down",
+        }
+    }
+
+    /// The runbook of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|one| one.as_str() == name)
+    }
+
+    /// The runbook whose run this is, by its id: `drain-3`.
+    pub fn of_run(id: &str) -> Option<Self> {
+        let (name, number) = id.rsplit_once('-')?;
+        number.parse::<u64>().ok()?;
+        Self::named(name)
+    }
+}
+
+impl fmt::Display for Runbook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What an operator asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// Which runbook.
+    pub runbook: Runbook,
+    /// For which node.
+    pub node: NodeName,
+    /// Who asks.
+    pub by: String,
+    /// Why, for people.
+    #[serde(default)]
+    pub reason: String,
+    /// How long pods may take to go before an operator is asked.
+    #[serde(with = "millis")]
+    pub drain_within: Duration,
+    /// Pods with an emptyDir may be evicted: its content goes with them.
+    #[serde(default)]
+    pub delete_local_data: bool,
+    /// Pods that nobody makes again may be evicted.
+    #[serde(default)]
+    pub delete_unmanaged: bool,
+    /// That the machine is off, and who says so.
+    #[serde(default)]
+    pub proof: Option<Proof>,
+}
+
+/// Why a machine is known to be off. Silence is none: a node that is cut off goes on writing to its volumes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum Proof {
+    /// Somebody saw to it.
+    Operator {
+        /// Who.
+        by: String,
+        /// What was done or seen: "power cable pulled", "BMC says off".
+        what: String,
+    },
+    /// Its management controller says so.
+    Bmc {
+        /// What it answered.
+        what: String,
+    },
+}
+
+impl fmt::Display for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Operator { by, what } => write!(f, "operator {by}: {what}"),
+            Self::Bmc { what } => write!(f, "its BMC: {what}"),
+        }
+    }
+}
+
+/// What a runbook is going to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunbookPlan {
+    /// What was asked for.
+    pub request: Request,
+    /// The node's cluster.
+    pub cluster: ClusterName,
+    /// What it is for: control planes go one at a time.
+    pub role: Role,
+    /// One after the other.
+    pub steps: Vec<Step>,
+    /// What is not going to be done, and what would be needed for it.
+    pub refusals: Vec<Refusal>,
+    /// What a person should know before running it.
+    pub notes: Vec<String>,
+}
+
+impl RunbookPlan {
+    /// There is something to do.
+    pub fn may_run(&self) -> bool {
+        !self.steps.is_empty()
+    }
+}
+
+/// Something that is not done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// What.
+    pub what: String,
+    /// What is missing, and how to give it.
+    pub missing: String,
+}
+
+/// One step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// What is done.
+    pub action: Action,
+    /// On what evidence it was planned.
+    pub evidence: String,
+    /// So long it may take, from its turn.
+    #[serde(with = "millis")]
+    pub deadline: Duration,
+    /// Why an operator has to approve of it first.
+    #[serde(default)]
+    pub approval: Option<String>,
+}
+
+/// What a step does. The closed list; each is carried out by a look at the world and calls that may be repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Action {
+    /// Its agent mends nothing, and it counts for no storm and no outage.
+    Silence,
+    /// Ends the silence that a maintenance began.
+    Unsilence,
+    /// No new pods are scheduled to it.
+    Cordon,
+    /// Ends a cordon of ours.
+    Uncordon,
+    /// Evicts its pods, as budgets allow.
+    Drain,
+    /// Deletes the pods that could not be evicted in time, past their budgets.
+    DeleteRemaining,
+    /// Its agent stops the kubelet.
+    StopKubelet,
+    /// Its agent starts the kubelet.
+    StartKubelet,
+    /// Its agent restarts the kubelet.
+    RestartKubelet,
+    /// It is ready: the agent's word, `Ready`, and a lease renewed since.
+    AwaitReady,
+    /// Tells the cluster that it is off.
+    TaintOutOfService,
+    /// Takes that back.
+    RemoveTaint,
+    /// Its pods and volumes are gone from it.
+    AwaitMoved,
+    /// Deletes its pods without their kubelet's word, and its volume attachments.
+    ForceDelete,
+}
+
+impl Action {
+    /// Its name, which is the step's in its run: no runbook does the same twice.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Silence => "silence",
+            Self::Unsilence => "unsilence",
+            Self::Cordon => "cordon",
+            Self::Uncordon => "uncordon",
+            Self::Drain => "drain",
+            Self::DeleteRemaining => "delete-remaining",
+            Self::StopKubelet => "stop-kubelet",
+            Self::StartKubelet => "start-kubelet",
+            Self::RestartKubelet => "restart-kubelet",
+            Self::AwaitReady => "await-ready",
+            Self::TaintOutOfService => "taint-out-of-service",
+            Self::RemoveTaint => "remove-taint",
+            Self::AwaitMoved => "await-moved",
+            Self::ForceDelete => "force-delete",
+        }
+    }
+
+    /// What puts back what it changed; `None`: it changed nothing, or it cannot be put back.
+    pub const fn undo(self) -> Option<Self> {
+        match self {
+            Self::Silence => Some(Self::Unsilence),
+            Self::Cordon => Some(Self::Uncordon),
+            Self::StopKubelet => Some(Self::StartKubelet),
+            Self::TaintOutOfService => Some(Self::RemoveTaint),
+            Self::Unsilence
+            | Self::Uncordon
+            | Self::Drain
+            | Self::DeleteRemaining
+            | Self::StartKubelet
+            | Self::RestartKubelet
+            | Self::AwaitReady
+            | Self::RemoveTaint
+            | Self::AwaitMoved
+            | Self::ForceDelete => None,
+        }
+    }
+
+    /// What it leaves behind for good, if a run is aborted after it.
+    pub const fn leaves(self) -> Option<&'static str> {
+        match self {
+            Self::Drain => Some("the pods that were evicted run elsewhere"),
+            Self::DeleteRemaining => Some("the pods that were deleted run elsewhere"),
+            Self::ForceDelete => Some("pods and volume attachments that were deleted stay so"),
+            Self::Unsilence => Some("the silence was ended"),
+            Self::Uncordon => Some("the node was uncordoned"),
+            Self::StartKubelet => Some("the kubelet was started"),
+            Self::RestartKubelet => Some("the kubelet was restarted"),
+            Self::RemoveTaint => Some("the out-of-service taint was removed"),
+            Self::Silence
+            | Self::Cordon
+            | Self::StopKubelet
+            | Self::AwaitReady
+            | Self::TaintOutOfService
+            | Self::AwaitMoved => None,
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Durations in the journal, as whole milliseconds.
+mod millis {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        u64::deserialize(from).map(Duration::from_millis)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_told_by_its_id_and_a_cold_start_is_none() {
+        assert_eq!(
+            Runbook::of_run("maintenance-begin-12"),
+            Some(Runbook::MaintenanceBegin)
+        );
+        assert_eq!(Runbook::of_run("drain-1"), Some(Runbook::Drain));
+        for id in ["cold-start-1", "rejoin-7", "drain", "drain-x"] {
+            assert_eq!(Runbook::of_run(id), None, "{id}");
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! What runbooks are connected to.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+
+use super::world::Timing;
+use crate::brakes::BrakesHandle;
+use crate::events::Events;
+use crate::execute::Runs;
+use crate::fleet::Order;
+use crate::fleet::view::FleetView;
+use crate::inventory::Inventory;
+use crate::kubernetes::Clusters;
+use crate::leader::Tenure;
+use crate::store::Store;
+
+/// What runbooks are connected to.
+#[derive(Clone)]
+pub struct Ports {
+    /// Journals.
+    pub store: Arc<dyn Store>,
+    /// The declared fleet.
+    pub inventory: Arc<Inventory>,
+    /// The clusters' APIs.
+    pub clusters: Clusters,
+    /// The live picture.
+    pub view: watch::Receiver<Arc<FleetView>>,
+    /// Commands to nodes.
+    pub orders: mpsc::Sender<Order>,
+    /// Silences.
+    pub brakes: BrakesHandle,
+    /// Cold starts, which go first.
+    pub cold_starts: watch::Receiver<Runs>,
+    /// What happens, for people.
+    pub events: Events,
+    /// Of the executor: one hand for all commands of this coordinator.
+    pub epoch: u64,
+    /// The right to act.
+    pub tenure: Tenure,
+    /// How long signs of life count.
+    pub timing: Timing,
+}
+
+impl std::fmt::Debug for Ports {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ports")
+            .field("epoch", &self.epoch)
+            .finish_non_exhaustive()
+    }
+}

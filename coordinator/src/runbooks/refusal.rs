@@ -1,0 +1,52 @@
+//! Why something was not done.
+
+use super::lanes;
+use crate::inventory::NodeName;
+use crate::store::StoreError;
+
+/// Why something that was asked of a runbook was not done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The node is not declared.
+    #[error("node {0} is not in the inventory")]
+    UnknownNode(NodeName),
+    /// There is no such run.
+    #[error("there is no run {0}; `blackstart runbook status` lists them")]
+    UnknownRun(String),
+    /// The plan has nothing to do; each line says what is missing.
+    #[error("refused: {}", .0.join("; "))]
+    Plan(Vec<String>),
+    /// Somebody else is at work there.
+    #[error(transparent)]
+    Lane(#[from] lanes::Busy),
+    /// The run has ended, or nothing of it waits for this word.
+    #[error("{0}")]
+    State(String),
+    /// The journal could not be written, so it was not done. Safe to ask again.
+    #[error("the journal could not be written: {0}")]
+    Journal(String),
+    /// The coordinator is shutting down.
+    #[error("the coordinator is shutting down")]
+    Stopping,
+}
+
+/// A journal that cannot be replayed. It was left as it is.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The store did not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It is damaged, or of another version.
+    #[error(
+        "replay entry {index} of the journal of run {run}: {why}; it was written by another version or is damaged: start the version \
+         that wrote it, or restore the store from a backup"
+    )]
+    Journal {
+        /// Whose.
+        run: String,
+        /// Which entry, counted from 0.
+        index: u64,
+        /// What is wrong with it.
+        why: String,
+    },
+}

@@ -1,0 +1,143 @@
+//! Agents that say what a test wants, and do what commands say.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use blackstart_apiserver::Double;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep};
+
+use crate::fleet::view::{Attestation, FleetView, GateState, NodeView, Phase};
+use crate::fleet::{Action, Answer, Order, OrderResult};
+use crate::inventory::NodeName;
+
+/// The agents of all nodes.
+#[derive(Debug, Default)]
+pub(super) struct Agents {
+    /// Whose agents say nothing.
+    pub(super) silent: BTreeSet<String>,
+    /// Whose kubelets do not answer, and run.
+    pub(super) hung: BTreeSet<String>,
+    /// Whose kubelets are stopped.
+    pub(super) stopped: BTreeSet<String>,
+    /// So many commands fail before one is done.
+    pub(super) fail: u32,
+    /// What was done, each command once.
+    pub(super) done: Vec<String>,
+    pub(super) answered: BTreeSet<String>,
+}
+
+pub(super) fn picture(agents: &Agents, since: &BTreeMap<String, Instant>) -> FleetView {
+    let now = Instant::now();
+    let node = |name: &str| {
+        let silent = agents.silent.contains(name);
+        let active = !agents.stopped.contains(name);
+        let healthy = active && !agents.hung.contains(name);
+        let phase = match (silent, healthy) {
+            (true, _) => Phase::Silent,
+            (false, true) => Phase::Ready,
+            (false, false) => Phase::NotReady,
+        };
+        NodeView {
+            phase,
+            phase_since: since.get(name).copied().unwrap_or(now),
+            in_session: !silent,
+            attestation: (!silent).then(|| Attestation {
+                gate: GateState::Passed,
+                kubelet_active: active,
+                kubelet_healthy: healthy,
+                apiserver_ready: true,
+                apiserver: None,
+                observed_at: now,
+                waiting_on: String::new(),
+                manifests: BTreeMap::new(),
+            }),
+            ..NodeView::unknown(now)
+        }
+    };
+    FleetView {
+        at: now,
+        nodes: ["master-1", "master-2", "worker-1", "worker-2"]
+            .map(|name| (NodeName(name.into()), node(name)))
+            .into(),
+        own_unclean_boot: false,
+        began_at: now,
+    }
+}
+
+/// Reports, several a second.
+pub(super) async fn look(agents: Arc<Mutex<Agents>>, view: watch::Sender<Arc<FleetView>>) {
+    let mut silent = BTreeMap::new();
+    loop {
+        let seen = {
+            let agents = agents.lock().unwrap();
+            silent.retain(|name, _| agents.silent.contains(name));
+            for name in &agents.silent {
+                silent.entry(name.clone()).or_insert_with(Instant::now);
+            }
+            picture(&agents, &silent)
+        };
+        view.send_replace(Arc::new(seen));
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Commands are done once each, and answered.
+pub(super) async fn agents(
+    agents: Arc<Mutex<Agents>>,
+    double: Arc<tokio::sync::Mutex<Double>>,
+    mut orders: mpsc::Receiver<Order>,
+    results: mpsc::Sender<OrderResult>,
+) {
+    while let Some(order) = orders.recv().await {
+        let Order {
+            node,
+            command_id,
+            action,
+            ..
+        } = order;
+        let double = double.lock().await;
+        let answer = {
+            let mut agents = agents.lock().unwrap();
+            if agents.silent.contains(&node.0) {
+                continue;
+            }
+            if agents.answered.contains(&command_id) {
+                Answer::Done
+            } else if agents.fail > 0 {
+                agents.fail -= 1;
+                Answer::Failed
+            } else {
+                agents.answered.insert(command_id.clone());
+                let what = match action {
+                    Action::StopKubelet { .. } => {
+                        agents.stopped.insert(node.0.clone());
+                        double.with(|world| world.stop_kubelet(&node.0));
+                        "stop"
+                    }
+                    Action::StartKubelet { .. } | Action::RestartUnit { .. } => {
+                        agents.stopped.remove(&node.0);
+                        agents.hung.remove(&node.0);
+                        double.with(|world| world.start_kubelet(&node.0));
+                        "start"
+                    }
+                    Action::ReleaseKubelet { .. } => "release",
+                    Action::HoldManifest { .. } => "hold",
+                    Action::ReleaseManifest { .. } => "put back",
+                };
+                agents.done.push(what.to_owned());
+                Answer::Done
+            }
+        };
+        drop(double);
+        let result = OrderResult {
+            node,
+            command_id,
+            answer,
+            detail: "as a test wants it".to_owned(),
+        };
+        // The coordinator may be gone by now.
+        let _gone = results.send(result).await;
+    }
+}

@@ -1,0 +1,322 @@
+//! One cluster `biz` behind a double of its API server; agents that do what commands say; a coordinator's runbooks over a store in memory.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use blackstart_apiserver::{Authority, Clock, Credentials, Double, NodeSpec, Options, Release};
+use serde_json::json;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::super::plan::{Request, Runbook, RunbookPlan};
+use super::super::record::{Phase as StepPhase, RunState};
+use super::super::status::RunbookStatus;
+use super::super::world::Timing;
+use super::super::{Ports, Refusal, Runbooks};
+use super::agents::{Agents, agents, look, picture};
+use crate::brakes::BrakesHandle;
+use crate::events::Events;
+use crate::execute::tests::memory::MemoryStore;
+use crate::inventory::{ClusterName, Inventory, NodeName};
+use crate::kubernetes::Clusters;
+use crate::kubernetes::connection::Access;
+use crate::leader::Tenure;
+use crate::store::Store;
+
+/// Nothing that these tests wait for takes longer on the slowest machine.
+const DEADLINE: Duration = Duration::from_mins(2);
+/// So many times as fast goes the cluster: a lease is renewed every half second.
+const SPEED: u32 = 20;
+
+const INVENTORY: &str = "\
+clusters:
+  - name: biz
+    nodes:
+      - {name: master-1, address: 10.0.0.1, role: control-plane}
+      - {name: master-2, address: 10.0.0.2, role: control-plane}
+      - {name: worker-1, address: 10.0.0.3}
+      - {name: worker-2, address: 10.0.0.4}
+";
+
+pub(super) const NODE: &str = "worker-1";
+
+/// Waits for it, and says what for when it does not come.
+pub(super) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    let done = timeout(DEADLINE, future).await;
+    done.unwrap_or_else(|_| panic!("waited for {what} in vain"))
+}
+
+/// A coordinator at work.
+struct Running {
+    runbooks: Runbooks,
+    tasks: JoinSet<()>,
+}
+
+pub(super) struct Bed {
+    pub(super) double: Arc<tokio::sync::Mutex<Double>>,
+    dir: tempfile::TempDir,
+    pub(super) store: Arc<MemoryStore>,
+    inventory: Arc<Inventory>,
+    pub(super) agents: Arc<Mutex<Agents>>,
+    running: Option<Running>,
+}
+
+impl Bed {
+    /// With a coordinator whose caches are whole.
+    pub(super) async fn new(release: Release) -> Self {
+        let mut bed = Self::cold(release).await;
+        bed.start().await;
+        bed
+    }
+
+    /// Without a coordinator.
+    pub(super) async fn cold(release: Release) -> Self {
+        let _installed_already = rustls::crypto::ring::default_provider().install_default();
+        let authority = Authority::new().unwrap();
+        let double = Double::start(Options {
+            tls: Some(authority.server(&["127.0.0.1".parse().unwrap()]).unwrap()),
+            release,
+            clock: Clock::running(SPEED),
+            ..Options::default()
+        });
+        let double = double.await.unwrap();
+        double.with(|world| {
+            for master in ["master-1", "master-2"] {
+                world.add_node(&NodeSpec::master(master));
+            }
+            for worker in ["worker-1", "worker-2"] {
+                world.add_node(&NodeSpec::worker(worker));
+            }
+        });
+        let dir = tempfile::tempdir().unwrap();
+        let kubeconfig = double.kubeconfig(Some(&authority.certificate), &Credentials::Token("coordinator"));
+        std::fs::write(dir.path().join("kubeconfig"), kubeconfig).unwrap();
+        Self {
+            double: Arc::new(tokio::sync::Mutex::new(double)),
+            dir,
+            store: Arc::new(MemoryStore::default()),
+            inventory: Arc::new(crate::inventory::parse("f", INVENTORY).unwrap().inventory),
+            agents: Arc::default(),
+            running: None,
+        }
+    }
+
+    /// Starts a coordinator, and waits until it knows the cluster. `false`: its store died on the way.
+    pub(super) async fn start(&mut self) -> bool {
+        let store: Arc<dyn Store> = Arc::clone(&self.store) as _;
+        let (Ok(epoch), Ok(brakes)) = (
+            store.next_epoch(),
+            BrakesHandle::open(Arc::clone(&store), Arc::clone(&self.inventory)),
+        ) else {
+            return false;
+        };
+        let access = Access {
+            kubeconfig: Some(self.dir.path().join("kubeconfig")),
+            addresses: Vec::new(),
+            masters: Vec::new(),
+            requests_per_second: 200,
+        };
+        let clusters = Clusters::new([(ClusterName("biz".into()), access)]);
+        let (orders, to_nodes) = mpsc::channel(64);
+        let (results, from_nodes) = mpsc::channel(64);
+        let view = watch::Sender::new(Arc::new(picture(&self.agents.lock().unwrap(), &BTreeMap::new())));
+        let ports = Ports {
+            store,
+            inventory: Arc::clone(&self.inventory),
+            clusters: clusters.clone(),
+            view: view.subscribe(),
+            orders,
+            brakes,
+            cold_starts: watch::Sender::new(Arc::default()).subscribe(),
+            events: Events::default(),
+            epoch,
+            tenure: Tenure::alone(),
+            timing: Timing {
+                lease_old: Duration::from_secs(6),
+                renewal: Duration::from_secs(1),
+                ..Timing::default()
+            },
+        };
+        let Ok((runbooks, work)) = Runbooks::open(ports) else {
+            return false;
+        };
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(work.run(from_nodes, stop.clone()));
+        tasks.spawn(clusters.clone().run(stop));
+        tasks.spawn(agents(
+            Arc::clone(&self.agents),
+            Arc::clone(&self.double),
+            to_nodes,
+            results,
+        ));
+        tasks.spawn(look(Arc::clone(&self.agents), view));
+        let cluster = Arc::clone(clusters.get(&ClusterName("biz".into())).unwrap());
+        self.running = Some(Running { runbooks, tasks });
+        within("the caches", async {
+            while !matches!(
+                cluster.view(NODE, Instant::now()),
+                crate::kubernetes::view::Api::Known(_)
+            ) {
+                sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+        true
+    }
+
+    /// As if its machine had lost its power: nothing more is done, wherever it stands.
+    pub(super) async fn kill(&mut self) {
+        if let Some(mut running) = self.running.take() {
+            running.tasks.shutdown().await;
+        }
+    }
+
+    pub(super) fn runbooks(&self) -> &Runbooks {
+        &self.running.as_ref().unwrap().runbooks
+    }
+
+    pub(super) async fn begin(&self, runbook: Runbook) -> Result<Arc<RunbookStatus>, Refusal> {
+        self.runbooks().start(request(runbook)).await
+    }
+
+    /// Until what is known makes such a plan.
+    pub(super) async fn plans(&self, request: &Request, like: impl Fn(&RunbookPlan) -> bool) {
+        within("a plan", async {
+            while !like(&self.runbooks().plan(request.clone()).unwrap()) {
+                sleep(Duration::from_millis(50)).await;
+            }
+        })
+        .await;
+    }
+
+    /// Until the run stands so.
+    pub(super) async fn until(
+        &self,
+        run: &str,
+        what: &str,
+        like: impl Fn(&RunbookStatus) -> bool,
+    ) -> Arc<RunbookStatus> {
+        let mut runs = self.runbooks().watch();
+        let seen = timeout(DEADLINE, async {
+            loop {
+                let found = runs.borrow_and_update().get(run).map(Arc::clone);
+                if let Some(found) = found.filter(|found| like(found)) {
+                    return found;
+                }
+                runs.changed().await.unwrap();
+            }
+        });
+        let seen = seen.await;
+        seen.unwrap_or_else(|_| panic!("{run} was never {what}: {:#?}", self.runbooks().run(run)))
+    }
+
+    pub(super) async fn ends(&self, run: &str) -> Arc<RunbookStatus> {
+        self.until(run, "at its end", |run| !run.state.is_active()).await
+    }
+
+    /// What the API has of the node.
+    pub(super) async fn node(&self) -> serde_json::Value {
+        let double = self.double.lock().await;
+        double.with(|world| serde_json::Value::clone(&world.get("nodes", "", NODE).unwrap()))
+    }
+
+    pub(super) async fn is_cordoned(&self) -> bool {
+        self.node().await["spec"]["unschedulable"] == true
+    }
+
+    /// The names of the pods on the node.
+    pub(super) async fn pods(&self) -> Vec<String> {
+        let double = self.double.lock().await;
+        double.with(|world| {
+            let pods = world.store.all("pods");
+            let here = pods.iter().filter(|pod| pod["spec"]["nodeName"] == NODE);
+            here.map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned())
+                .collect()
+        })
+    }
+
+    /// A deployment, pinned to the node if it is there, whose pods end at once.
+    pub(super) async fn deploy(&self, name: &str, replicas: u32) {
+        let labels = json!({ "app": name });
+        let deployment = json!({
+            "apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {"name": name, "namespace": "default"},
+            "spec": {"replicas": replicas, "selector": {"matchLabels": labels}, "template": {
+                "metadata": {"labels": labels},
+                "spec": {
+                    "terminationGracePeriodSeconds": 1,
+                    "containers": [{"name": "c", "image": "registry.lan/web:1"}],
+                },
+            }},
+        });
+        let double = self.double.lock().await;
+        double.with(|world| world.apply_manifests(&[deployment]).unwrap());
+        drop(double);
+        within("its pods", async {
+            loop {
+                let double = self.double.lock().await;
+                let ready = double.with(|world| {
+                    let deployment = world.get("deployments", "default", name).unwrap();
+                    deployment["status"]["readyReplicas"].as_u64().unwrap_or_default()
+                });
+                drop(double);
+                if ready == u64::from(replicas) {
+                    break;
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+    }
+
+    /// A budget that lets none of its pods go.
+    pub(super) async fn protect(&self, name: &str) {
+        let double = self.double.lock().await;
+        let minor = double.with(|world| world.release.minor);
+        let version = if minor >= 21 {
+            "policy/v1"
+        } else {
+            "policy/v1beta1"
+        };
+        let budget = json!({
+            "apiVersion": version, "kind": "PodDisruptionBudget",
+            "metadata": {"name": name, "namespace": "default"},
+            "spec": {"maxUnavailable": 0, "selector": {"matchLabels": {"app": name}}},
+        });
+        double.with(|world| world.apply_manifests(&[budget]).unwrap());
+    }
+}
+
+pub(super) fn request(runbook: Runbook) -> Request {
+    Request {
+        runbook,
+        node: NodeName(NODE.into()),
+        by: "ann".into(),
+        reason: "new memory".into(),
+        drain_within: Duration::from_mins(1),
+        delete_local_data: false,
+        delete_unmanaged: false,
+        proof: None,
+    }
+}
+
+/// How a step of a run ended.
+pub(super) fn phase(run: &RunbookStatus, id: &str) -> Option<StepPhase> {
+    run.steps
+        .iter()
+        .find(|step| step.id() == id)
+        .map(|step| step.phase)
+}
+
+pub(super) fn wants(run: &RunbookStatus) -> bool {
+    run.wants_approval()
+}
+
+pub(super) fn halted(run: &RunbookStatus) -> bool {
+    run.state == RunState::Halted
+}

@@ -1,0 +1,8 @@
+//! Runbooks over a double of the API server that speaks the real protocol, with simulated machines and agents.
+
+mod agents;
+mod bed;
+mod crash;
+mod maintenance;
+mod node_down;
+mod plans;
