@@ -14,7 +14,10 @@
 //!
 //! There are no session tickets: an agent reads its certificate anew for each connection, and begins with an empty memory.
 
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use blackstart_proto::tls::TlsMaterial;
@@ -23,12 +26,14 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::pin;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tonic::transport::server::{Connected, TcpConnectInfo, TlsConnectInfo};
 
 use super::listen::Connection;
 
@@ -91,14 +96,14 @@ struct Handshakes<S> {
     incoming: S,
     acceptor: TlsAcceptor,
     slots: Arc<Semaphore>,
-    running: JoinSet<Option<TlsStream<Connection>>>,
+    running: JoinSet<Option<Secured>>,
 }
 
 /// The connections whose handshake is done. Ends when `incoming` does.
 pub fn secured(
     incoming: impl Stream<Item = Connection> + Send + Unpin,
     tls: Arc<ServerConfig>,
-) -> impl Stream<Item = TlsStream<Connection>> + Send {
+) -> impl Stream<Item = Secured> + Send {
     let handshakes = Handshakes {
         incoming,
         acceptor: TlsAcceptor::from(tls),
@@ -112,7 +117,7 @@ pub fn secured(
 }
 
 impl<S: Stream<Item = Connection> + Unpin> Handshakes<S> {
-    async fn next(&mut self) -> Option<TlsStream<Connection>> {
+    async fn next(&mut self) -> Option<Secured> {
         loop {
             let Self { incoming, slots, .. } = self;
             let admitted = async {
@@ -135,11 +140,7 @@ impl<S: Stream<Item = Connection> + Unpin> Handshakes<S> {
     }
 }
 
-async fn shake(
-    acceptor: TlsAcceptor,
-    connection: Connection,
-    slot: OwnedSemaphorePermit,
-) -> Option<TlsStream<Connection>> {
+async fn shake(acceptor: TlsAcceptor, connection: Connection, slot: OwnedSemaphorePermit) -> Option<Secured> {
     let accept = acceptor.accept(connection);
     pin!(accept);
     let mut done = timeout(PATIENCE, &mut accept).await;
@@ -152,7 +153,56 @@ async fn shake(
         return None;
     };
     done.inspect_err(|error| tracing::debug!(%error, "a handshake failed"))
+        .map(|stream| Secured(Box::new(stream)))
         .ok()
+}
+
+/// A connection whose other end has shown its certificate. Boxed: the tasks that serve it have room for it several times.
+#[derive(Debug)]
+pub struct Secured(Box<TlsStream<Connection>>);
+
+impl Connected for Secured {
+    type ConnectInfo = TlsConnectInfo<TcpConnectInfo>;
+
+    fn connect_info(&self) -> Self::ConnectInfo {
+        self.0.connect_info()
+    }
+}
+
+impl AsyncRead for Secured {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, into)
+    }
+}
+
+impl AsyncWrite for Secured {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use nix::unistd::Pid;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
@@ -26,6 +27,8 @@ use blackstart_tests::wait;
 const DEADLINE: Duration = Duration::from_mins(1);
 /// As a kubelet's lease.
 const TTL: i64 = 40;
+/// Leases that are granted at once.
+const GRANTS: usize = 256;
 /// Renewals are sent in so many portions of an interval.
 const PORTIONS: usize = 100;
 
@@ -65,21 +68,17 @@ pub(super) async fn measure(
         return Ok(None);
     };
     let pid = Pid::from_raw(i32::try_from(etcd.id().context("etcd has ended")?)?);
-    wait::until("etcd to listen", DEADLINE, async || {
-        Ok(TcpStream::connect((Ipv4Addr::LOCALHOST, client))
-            .await
-            .ok()
-            .map(drop))
-    })
-    .await?;
     let channel = Endpoint::from_shared(at(client))?
         .connect()
         .await
         .context("connect to etcd")?;
+    // Each waits for the disk: many together wait once.
+    stream::iter(1..=i64::try_from(count)?)
+        .map(|id| grant(Grpc::new(channel.clone()), id))
+        .buffer_unordered(GRANTS)
+        .try_collect::<()>()
+        .await?;
     let mut grpc = Grpc::new(channel);
-    for id in 1..=i64::try_from(count)? {
-        grant(&mut grpc, id).await?;
-    }
     say(&format!("etcd has granted {count} leases"));
     let (renew, renewals) = mpsc::channel(count);
     let mut renewed = keep_alive(&mut grpc, renewals).await?;
@@ -145,7 +144,7 @@ fn at(port: u16) -> String {
     format!("http://127.0.0.1:{port}")
 }
 
-/// One member and the port at which it is asked; `None`: there is no etcd.
+/// An etcd of one member and its port; `None`: there is none on this machine.
 async fn start(dir: &Path) -> anyhow::Result<Option<(Child, u16)>> {
     let (client, peer) = (free_port().await?, free_port().await?);
     let started = Command::new("etcd")
@@ -169,14 +168,22 @@ async fn start(dir: &Path) -> anyhow::Result<Option<(Child, u16)>> {
         .stderr(Stdio::null())
         .kill_on_drop(true)
         .spawn();
-    match started {
-        Ok(etcd) => Ok(Some((etcd, client))),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).context("run etcd"),
-    }
+    let etcd = match started {
+        Ok(etcd) => etcd,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).context("run etcd"),
+    };
+    wait::until("etcd to listen", DEADLINE, async || {
+        Ok(TcpStream::connect((Ipv4Addr::LOCALHOST, client))
+            .await
+            .ok()
+            .map(drop))
+    })
+    .await?;
+    Ok(Some((etcd, client)))
 }
 
-async fn grant(grpc: &mut Grpc<Channel>, id: i64) -> anyhow::Result<()> {
+async fn grant(mut grpc: Grpc<Channel>, id: i64) -> anyhow::Result<()> {
     grpc.ready().await?;
     let path = PathAndQuery::from_static("/etcdserverpb.Lease/LeaseGrant");
     let asked = Request::new(Grant { ttl: TTL, id });

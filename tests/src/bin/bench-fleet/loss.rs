@@ -22,7 +22,7 @@ const INTERVAL: Duration = Duration::from_secs(2);
 /// The coordinator's own: a session that was not heard of for so long is silent.
 const SILENT_AFTER: Duration = Duration::from_secs(6);
 const DEADLINE: Duration = Duration::from_mins(5);
-/// `tests/scale-tests/results` of `NVSentinel`: P90 of its decision on 750 of 1,500 nodes.
+/// `NVSentinel`'s tests/scale-tests/results: P90 of its decision on 750 of 1,500 nodes.
 const NVSENTINEL: (&str, f64) = ("NVSentinel, published P90", 418.6);
 
 pub(super) async fn measure(fleet: usize) -> anyhow::Result<Vec<Figure>> {
