@@ -16,8 +16,8 @@ use crate::faults::Kind;
 /// One second of the agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Sample {
-    /// KiB.
-    pub(crate) pss: u64,
+    /// What it has written and nobody shares, KiB. Not its share of what others have mapped too: that grows when they end.
+    pub(crate) dirty: u64,
     /// KiB.
     pub(crate) rss: u64,
     pub(crate) descriptors: u64,
@@ -28,7 +28,7 @@ pub(crate) struct Sample {
 type Measure = (&'static str, fn(&Sample) -> u64, u64);
 
 const MEASURES: [Measure; 4] = [
-    ("Pss, KiB", |sample| sample.pss, 1024),
+    ("written, KiB", |sample| sample.dirty, 1024),
     ("Rss, KiB", |sample| sample.rss, 1024),
     ("descriptors", |sample| sample.descriptors, 2),
     ("threads", |sample| sample.threads, 4),
@@ -293,8 +293,8 @@ mod tests {
 
     #[test]
     fn what_grows_is_told_and_what_swings_is_not() {
-        let sample = |pss: u64| Sample {
-            pss,
+        let sample = |dirty: u64| Sample {
+            dirty,
             rss: 9000,
             descriptors: 20,
             threads: 6,
@@ -304,7 +304,7 @@ mod tests {
         let leaks: Vec<_> = (0..1200).map(|second| sample(8000 + second * 2)).collect();
         let grown: Vec<_> = growth(&leaks).into_iter().filter(Growth::is_too_much).collect();
         assert_eq!(grown.len(), 1);
-        assert_eq!(grown[0].measure, "Pss, KiB");
+        assert_eq!(grown[0].measure, "written, KiB");
         assert!(growth(&swings[..20]).is_empty());
     }
 }

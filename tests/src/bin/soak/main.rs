@@ -194,7 +194,7 @@ async fn sample(pid: nix::unistd::Pid, stop: CancellationToken) -> Vec<Sample> {
         let Ok(usage) = Usage::of(pid) else { continue };
         let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
         samples.push(Sample {
-            pss: usage.pss,
+            dirty: usage.dirty,
             rss: usage.rss,
             descriptors: count(usage.descriptors),
             threads: count(usage.threads),
