@@ -17,7 +17,7 @@ use crate::commands::hold::{HoldArgs, SilenceArgs, UnholdArgs, UnsilenceArgs};
 use crate::commands::inventory::InventoryCommand;
 use crate::commands::permit::PermitCommand;
 use crate::commands::pki::PkiCommand;
-use crate::commands::runbook::{DrainArgs, MaintenanceCommand, RunbookCommand};
+use crate::commands::runbook::{DrainArgs, MaintenanceCommand, NodeCommand, RunbookCommand};
 use crate::commands::storm::StormCommand;
 use crate::drill::DrillArgs;
 use crate::output::Format;
@@ -171,7 +171,7 @@ pub enum Command {
     /// Permits for what takes a node away for a while
     #[command(subcommand)]
     Permit(PermitCommand),
-    /// Plan, run and steer runbooks on one node
+    /// Plan, run and steer runbooks
     #[command(subcommand, visible_alias = "rb")]
     Runbook(RunbookCommand),
     /// Take a node out for maintenance, and back
@@ -179,6 +179,9 @@ pub enum Command {
     Maintenance(MaintenanceCommand),
     /// Cordon a node and evict its pods
     Drain(DrainArgs),
+    /// What is wrong with a node: it is down, cannot be reached, or has too much to do
+    #[command(subcommand)]
+    Node(NodeCommand),
     /// Rehearse an outage
     Drill(DrillArgs),
     /// Check a declared fleet

@@ -59,6 +59,7 @@ use crate::notify::Notify;
 use crate::own_boot::OwnBoot;
 use crate::permit::{Keeper, KeeperParts, PermitsHandle};
 use crate::policy::{OutagePolicy, StormPolicy};
+use crate::runbooks::conditions::Conditions;
 use crate::runbooks::plan::Runbook;
 use crate::runbooks::world::Timing;
 use crate::runbooks::{self, Runbooks, Work};
@@ -274,6 +275,7 @@ async fn open(house: &House, store: &Arc<dyn Store>, tenure: &Tenure) -> Result<
     let policy = house.settings.cold_start.clone();
     let opened = spawn_blocking(move || Executor::open(from, inventory, policy, ports));
     let (executor, driver) = opened.await.map_err(RunError::Broke)??;
+    let in_hand = watch::Sender::default();
     let of_keeper = KeeperParts {
         inventory: Arc::clone(&house.inventory),
         policy: house.settings.permits,
@@ -282,6 +284,7 @@ async fn open(house: &House, store: &Arc<dyn Store>, tenure: &Tenure) -> Result<
         fleet: fleet.clone(),
         executor: executor.clone(),
         brakes: brakes.clone(),
+        in_hand: in_hand.subscribe(),
         events: house.events.clone(),
     };
     let from = Arc::clone(store);
@@ -300,6 +303,11 @@ async fn open(house: &House, store: &Arc<dyn Store>, tenure: &Tenure) -> Result<
         epoch: executor.epoch(),
         tenure: tenure.clone(),
         timing: Timing::default(),
+        conditions: conditions(&fleet),
+        policy: house.settings.runbooks.clone(),
+        outage: house.settings.outage.clone(),
+        permits: permits.watch(),
+        in_hand,
     };
     let opened = spawn_blocking(move || Runbooks::open(of_runbooks));
     let (runbooks, work) = opened.await.map_err(RunError::Broke)??;
@@ -327,6 +335,17 @@ async fn open(house: &House, store: &Arc<dyn Store>, tenure: &Tenure) -> Result<
             to_runbooks,
             heard,
         },
+    })
+}
+
+/// What agents find wrong, for runbooks.
+fn conditions(fleet: &Fleet) -> Conditions {
+    let fleet = fleet.clone();
+    Conditions::new(move |node| {
+        fleet.read(|state| {
+            let node = state.node(node);
+            node.map(|node| node.conditions().to_vec()).unwrap_or_default()
+        })
     })
 }
 

@@ -30,14 +30,24 @@ Examples:
     #[command(after_help = "\
 Examples:
   blackstart runbook plan node-down biz-4
-  blackstart runbook plan drain biz-4 --delete-local-data -o json")]
+  blackstart runbook plan drain biz-4 --delete-local-data -o json
+  blackstart runbook plan resource-shortage --cluster business
+  blackstart runbook plan resource-shortage --cluster business --pod gateway-system/gateway-proxy-0
+  blackstart runbook plan overload biz-4 --threshold 70
+  blackstart runbook plan network-loss biz-4
+  blackstart runbook plan cold-start-verify --cluster business")]
     Plan(Asked),
     /// Begin a runbook
     #[command(after_help = "\
 Examples:
   blackstart runbook run node-down biz-4
   blackstart runbook run node-down biz-4 --proof 'power off at the BMC, seen off' --wait
-  blackstart runbook run maintenance-end biz-4 --yes")]
+  blackstart runbook run maintenance-end biz-4 --yes
+  blackstart runbook run overload biz-4 --dry-run
+  blackstart runbook run overload biz-4 --threshold 70 --hold 5m --at-most 3 --wait
+  blackstart runbook run network-loss biz-4 --workload gateway-system/deployment/gateway-proxy --tolerate 3s
+  blackstart runbook run resource-shortage --cluster business --wait
+  blackstart runbook run cold-start-verify --cluster business --wait")]
     Run(RunArgs),
     /// Approve of the step that waits for it; after a failure, have it tried again
     #[command(after_help = "\
@@ -77,6 +87,38 @@ Examples:
     End(NodeArgs),
 }
 
+/// Of `node`.
+#[derive(Debug, Subcommand)]
+pub enum NodeCommand {
+    /// Restart the kubelet of a node that does not answer, or move its pods once it is proved dead (node-down)
+    #[command(after_help = "\
+Examples:
+  blackstart node down biz-4 --dry-run
+  blackstart node down biz-4 --proof 'power off at the BMC, seen off' --wait")]
+    Down(WrongArgs),
+    /// Let pods leave a node that its cluster cannot reach, until it is reached again (network-loss)
+    #[command(after_help = "\
+Examples:
+  blackstart node unreachable biz-4 --dry-run
+  blackstart node unreachable biz-4 --workload gateway-system/deployment/gateway-proxy --tolerate 3s --wait")]
+    Unreachable(WrongArgs),
+    /// Move the heaviest pods of a node away, one after the other, until its load is low (overload)
+    #[command(after_help = "\
+Examples:
+  blackstart node relieve biz-4 --dry-run
+  blackstart node relieve biz-4 --threshold 70 --hold 5m --at-most 3 --wait")]
+    Relieve(WrongArgs),
+}
+
+/// What is wrong with which node.
+#[derive(Debug, Args)]
+pub struct WrongArgs {
+    #[command(flatten)]
+    of: NodeArgs,
+    #[command(flatten)]
+    more: More,
+}
+
 /// Of a command that is a runbook by itself.
 #[derive(Debug, Args)]
 pub struct NodeArgs {
@@ -107,11 +149,39 @@ pub struct Asked {
     /// Its name, as `runbook list` shows it
     #[arg(value_name = "RUNBOOK")]
     runbook: String,
-    /// The node
-    #[arg(value_name = "NODE")]
-    node: String,
+    /// The node; not for runbooks of a whole cluster
+    #[arg(value_name = "NODE", required_unless_present = "cluster")]
+    node: Option<String>,
+    /// The cluster, of a runbook that is about no node (resource-shortage, cold-start-verify)
+    #[arg(long, value_name = "CLUSTER", conflicts_with = "node")]
+    cluster: Option<String>,
     #[command(flatten)]
     options: Options,
+    #[command(flatten)]
+    more: More,
+}
+
+/// What only some runbooks are told.
+#[derive(Debug, Default, Args)]
+pub(crate) struct More {
+    /// Explain and await these pods only (resource-shortage)
+    #[arg(long = "pod", value_name = "NAMESPACE/NAME")]
+    pods: Vec<String>,
+    /// Let the pods of this workload leave a node that is not reached sooner (network-loss)
+    #[arg(long = "workload", value_name = "NAMESPACE/KIND/NAME")]
+    workloads: Vec<String>,
+    /// How long they stay (network-loss) [default: as the coordinator is configured, 3s]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    tolerate: Option<Duration>,
+    /// Percent of what the node has for pods, above which it has too much to do (overload) [default: 80]
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(1..=100))]
+    threshold: Option<u32>,
+    /// How long the load has to be lower (overload) [default: 2m]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    hold: Option<Duration>,
+    /// No more pods than this are moved (overload) [default: 5]
+    #[arg(long, value_name = "PODS", value_parser = clap::value_parser!(u32).range(1..=100))]
+    at_most: Option<u32>,
 }
 
 /// What a runbook may do.
@@ -132,6 +202,9 @@ pub(crate) struct Options {
     /// How you know that the machine is off (node-down)
     #[arg(long, value_name = "TEXT", default_value = "")]
     proof: String,
+    /// Begin it although too much of its cluster is not well at once; it is logged with your name
+    #[arg(long)]
+    despite_storm: bool,
 }
 
 /// How it is begun.
@@ -191,18 +264,11 @@ pub(super) async fn run(command: RunbookCommand, context: &mut Context<'_>) -> R
             Ok(context.output.list(&runbooks, Timestamp::now())?)
         }
         RunbookCommand::Plan(asked) => {
-            let request = request(asked.runbook, asked.node, asked.options);
+            let request = of_asked(asked);
             let plan = context.connect().await?.plan_runbook(request).await?;
             show_plan(&plan, context)
         }
-        RunbookCommand::Run(args) => {
-            let Asked {
-                runbook,
-                node,
-                options,
-            } = args.asked;
-            begin(request(runbook, node, options), &args.how, context).await
-        }
+        RunbookCommand::Run(args) => begin(of_asked(args.asked), &args.how, context).await,
         RunbookCommand::Approve(Which { run }) => {
             let run = context.connect().await?.approve_runbook(&run).await?;
             show_run(&run, context)
@@ -247,6 +313,50 @@ pub(super) async fn drain(args: DrainArgs, context: &mut Context<'_>) -> Result<
     begin(request("drain".to_owned(), node, options), &how, context).await
 }
 
+fn of_asked(asked: Asked) -> v1::RunbookRequest {
+    let Asked {
+        runbook,
+        node,
+        cluster,
+        options,
+        more,
+    } = asked;
+    v1::RunbookRequest {
+        cluster: cluster.unwrap_or_default(),
+        ..with(request(runbook, node.unwrap_or_default(), options), more)
+    }
+}
+
+fn with(request: v1::RunbookRequest, more: More) -> v1::RunbookRequest {
+    // Less than a second would be as if nothing had been said.
+    let seconds = |asked: Option<Duration>| {
+        asked.map_or(0, |asked| {
+            u32::try_from(asked.as_secs().max(1)).unwrap_or(u32::MAX)
+        })
+    };
+    v1::RunbookRequest {
+        pods: more.pods,
+        workloads: more.workloads,
+        tolerate_seconds: seconds(more.tolerate),
+        threshold_percent: more.threshold.unwrap_or_default(),
+        hold_seconds: seconds(more.hold),
+        at_most: more.at_most.unwrap_or_default(),
+        ..request
+    }
+}
+
+/// `blackstart node`: the same runbooks, by what is wrong with a node.
+pub(super) async fn node(command: NodeCommand, context: &mut Context<'_>) -> Result<(), Failure> {
+    let (runbook, args) = match command {
+        NodeCommand::Down(args) => ("node-down", args),
+        NodeCommand::Unreachable(args) => ("network-loss", args),
+        NodeCommand::Relieve(args) => ("overload", args),
+    };
+    let NodeArgs { node, options, how } = args.of;
+    let request = with(request(runbook.to_owned(), node, options), args.more);
+    begin(request, &how, context).await
+}
+
 fn request(runbook: String, node: String, options: Options) -> v1::RunbookRequest {
     v1::RunbookRequest {
         runbook,
@@ -256,6 +366,8 @@ fn request(runbook: String, node: String, options: Options) -> v1::RunbookReques
         delete_local_data: options.delete_local_data,
         delete_unmanaged: options.delete_unmanaged,
         proof: options.proof,
+        despite_storm: options.despite_storm,
+        ..v1::RunbookRequest::default()
     }
 }
 

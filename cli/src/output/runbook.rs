@@ -38,7 +38,7 @@ impl Listed for RunbookRun {
         let optional = |text: &Option<String>| Cell::new(text.as_deref().unwrap_or("-"));
         let mut row = vec![
             self.id.as_str().into(),
-            self.node.as_str().into(),
+            subject(&self.node, &self.cluster).into(),
             Cell::tinted(self.state, state_tint(self)),
             age_at(self.started_at, now).into(),
             optional(&self.current),
@@ -64,11 +64,29 @@ fn state_tint(run: &RunbookRun) -> Tint {
     }
 }
 
+/// A run is about a node, or about a whole cluster.
+fn subject(node: &str, cluster: &str) -> String {
+    if node.is_empty() {
+        format!("({cluster})")
+    } else {
+        node.to_owned()
+    }
+}
+
+fn whom(node: &str, cluster: &str) -> String {
+    if node.is_empty() {
+        format!("cluster {cluster}")
+    } else {
+        format!("{node} (cluster {cluster})")
+    }
+}
+
 /// A plan, before anything is done.
 pub(crate) fn plan(plan: &RunbookPlan) -> Vec<Line> {
     let mut lines = vec![Line::new(format!(
-        "{} of {} (cluster {})",
-        plan.runbook, plan.node, plan.cluster
+        "{} of {}",
+        plan.runbook,
+        whom(&plan.node, &plan.cluster)
     ))];
     if plan.steps.is_empty() {
         lines.push(Line::tinted("nothing would be done", Tint::Warning));
@@ -91,7 +109,7 @@ pub(crate) fn plan(plan: &RunbookPlan) -> Vec<Line> {
 /// A run as it stands.
 pub(crate) fn run(run: &RunbookRun) -> Vec<Line> {
     let mut lines = vec![
-        Line::new(format!("{} of {} (cluster {}): ", run.id, run.node, run.cluster))
+        Line::new(format!("{} of {}: ", run.id, whom(&run.node, &run.cluster)))
             .and(run.state, state_tint(run)),
         Line::new(format!(
             "asked for by {}{}",

@@ -70,6 +70,8 @@ pub(crate) struct RunbookRun {
     pub(crate) leaves: Vec<String>,
     pub(crate) refusals: Vec<Refusal>,
     pub(crate) notes: Vec<String>,
+    /// The coordinator proposes it, and nobody has let it be done.
+    pub(crate) proposal: bool,
 }
 
 impl RunbookRun {
@@ -183,6 +185,7 @@ impl From<v1::RunbookRun> for RunbookRun {
             leaves: wire.leaves,
             refusals: wire.refusals.into_iter().map(Refusal::from).collect(),
             notes: wire.notes,
+            proposal: wire.proposal,
         }
     }
 }

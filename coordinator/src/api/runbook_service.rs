@@ -7,6 +7,8 @@ use blackstart_proto::v1;
 use blackstart_proto::v1::runbook_service_server::{RunbookService, RunbookServiceServer};
 use tonic::{Request, Response, Status};
 
+mod options;
+
 use super::auth;
 use super::convert::runbook as convert;
 use crate::inventory::NodeName;
@@ -47,9 +49,11 @@ fn asked(by: &str, wire: v1::RunbookRequest) -> Result<Asked, Status> {
             Runbook::ALL.map(Runbook::as_str).join(", ")
         ))
     })?;
+    let options = options::asked(&wire)?;
     let words = |text: String| -> String { text.trim().chars().take(WORDS).collect() };
     let proof = words(wire.proof);
     Ok(Asked {
+        options,
         runbook,
         node: NodeName(wire.node),
         by: by.to_owned(),
@@ -70,10 +74,15 @@ fn asked(by: &str, wire: v1::RunbookRequest) -> Result<Asked, Status> {
 fn refused(refusal: &Refusal) -> Status {
     let why = refusal.to_string();
     match refusal {
-        Refusal::UnknownNode(_) | Refusal::UnknownRun(_) => Status::not_found(why),
-        Refusal::Plan(_) | Refusal::Lane(_) | Refusal::State(_) | Refusal::Journal(_) => {
-            Status::failed_precondition(why)
+        Refusal::UnknownNode(_) | Refusal::UnknownRun(_) | Refusal::UnknownSubject { .. } => {
+            Status::not_found(why)
         }
+        Refusal::Storm { .. }
+        | Refusal::Open(_)
+        | Refusal::Plan(_)
+        | Refusal::Lane(_)
+        | Refusal::State(_)
+        | Refusal::Journal(_) => Status::failed_precondition(why),
         Refusal::Stopping => Status::unavailable(why),
     }
 }
@@ -121,6 +130,7 @@ impl RunbookService for RunbookOperators {
     ) -> Result<Response<v1::RunbookPlan>, Status> {
         let operator = auth::require_operator(&request)?;
         let asked = asked(&operator, request.into_inner())?;
+        self.runbooks.ask(&asked).await;
         let plan = self.runbooks.plan(asked).map_err(|refusal| refused(&refusal))?;
         Ok(Response::new(convert::plan(&plan)))
     }
@@ -131,6 +141,9 @@ impl RunbookService for RunbookOperators {
     ) -> Result<Response<v1::RunbookRun>, Status> {
         let operator = auth::require_operator(&request)?;
         let asked = asked(&operator, request.into_inner())?;
+        if asked.options.despite_storm {
+            tracing::warn!(operator, runbook = %asked.runbook, subject = asked.subject(), "an operator begins a runbook whatever the storm");
+        }
         steered(&operator, "start", self.runbooks.start(asked).await)
     }
 

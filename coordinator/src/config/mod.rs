@@ -4,6 +4,7 @@
 //! two together. An empty file is a valid one.
 
 mod read;
+mod runbooks;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use crate::fleetlock::FleetLockSettings;
 use crate::inventory::ClusterName;
 use crate::kubernetes::connection::Access;
 use crate::policy::{BackupPolicy, ColdStartPolicy, OutagePolicy, PermitPolicy, StormPolicy};
+use crate::runbooks::policy::RunbookPolicy;
 
 pub use read::{ConfigError, load, parse};
 
@@ -55,6 +57,8 @@ pub struct Settings {
     pub backup: BackupPolicy,
     /// The ways to the clusters' APIs; a cluster without one has no runbooks.
     pub clusters: Vec<ClusterAccess>,
+    /// When runbooks begin by themselves, and when none is to change anything.
+    pub runbooks: RunbookPolicy,
 }
 
 impl Default for Settings {
@@ -76,6 +80,7 @@ impl Default for Settings {
             fleetlock: None,
             backup: BackupPolicy::default(),
             clusters: Vec::new(),
+            runbooks: RunbookPolicy::default(),
         }
     }
 }

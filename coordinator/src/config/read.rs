@@ -10,7 +10,7 @@ use std::time::Duration;
 use blackstart_proto::tls::TlsFiles;
 use blackstart_proto::yaml::{self, Item, Problems, Table};
 
-use super::{ClusterAccess, EtcdSettings, Settings, StoreSettings};
+use super::{ClusterAccess, EtcdSettings, Settings, StoreSettings, runbooks};
 use crate::fleetlock::{FleetLockSettings, FleetLockTls};
 use crate::inventory::ClusterName;
 use crate::kubernetes::connection::Access;
@@ -95,11 +95,14 @@ pub fn parse(name: &str, text: &str) -> Result<Settings, Problems> {
             backup(table, &mut to.backup);
         }
         clusters(top, &mut to.clusters);
+        if let Some(table) = top.table("runbooks") {
+            runbooks::read(table, &mut to.runbooks);
+        }
         to
     })
 }
 
-fn set<T>(to: &mut T, value: Option<T>) {
+pub(super) fn set<T>(to: &mut T, value: Option<T>) {
     if let Some(value) = value {
         *to = value;
     }
@@ -119,7 +122,7 @@ fn absolute_item(item: &Item) -> Option<PathBuf> {
 }
 
 /// A duration above zero.
-fn positive(table: &mut Table, key: &'static str) -> Option<Duration> {
+pub(super) fn positive(table: &mut Table, key: &'static str) -> Option<Duration> {
     let item = table.item(key)?;
     let duration = item.duration()?;
     if duration.is_zero() {
@@ -129,13 +132,13 @@ fn positive(table: &mut Table, key: &'static str) -> Option<Duration> {
     Some(duration)
 }
 
-fn percent(table: &mut Table, key: &'static str) -> Option<u32> {
+pub(super) fn percent(table: &mut Table, key: &'static str) -> Option<u32> {
     table
         .integer(key, 1..=100)
         .and_then(|value| u32::try_from(value).ok())
 }
 
-fn count(table: &mut Table, key: &'static str) -> Option<usize> {
+pub(super) fn count(table: &mut Table, key: &'static str) -> Option<usize> {
     table
         .integer(key, 1..=WAVE_LIMIT)
         .and_then(|value| usize::try_from(value).ok())
@@ -440,7 +443,7 @@ fn typical(mut table: Table, to: &mut Typical) {
     set(&mut to.control_plane, positive(&mut table, "control_plane"));
 }
 
-fn trigger(item: &Item) -> Option<Trigger> {
+pub(super) fn trigger(item: &Item) -> Option<Trigger> {
     item.choice(&[
         ("auto", Trigger::Auto),
         ("propose", Trigger::Propose),
@@ -482,8 +485,8 @@ mod tests {
             assert_eq!(problems.list[0].line, index as u64 + 1, "{line}: {problems}");
         }
         // Eighteen of `cold_start` (six of its waves, three of its estimates, three of what is set aside), six of `storm`, four of `permits`,
-        // two each of `outage` and `backup`, three of `tls`, and six that stand alone.
-        assert_eq!(values, 41, "{SHIPPED}");
+        // two each of `outage` and `backup`, three of `tls`, fourteen of `runbooks`, and six that stand alone.
+        assert_eq!(values, 55, "{SHIPPED}");
     }
 
     /// The block of the shipped example that is commented out, as an operator would uncomment it.

@@ -5,6 +5,8 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use super::capabilities::GroupVersion;
+use super::objects::scheduling::Toleration;
+use super::objects::workload::{TOLERATIONS_BEFORE, TOLERATIONS_BY, WorkloadName};
 use super::objects::{Key, OUT_OF_SERVICE, Taint};
 
 /// A node as it was when a call was decided: the call is refused (409) if it is another by then.
@@ -67,6 +69,19 @@ pub enum ApiCall {
         /// This one and no later one of its name.
         uid: String,
     },
+    /// Sets what the pods that a workload makes tolerate, with the mark of the run in the same write.
+    Tolerations {
+        /// Which.
+        workload: WorkloadName,
+        /// This one and no later one of its name.
+        uid: String,
+        /// As it was seen.
+        resource_version: String,
+        /// All of them; `None`: its template says nothing of them.
+        tolerations: Option<Vec<Toleration>>,
+        /// The run that shortens them, and what they were before as JSON; `None`: they are put back.
+        mark: Option<(String, String)>,
+    },
 }
 
 /// What a call changes.
@@ -78,6 +93,8 @@ pub enum Target {
     Pod(String),
     /// A volume attachment, by uid.
     Attachment(String),
+    /// A workload, by uid.
+    Workload(String),
 }
 
 impl fmt::Display for ApiCall {
@@ -101,6 +118,12 @@ impl fmt::Display for ApiCall {
             Self::DeletePod { pod, force: true, .. } => write!(f, "delete pod {pod} by force"),
             Self::DeletePod { pod, .. } => write!(f, "delete pod {pod}"),
             Self::DeleteAttachment { name, .. } => write!(f, "delete volume attachment {name}"),
+            Self::Tolerations {
+                workload,
+                mark: Some(_),
+                ..
+            } => write!(f, "shorten the tolerations of {workload}"),
+            Self::Tolerations { workload, .. } => write!(f, "put the tolerations of {workload} back"),
         }
     }
 }
@@ -130,6 +153,7 @@ impl ApiCall {
             }
             Self::Evict { uid, .. } | Self::DeletePod { uid, .. } => Target::Pod(uid.clone()),
             Self::DeleteAttachment { uid, .. } => Target::Attachment(uid.clone()),
+            Self::Tolerations { uid, .. } => Target::Workload(uid.clone()),
         }
     }
 
@@ -188,6 +212,34 @@ impl ApiCall {
                 content_type: JSON,
                 body: delete_options(uid, false),
             },
+            Self::Tolerations {
+                workload,
+                uid,
+                resource_version,
+                tolerations,
+                mark,
+            } => {
+                let (by, before) = mark.clone().unzip();
+                Wire {
+                    method: "PATCH",
+                    path: format!(
+                        "/apis/apps/v1/namespaces/{}/{}/{}",
+                        workload.key.namespace,
+                        workload.kind.plural(),
+                        workload.key.name
+                    ),
+                    content_type: MERGE,
+                    // A merge patch replaces the list whole, so the resource version is part of it; null removes.
+                    body: json!({
+                        "metadata": {
+                            "uid": uid,
+                            "resourceVersion": resource_version,
+                            "annotations": { TOLERATIONS_BY: by, TOLERATIONS_BEFORE: before },
+                        },
+                        "spec": { "template": { "spec": { "tolerations": tolerations } } },
+                    }),
+                }
+            }
         }
     }
 }

@@ -45,6 +45,8 @@ pub struct Capabilities {
     pub attachments: Option<GroupVersion>,
     /// Where workloads are read.
     pub workloads: Option<GroupVersion>,
+    /// Where the real usage of nodes and pods is read (metrics-server, or what stands in for it).
+    pub metrics: Option<GroupVersion>,
     /// The out-of-service taint does something: beta and on in 1.26, GA in 1.28.
     pub out_of_service: bool,
 }
@@ -122,6 +124,7 @@ impl Capabilities {
                 .filter(|_| version >= Version { major: 1, minor: 14 }),
             attachments: first("storage.k8s.io", &["v1", "v1beta1"]),
             workloads: first("apps", &["v1"]),
+            metrics: first("metrics.k8s.io", &["v1", "v1beta1"]),
             out_of_service: version >= (Version { major: 1, minor: 26 }),
             version,
         }

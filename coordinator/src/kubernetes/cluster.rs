@@ -1,18 +1,21 @@
 //! One cluster: what it can do, the caches that this allows, and the changes that are asked of it.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use hyper::Request;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::asked::{Asked, Sample, Told, Usage};
 use super::cache::Cache;
 use super::calls::ApiCall;
 use super::capabilities::{Capabilities, GroupList, GroupVersion, VersionInfo};
 use super::connection::{Access, CallError, Connection, causes};
-use super::objects::{Attachment, Budget, Lease, Node, Pod};
-use super::view::{Api, ApiView, Life};
+use super::objects::workload::{Workload, WorkloadKind};
+use super::objects::{Attachment, Budget, Lease, Node, Pod, Ready};
+use super::view::{Api, ApiView, Controllers, Life, NodeRoom, Room, Waiting};
 use crate::inventory::ClusterName;
 
 /// A cluster that does not answer is asked again after this.
@@ -21,6 +24,10 @@ const ASK_AGAIN: Duration = Duration::from_secs(2);
 const DISCOVER: Duration = Duration::from_mins(5);
 /// Discovery ends within this.
 const DISCOVERED_WITHIN: Duration = Duration::from_secs(15);
+/// What is asked for when somebody needs it is there within this, all its pages.
+const ASKED_WITHIN: Duration = Duration::from_secs(15);
+/// Objects of one page of such a list.
+const PAGE: u32 = 500;
 /// Leases of nodes lie in one namespace.
 const LEASES: &str = "kube-node-lease";
 
@@ -31,6 +38,7 @@ pub struct Cluster {
     connection: Connection,
     state: RwLock<State>,
     changes: watch::Sender<u64>,
+    asked: Mutex<Asked>,
 }
 
 #[derive(Debug)]
@@ -124,6 +132,7 @@ impl Cluster {
                 why: "its API was not asked yet".to_owned(),
             }),
             changes: watch::Sender::new(0),
+            asked: Mutex::default(),
         }
     }
 
@@ -194,6 +203,160 @@ impl Cluster {
             budgets: budgets.unwrap_or_default(),
             attachments: attachments.unwrap_or_default(),
         }))
+    }
+
+    /// What all its nodes have and carry, and the pods that have none; beside them the pods of these uids.
+    ///
+    /// # Errors
+    /// It is not known, or only from long ago: why.
+    pub fn room(&self, now: Instant, fresh: Duration, uids: &BTreeSet<&str>) -> Result<Room, String> {
+        let caches = self.caches()?;
+        let age = caches.age(&self.connection, now)?;
+        if age > fresh {
+            return Err(format!(
+                "what is known of cluster {} is {} s old: its API server does not answer",
+                self.name,
+                age.as_secs()
+            ));
+        }
+        let mut room = Room {
+            nodes: caches.nodes.read(|nodes| {
+                let nodes = nodes.values().map(|node| {
+                    let node = node.object.clone();
+                    (node.name.clone(), NodeRoom::of(node))
+                });
+                nodes.collect()
+            }),
+            ..Room::default()
+        };
+        caches.pods.read(|pods| {
+            for tracked in pods.values() {
+                let pod = &tracked.object;
+                if pod.is_over() {
+                    continue;
+                }
+                if uids.contains(pod.uid.as_str()) {
+                    room.named.insert(pod.uid.clone(), pod.clone());
+                }
+                if let Some(node) = room.nodes.get_mut(&pod.node) {
+                    node.taken.add(&pod.requests);
+                    node.count += 1;
+                } else if pod.node.is_empty() && !pod.is_deleting {
+                    room.waiting.push(Waiting {
+                        pod: pod.clone(),
+                        since: tracked.watched,
+                    });
+                }
+                count(&mut room.controllers, pod);
+            }
+        });
+        Ok(room)
+    }
+
+    /// The pods that have had no node for at least so long, as far as this coordinator has watched.
+    pub fn waiting(&self, now: Instant, least: Duration) -> Vec<Pod> {
+        let Ok(caches) = self.caches() else {
+            return Vec::new();
+        };
+        caches.pods.read(|pods| {
+            let waiting = pods.values().filter(|pod| {
+                let is_old = now.saturating_duration_since(pod.watched) >= least;
+                is_old && pod.object.node.is_empty() && !pod.object.is_deleting && !pod.object.is_over()
+            });
+            waiting.map(|pod| pod.object.clone()).collect()
+        })
+    }
+
+    /// The names of its nodes that are not ready by its own word; `None`: it is not known, or only from long ago.
+    pub fn not_ready(&self, now: Instant, fresh: Duration) -> Option<Vec<String>> {
+        let caches = self.caches().ok()?;
+        let age = caches.age(&self.connection, now).ok()?;
+        (age <= fresh).then(|| {
+            caches.nodes.read(|nodes| {
+                let lost = nodes.values().filter(|node| node.object.ready != Ready::True);
+                lost.map(|node| node.object.name.clone()).collect()
+            })
+        })
+    }
+
+    /// The usage of nodes and pods, if it was asked for ([`Cluster::ask_usage`]).
+    pub fn usage(&self) -> Told<Usage> {
+        self.asked().usage.told()
+    }
+
+    /// What a node used, each time that it was asked for; oldest first.
+    pub fn samples(&self, node: &str) -> Vec<Sample> {
+        self.asked().samples(node)
+    }
+
+    /// Its workloads, if they were asked for ([`Cluster::ask_workloads`]).
+    pub fn workloads(&self) -> Told<Vec<Workload>> {
+        self.asked().workloads.told()
+    }
+
+    /// Asks for the usage of its nodes and pods, unless that was done within `every`. Takes seconds at most.
+    pub async fn ask_usage(&self, every: Duration) {
+        if !self.asked().usage.is_due(every) {
+            return;
+        }
+        let usage = timeout(ASKED_WITHIN, self.read_usage()).await;
+        let usage = usage.unwrap_or_else(|_| Err(format!("no answer within {ASKED_WITHIN:?}")));
+        self.asked().take_usage(usage);
+    }
+
+    /// Asks for its workloads, unless that was done within `every`. Takes seconds at most.
+    pub async fn ask_workloads(&self, every: Duration) {
+        if !self.asked().workloads.is_due(every) {
+            return;
+        }
+        let workloads = timeout(ASKED_WITHIN, self.read_workloads()).await;
+        let workloads = workloads.unwrap_or_else(|_| Err(format!("no answer within {ASKED_WITHIN:?}")));
+        self.asked().workloads.take(workloads);
+    }
+
+    async fn read_usage(&self) -> Result<Usage, String> {
+        let metrics = self.caches()?.can.metrics.clone().ok_or_else(|| {
+            format!(
+                "cluster {} serves no metrics.k8s.io: metrics-server is not installed, or not up",
+                self.name
+            )
+        })?;
+        let nodes = self.list(&format!("/apis/{metrics}/nodes")).await?;
+        let pods = self.list(&format!("/apis/{metrics}/pods")).await?;
+        Ok(Usage::read(&nodes, &pods))
+    }
+
+    async fn read_workloads(&self) -> Result<Vec<Workload>, String> {
+        let apps = self.caches()?.can.workloads.clone();
+        let apps = apps.ok_or_else(|| format!("cluster {} serves no apps/v1", self.name))?;
+        let mut all = Vec::new();
+        for kind in WorkloadKind::ALL {
+            let items = self.list(&format!("/apis/{apps}/{}", kind.plural())).await?;
+            all.extend(items.iter().filter_map(|item| Workload::read(kind, item)));
+        }
+        Ok(all)
+    }
+
+    /// Every object of a list, page by page.
+    async fn list(&self, path: &str) -> Result<Vec<serde_json::Value>, String> {
+        let client = self
+            .connection
+            .client()
+            .await
+            .map_err(|error| error.to_string())?;
+        let (mut all, mut next) = (Vec::new(), String::new());
+        loop {
+            let page: Page = get(&client, &format!("{path}?limit={PAGE}{next}")).await?;
+            all.extend(page.items);
+            if page.metadata.next.is_empty() {
+                return Ok(all);
+            }
+            next = format!("&continue={}", page.metadata.next);
+        }
+    }
+
+    fn asked(&self) -> MutexGuard<'_, Asked> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What keeps it from being known at present, for people.
@@ -283,6 +446,36 @@ impl Cluster {
     fn set(&self, state: State) {
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
         self.changes.send_modify(|count| *count = count.wrapping_add(1));
+    }
+}
+
+/// A page of a list.
+#[derive(serde::Deserialize)]
+struct Page {
+    #[serde(default)]
+    metadata: PageMetadata,
+    #[serde(default)]
+    items: Vec<serde_json::Value>,
+}
+
+#[derive(Default, serde::Deserialize)]
+struct PageMetadata {
+    /// URL-safe base64, so it goes back as it came.
+    #[serde(default, rename = "continue")]
+    next: String,
+}
+
+fn count(controllers: &mut Controllers, pod: &Pod) {
+    if pod.is_deleting {
+        return;
+    }
+    if let Some(controller) = &pod.controller {
+        let tally = controllers
+            .entry((pod.key.namespace.clone(), controller.clone()))
+            .or_default();
+        tally.pods += 1;
+        tally.ready += usize::from(pod.is_ready);
+        tally.waiting += usize::from(pod.node.is_empty());
     }
 }
 

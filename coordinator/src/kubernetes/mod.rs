@@ -7,12 +7,14 @@
 //!                        │
 //!                        ├─► cache × 5    nodes, leases, pods, budgets, attachments: list and watch, with their age
 //!                        │      └─► objects (pure)     the few fields that are kept
+//!                        ├─► asked        usage and workloads: what cannot be watched, or is seldom needed
 //!                        └─► calls (pure)              cordon, evict, delete, taint: each with what it rests on
 //! ```
 //!
 //! Nobody waits for an API server here but who asks it for a change: everything else reads caches, and is told their age.
 
 pub mod access;
+pub mod asked;
 mod cache;
 pub mod calls;
 pub mod capabilities;

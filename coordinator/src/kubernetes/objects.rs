@@ -3,6 +3,9 @@
 //! Whatever an object lacks, or says in a word that is not known here, becomes the reading that allows least.
 
 mod budget;
+pub mod resources;
+pub mod scheduling;
+pub mod workload;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,6 +14,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use self::budget::Budget;
+use self::resources::Resources;
+use self::scheduling::Wants;
 
 /// Which run cordoned a node: only what carries it is uncordoned again.
 pub const CORDONED_BY: &str = "blackstart.io/cordoned-by";
@@ -151,6 +156,14 @@ pub struct Node {
     pub kubelet: String,
     /// The boot that it last posted its status in.
     pub boot_id: String,
+    /// What pods choose it by.
+    pub labels: BTreeMap<String, String>,
+    /// What it has for pods.
+    pub allocatable: Resources,
+    /// So many pods it takes.
+    pub pods: u64,
+    /// Its kubelet says that a disk of it is short.
+    pub disk_pressure: bool,
 }
 
 /// A taint, as it is written.
@@ -186,11 +199,16 @@ impl Kept for Node {
             status,
         } = object;
         let conditions = status["conditions"].as_array();
-        let ready = conditions
-            .into_iter()
-            .flatten()
-            .find(|condition| condition["type"] == "Ready");
+        let find = |kind: &str| conditions?.iter().find(|condition| condition["type"] == kind);
+        let ready = find("Ready");
+        let room = &status["allocatable"];
         Some(Self {
+            allocatable: Resources::read(room),
+            pods: resources::thousandths(&room["pods"])
+                .and_then(|pods| u64::try_from(pods / 1000).ok())
+                .unwrap_or_default(),
+            disk_pressure: find("DiskPressure").is_some_and(|pressure| pressure["status"] == "True"),
+            labels: metadata.labels,
             unschedulable: spec["unschedulable"].as_bool().unwrap_or_default(),
             cordoned_by: metadata.annotations.get(CORDONED_BY).cloned(),
             tainted_by: metadata.annotations.get(TAINTED_BY).cloned(),
@@ -276,6 +294,12 @@ pub struct Pod {
     pub is_ready: bool,
     /// What budgets choose it by.
     pub labels: BTreeMap<String, String>,
+    /// What the scheduler sets aside for it.
+    pub requests: Resources,
+    /// Its priority is that of what the system cannot do without (`system-node-critical`, `system-cluster-critical`).
+    pub is_critical: bool,
+    /// While it has no node: what it wants of one.
+    pub wants: Option<Box<Wants>>,
 }
 
 /// What keeps a pod on its node, if something does.
@@ -351,6 +375,12 @@ impl Kept for Pod {
                 .into_iter()
                 .flatten()
                 .any(|condition| condition["type"] == "Ready" && condition["status"] == "True"),
+            requests: Resources::of_pod(&spec),
+            is_critical: text(&spec["priorityClassName"]).starts_with("system-"),
+            wants: spec["nodeName"]
+                .as_str()
+                .is_none_or(str::is_empty)
+                .then(|| Box::new(Wants::read(&spec, &status))),
             uid: metadata.uid,
             labels: metadata.labels,
         })

@@ -1,10 +1,12 @@
 //! What is known of a cluster that concerns one node, as one value.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::capabilities::Capabilities;
+use super::objects::resources::Resources;
 use super::objects::{Attachment, Budget, Node, Pod};
 
 /// What the API of a cluster says.
@@ -55,4 +57,62 @@ impl Life {
         let since = self.seen.or(self.watched)?;
         Some(now.saturating_duration_since(since))
     }
+}
+
+/// What all nodes of a cluster have and carry, and the pods that have none.
+#[derive(Debug, Clone, Default)]
+pub struct Room {
+    /// By name.
+    pub nodes: BTreeMap<String, NodeRoom>,
+    /// Pods that have no node, by name.
+    pub waiting: Vec<Waiting>,
+    /// How the pods of each controller are.
+    pub controllers: Controllers,
+    /// Those that were asked for by uid, as far as they are there.
+    pub named: BTreeMap<String, Pod>,
+}
+
+/// By namespace, and kind and name of the controller.
+pub type Controllers = BTreeMap<(String, String), Tally>;
+
+/// What one node has and carries.
+#[derive(Debug, Clone)]
+pub struct NodeRoom {
+    /// The node.
+    pub node: Node,
+    /// What the pods on it were promised.
+    pub taken: Resources,
+    /// So many they are.
+    pub count: u64,
+}
+
+impl NodeRoom {
+    /// With nothing on it.
+    pub fn of(node: Node) -> Self {
+        Self {
+            node,
+            taken: Resources::default(),
+            count: 0,
+        }
+    }
+}
+
+/// A pod that has no node.
+#[derive(Debug, Clone)]
+pub struct Waiting {
+    /// The pod.
+    pub pod: Pod,
+    /// Since when this coordinator has seen it so; it may be longer.
+    pub since: Instant,
+}
+
+/// The pods of one controller, without those that are going.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// All of them.
+    pub pods: usize,
+    /// Those that are ready.
+    pub ready: usize,
+    /// Those that have no node.
+    pub waiting: usize,
 }

@@ -55,6 +55,8 @@ pub struct KeeperParts {
     pub executor: Executor,
     /// What is held and frozen.
     pub brakes: BrakesHandle,
+    /// Nodes in the hands of runbooks that take nodes away: they are away, whatever else is said of them.
+    pub in_hand: watch::Receiver<BTreeSet<NodeName>>,
     /// What happens, for people.
     pub events: Events,
 }
@@ -117,6 +119,7 @@ impl Keeper {
             outage: parts.outage,
             fresh: parts.fresh,
             fleet: parts.fleet,
+            in_hand: parts.in_hand,
             executor: parts.executor,
             brakes: parts.brakes,
         };

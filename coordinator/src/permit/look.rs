@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blackstart_proto::remedy::RemedyKind;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::{ClusterState, FleetState, Health, Member, PermitKind};
@@ -27,6 +28,7 @@ pub(super) struct Eyes {
     pub(super) fleet: Fleet,
     pub(super) executor: Executor,
     pub(super) brakes: BrakesHandle,
+    pub(super) in_hand: watch::Receiver<BTreeSet<NodeName>>,
 }
 
 impl Eyes {
@@ -41,14 +43,18 @@ impl Eyes {
             .collect();
         let runs = self.runs();
         let book = self.brakes.book();
+        let in_hand = self.in_hand.borrow().clone();
         let health = self.health(ended, now);
         let mut fleet = FleetState::new();
         for cluster in &self.inventory.clusters {
             let members = self.inventory.members(&cluster.name).map(|spec| {
+                // A node that a run drains is away before it is down, and stays so while its run has it silenced.
+                let is_away = in_hand.contains(&spec.name);
+                let known = health.get(&spec.name).copied().unwrap_or(Health::Unknown);
                 let member = Member {
                     role: spec.role,
-                    health: health.get(&spec.name).copied().unwrap_or(Health::Unknown),
-                    silenced: silenced.contains(&spec.name),
+                    health: if is_away { Health::Down } else { known },
+                    silenced: silenced.contains(&spec.name) && !is_away,
                     held: held(&book.of(spec, now).holds),
                 };
                 (spec.name.clone(), member)

@@ -1,5 +1,6 @@
 //! What a step does to the world: the closed list.
 
+use super::journal::Memo;
 use crate::kubernetes::calls::ApiCall;
 
 /// What is done to the world. Each may be done again without harm.
@@ -18,6 +19,8 @@ pub enum Call {
         /// What.
         order: KubeletOrder,
     },
+    /// Written down before what comes after it.
+    Note(Memo),
 }
 
 /// What an agent is told to do with its kubelet.

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::call::Call;
 use super::journal::{Entry, Event};
 use super::look::{Context, Look, Progress, look};
+use super::plan::Action;
 use super::record::{Record, RunState};
 use super::status::RunbookStatus;
 use super::waiting::WaitingOn;
@@ -57,6 +58,7 @@ struct Memory {
     sent: Option<Instant>,
     heard: Option<(Answer, String, Instant)>,
     refused: BTreeMap<Target, (Instant, String)>,
+    acted: Option<Instant>,
 }
 
 impl Driver {
@@ -146,6 +148,12 @@ impl Driver {
                 }
             };
         };
+        if let Some(why) = self.run.plan.request.options.proposed.as_ref()
+            && self.run.is_proposal()
+        {
+            self.wait(Some(WaitingOn::Proposal(why.clone())));
+            return false;
+        }
         if self.memory.step != Some(at) {
             self.memory = Memory {
                 step: Some(at),
@@ -153,7 +161,8 @@ impl Driver {
                 ..Memory::default()
             };
         }
-        let Some(world) = observe::world(&self.shared.ports, &self.run.plan.request.node) else {
+        observe::ask(&self.shared.ports, &self.run.plan.request).await;
+        let Some(world) = self.shared.world(&self.run.plan.request, Some(&self.run.plan)) else {
             let why = "the node is not in the inventory any more".to_owned();
             return self.write(Event::Failed { step: at, why }).await;
         };
@@ -161,6 +170,7 @@ impl Driver {
         let context = Context {
             run: &self.run.id,
             request: &self.run.plan.request,
+            plan: &self.run.plan,
             undoing: record.undo.is_some(),
         };
         match look(&record.step, &self.progress(at), context, &world) {
@@ -208,6 +218,8 @@ impl Driver {
             sent: self.memory.sent,
             heard: self.memory.heard.clone(),
             refused: self.memory.refused.clone(),
+            notes: step.notes.clone(),
+            acted: self.memory.acted,
         }
     }
 
@@ -222,10 +234,20 @@ impl Driver {
                 "this coordinator does not lead any more".to_owned(),
             ));
         }
+        // What is put back is put back whoever else is at work, and whatever the weather.
+        if step.undo.is_some() || step.step.action == Action::RestoreTolerations {
+            return None;
+        }
+        let sky = self.shared.weather().over(&self.run.plan.cluster);
+        if let Some(why) = sky.storm
+            && self.run.overrode_by.is_none()
+            && !self.run.plan.request.options.despite_storm
+            && lanes::takes(self.run.plan.request.runbook)
+        {
+            return Some(WaitingOn::Storm(why));
+        }
         let cold_starts = Arc::clone(&self.shared.ports.cold_starts.borrow());
-        // What is put back is put back whoever else is at work.
         lanes::cold_start(&self.run.plan.cluster, &cold_starts, &self.shared.ports.inventory)
-            .filter(|_| step.undo.is_none())
             .map(|run| WaitingOn::Api(format!("{run} is bringing the cluster back, and goes first")))
     }
 
@@ -234,7 +256,7 @@ impl Driver {
         let step = &self.run.steps[at];
         let command = calls.iter().find_map(|call| match call {
             Call::Order { attempt, .. } => Some(self.run.command(at, *attempt)),
-            Call::Api(_) | Call::Silence | Call::LiftSilence => None,
+            Call::Api(_) | Call::Silence | Call::LiftSilence | Call::Note(_) => None,
         });
         let anew = command.is_some() && command != step.command;
         if !step.begun || anew {
@@ -258,6 +280,13 @@ impl Driver {
                 Call::Silence => changed |= self.silence(true).await,
                 Call::LiftSilence => changed |= self.silence(false).await,
                 Call::Order { order, .. } => self.send(at, order),
+                Call::Note(memo) => {
+                    // What cannot be written down is not done.
+                    if !self.write(Event::Noted { step: at, memo }).await {
+                        return false;
+                    }
+                    continue;
+                }
             }
             // Somebody who wants it to stop is not to wait for a whole wave.
             if !self.words.is_empty() {
@@ -298,6 +327,13 @@ impl Driver {
     }
 
     async fn approve(&mut self, by: String) -> Result<(), Refusal> {
+        if self.run.is_proposal() {
+            return self.accept(by).await;
+        }
+        if let Some(WaitingOn::Storm(why)) = self.waiting.clone() {
+            let text = format!("{by} has it go on although {why}");
+            return self.said(Event::Overrode { by, why }, &text).await;
+        }
         let asked = self.run.current().filter(|at| {
             let step = &self.run.steps[*at];
             step.step.approval.is_some() && step.approved.is_none()
@@ -312,6 +348,15 @@ impl Driver {
         self.said(Event::Approved { step, by }, &text).await?;
         self.memory = Memory::default();
         Ok(())
+    }
+
+    /// What was proposed is at work from now on, so it needs its lane now.
+    async fn accept(&mut self, by: String) -> Result<(), Refusal> {
+        let runs = Arc::clone(&self.shared.runs.borrow());
+        let others = runs.values().filter(|run| run.id != self.run.id);
+        self.shared.admit(&self.run.plan, others.map(AsRef::as_ref))?;
+        let text = format!("what was proposed is accepted by {by}");
+        self.said(Event::Accepted { by }, &text).await
     }
 
     async fn abort(&mut self, by: String) -> Result<(), Refusal> {

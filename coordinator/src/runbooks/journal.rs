@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::plan::RunbookPlan;
+use crate::kubernetes::objects::Key;
 
 /// One entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +69,38 @@ pub enum Event {
     },
     /// Nothing is left to do.
     Ended,
+    /// Something is going to be done for this step that has to be remembered: before each of several that are alike.
+    Noted {
+        /// Which step.
+        step: usize,
+        /// What.
+        memo: Memo,
+    },
+    /// By an operator: what the coordinator proposed may be done.
+    Accepted {
+        /// Who.
+        by: String,
+    },
+    /// By an operator: it goes on although much of its cluster is not well.
+    Overrode {
+        /// Who.
+        by: String,
+        /// What was not well then.
+        why: String,
+    },
+}
+
+/// A pod that is going to be evicted, and what is to be as before once it runs elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memo {
+    /// Which.
+    pub pod: Key,
+    /// This one and no later one of its name.
+    pub uid: String,
+    /// Who makes another in its place.
+    pub controller: String,
+    /// So many pods of that were ready.
+    pub ready: usize,
 }
 
 /// A command to an agent: its name for ever.
@@ -91,6 +124,9 @@ impl Event {
             Self::Approved { .. } => "Approved",
             Self::Aborted { .. } => "Aborted",
             Self::Ended => "Ended",
+            Self::Noted { .. } => "Noted",
+            Self::Accepted { .. } => "Accepted",
+            Self::Overrode { .. } => "Overrode",
         }
     }
 }

@@ -1,13 +1,15 @@
 //! Who may begin: the budget of runbooks. Pure.
 //!
 //! Control planes of a cluster go one at a time; workers a few at a time; a node is in one run's hands; and where a cold start is at
-//! work, nothing else is. Local remedies draw on budgets of their own, on their nodes.
+//! work, nothing else is. Permits that agents have for disruptive remedies count on the same lanes, and nodes in the hands of runs count
+//! where permits are given.
 
 use super::plan::{Runbook, RunbookPlan};
 use super::status::RunbookStatus;
 use crate::execute::Runs;
 use crate::fleet::view::{FleetView, Phase};
 use crate::inventory::{ClusterName, Inventory, NodeName, Role};
+use crate::permit::{Book, Lane, Line, Standing};
 
 /// So many workers of a cluster may be in runs that take pods away, at once. More at a time is what budgets of workloads are for; this
 /// bounds what they do not cover.
@@ -54,6 +56,18 @@ pub enum Busy {
         /// Which runs.
         runs: String,
     },
+    /// Another node of its kind is away by a permit.
+    #[error(
+        "{node}, of the same kind in {cluster}, has a permit ({what}): wait for its end (blackstart get permits)"
+    )]
+    Permit {
+        /// Which node.
+        node: NodeName,
+        /// What for.
+        what: String,
+        /// Of which cluster.
+        cluster: ClusterName,
+    },
     /// A cold start goes first.
     #[error("{run} is bringing cluster {cluster} back: wait for its end (blackstart coldstart watch)")]
     ColdStart {
@@ -74,6 +88,7 @@ pub fn admit<'a>(
     cold_starts: &Runs,
     inventory: &Inventory,
     view: &FleetView,
+    book: &Book,
 ) -> Result<(), Busy> {
     if let Some(run) = cold_start(&plan.cluster, cold_starts, inventory) {
         return Err(Busy::ColdStart {
@@ -81,21 +96,20 @@ pub fn admit<'a>(
             cluster: plan.cluster.clone(),
         });
     }
+    // What is only proposed is at work nowhere.
     let active: Vec<_> = runs
-        .filter(|run| run.state.is_active() && run.plan.cluster == plan.cluster)
+        .filter(|run| run.state.is_active() && !run.is_proposal && run.plan.cluster == plan.cluster)
         .collect();
-    let id = |run: &RunbookStatus| (run.id.clone(), run.plan.request.node.clone());
+    let id = |run: &RunbookStatus| (run.id.clone(), NodeName(run.plan.request.subject()));
+    let is_of_node = !plan.request.node.0.is_empty();
+    let same_runbook = |run: &RunbookStatus| run.plan.request.runbook == plan.request.runbook;
     if let Some(run) = active
         .iter()
-        .find(|run| run.plan.request.node == plan.request.node)
+        .find(|run| run.plan.request.has_subject_of(&plan.request) && (is_of_node || same_runbook(run)))
     {
         let (run, node) = id(run);
         return Err(Busy::Node { run, node });
     }
-    let takes = |runbook: Runbook| match runbook {
-        Runbook::Drain | Runbook::MaintenanceBegin | Runbook::NodeDown => true,
-        Runbook::MaintenanceEnd => false,
-    };
     if !takes(plan.request.runbook) {
         return Ok(());
     }
@@ -103,6 +117,23 @@ pub fn admit<'a>(
         .iter()
         .filter(|run| takes(run.plan.request.runbook) && run.plan.role == plan.role)
         .collect();
+    // Repairs of a node that is down are no disruption of it, and are not to wait for another's.
+    let repairs = matches!(plan.request.runbook, Runbook::NodeDown | Runbook::NetworkLoss);
+    let away = away(plan, inventory, book);
+    let limit = match plan.role {
+        Role::ControlPlane | Role::Etcd => 1,
+        Role::Worker => WORKERS,
+    };
+    if let Some(line) = away
+        .first()
+        .filter(|_| !repairs && others.len() + away.len() >= limit)
+    {
+        return Err(Busy::Permit {
+            node: line.wish.id.node.clone(),
+            what: format!("{} of {}", line.wish.kind.as_str(), line.wish.subject),
+            cluster: plan.cluster.clone(),
+        });
+    }
     match plan.role {
         Role::ControlPlane | Role::Etcd => match others.first() {
             Some(run) => {
@@ -114,7 +145,7 @@ pub fn admit<'a>(
                 })
             }
             // A master that is down may be mended whatever the others do.
-            None if plan.request.runbook == Runbook::NodeDown => Ok(()),
+            None if repairs => Ok(()),
             None => others_ready(plan, inventory, view),
         },
         Role::Worker if others.len() >= WORKERS => Err(Busy::Workers {
@@ -127,6 +158,33 @@ pub fn admit<'a>(
                 .join(", "),
         }),
         Role::Worker => Ok(()),
+    }
+}
+
+/// The permits of other nodes on the same lane.
+fn away<'a>(plan: &RunbookPlan, inventory: &Inventory, book: &'a Book) -> Vec<&'a Line> {
+    let lane = Lane::of(&plan.cluster, plan.role);
+    let is_other = |line: &&Line| {
+        let node = &line.wish.id.node;
+        *node != plan.request.node
+            && inventory
+                .node(node)
+                .is_some_and(|spec| Lane::of(&spec.cluster, spec.role) == lane)
+    };
+    let granted = |line: &&Line| matches!(line.standing, Standing::Granted { .. });
+    book.lines.iter().filter(granted).filter(is_other).collect()
+}
+
+/// It takes a node, or pods of it, away; so it also changes nothing while too much of its cluster is not well at once. What only gives
+/// back, or only looks, does neither.
+pub const fn takes(runbook: Runbook) -> bool {
+    match runbook {
+        Runbook::Drain
+        | Runbook::MaintenanceBegin
+        | Runbook::NodeDown
+        | Runbook::NetworkLoss
+        | Runbook::Overload => true,
+        Runbook::MaintenanceEnd | Runbook::ResourceShortage | Runbook::ColdStartVerify => false,
     }
 }
 

@@ -5,6 +5,9 @@
 //! resource version).
 
 mod pods;
+mod relief;
+mod running;
+mod tolerations;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +15,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::call::{Call, KubeletOrder};
-use super::plan::{Action, Request, Runbook, Step};
+use super::journal::Memo;
+use super::plan::{Action, Request, Runbook, RunbookPlan, Step};
 use super::waiting::WaitingOn;
 use super::world::{Agent, ApiView, World, seconds};
 use crate::fleet::Answer;
@@ -45,7 +49,14 @@ pub struct Progress {
     pub heard: Option<(Answer, String, Instant)>,
     /// Calls that were refused, each not to be sent again before a time, with the reason.
     pub refused: BTreeMap<Target, (Instant, String)>,
+    /// What was done for it, one after the other.
+    pub notes: Vec<Memo>,
+    /// When this process last changed something for it.
+    pub acted: Option<Instant>,
 }
+
+/// In [`Progress::refused`]: it was done, and its cache has not heard of it.
+pub const NOT_SEEN: &str = "done, and not seen yet";
 
 /// What a step does next.
 #[derive(Debug, Clone, PartialEq)]
@@ -70,6 +81,8 @@ pub struct Context<'a> {
     pub run: &'a str,
     /// What was asked for.
     pub request: &'a Request,
+    /// What it carries out.
+    pub plan: &'a RunbookPlan,
     /// It puts back what it changed: only what is its own is touched.
     pub undoing: bool,
 }
@@ -89,6 +102,11 @@ pub fn look(step: &Step, progress: &Progress, context: Context<'_>, world: &Worl
         Look::Do(_, waiting) | Look::Wait(waiting) if late && step.action == Action::Drain => Look::Done(
             format!("not drained within {}: {waiting}", seconds(step.deadline)),
         ),
+        // Pods may find room all the same.
+        Look::Wait(waiting) if late && step.action == Action::AwaitReclaim => Look::Done(format!(
+            "not given back within {}: {waiting}",
+            seconds(step.deadline)
+        )),
         Look::Do(_, waiting) | Look::Wait(waiting) if late => Look::Failed(format!(
             "not done within {}: it waits for {waiting}",
             seconds(step.deadline)
@@ -124,6 +142,13 @@ impl At<'_> {
             Action::RemoveTaint => self.of_node(Self::remove_taint),
             Action::AwaitMoved => self.of_api(|_, view| pods::await_moved(view)),
             Action::ForceDelete => self.of_api(Self::force_delete),
+            Action::Relieve => self.of_api(Self::relieve),
+            Action::AwaitReclaim => self.await_reclaim(),
+            Action::AwaitRunning => self.await_running(),
+            Action::ShortenTolerations => self.shorten_tolerations(),
+            Action::AwaitReachable => self.await_reachable(),
+            Action::RestoreTolerations => self.restore_tolerations(),
+            Action::AwaitWorkloads => self.await_workloads(),
         }
     }
 

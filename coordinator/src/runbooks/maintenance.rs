@@ -143,6 +143,9 @@ pub(super) fn empty(request: Request, world: &World) -> RunbookPlan {
         steps: Vec::new(),
         refusals: Vec::new(),
         notes: Vec::new(),
+        pods: Vec::new(),
+        before: Vec::new(),
+        readiness: None,
     }
 }
 

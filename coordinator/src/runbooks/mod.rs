@@ -15,21 +15,34 @@
 //! A step is decided by a look at the world, before and after a crash alike; so a run resumes by looking, and nothing that was done is
 //! done again. An abort puts back, last change first, what the journal says that the run may have changed, and says what it leaves.
 
+pub mod around;
 pub mod call;
+pub mod conditions;
 mod driver;
 pub mod journal;
+mod kept;
 pub mod lanes;
 pub mod look;
 pub mod maintenance;
+pub mod network_loss;
 pub mod node_down;
 mod observe;
+pub mod options;
+pub mod overload;
 pub mod plan;
 pub mod pods;
+pub mod policy;
 mod ports;
+pub mod readiness;
 pub mod record;
 mod refusal;
+pub mod shortage;
 pub mod status;
+pub mod trigger;
+pub mod verify;
 pub mod waiting;
+mod watchman;
+pub mod weather;
 mod work;
 pub mod world;
 
@@ -37,7 +50,7 @@ pub use self::ports::Ports;
 pub use self::refusal::{OpenError, Refusal};
 pub use self::work::Work;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -46,12 +59,16 @@ use tokio::task::spawn_blocking;
 
 use self::driver::{Driver, Heard};
 use self::journal::{Entry, Event};
+use self::observe::Known;
 use self::plan::{Request, Runbook, RunbookPlan};
+use self::readiness::Readiness;
 use self::record::{Record, RunState};
 use self::status::RunbookStatus;
 use self::waiting::WaitingOn;
+use self::weather::{Lookout, Weather};
 use self::world::World;
 use crate::events::{EventKind, NewEvent, Severity};
+use crate::inventory::{ClusterName, NodeName};
 use crate::store::NewEntry;
 
 /// So many words and answers wait for a run.
@@ -92,6 +109,9 @@ struct Shared {
     /// One start at a time: lanes are looked at and taken together.
     starting: tokio::sync::Mutex<()>,
     begin: mpsc::Sender<Driver>,
+    lookout: Lookout,
+    /// How ready clusters were in better days, as the store has it.
+    readiness: Mutex<BTreeMap<ClusterName, Readiness>>,
 }
 
 /// One line on each runbook: what it is for, and the chapter of the operators' plan.
@@ -113,6 +133,22 @@ pub const fn describe(runbook: Runbook) -> (&'static str, &'static str) {
             "restart the kubelet of a node that does not answer, or move its pods once it is proved dead",
             "操作系统宕机",
         ),
+        Runbook::ResourceShortage => (
+            "say why pods find no node and what would help, await that agents give disk space back and that the pods run",
+            "节点资源空间不足",
+        ),
+        Runbook::NetworkLoss => (
+            "let the pods of chosen workloads leave a node that its cluster cannot reach, until it is reached again",
+            "节点网络异常",
+        ),
+        Runbook::Overload => (
+            "move the heaviest pods of a node away, one after the other, until its load is low",
+            "节点负载过高",
+        ),
+        Runbook::ColdStartVerify => (
+            "await that as many pods of each workload are ready as before a power loss, and name what did not start",
+            "机房断电",
+        ),
     }
 }
 
@@ -123,6 +159,10 @@ pub fn plan(request: Request, world: &World) -> RunbookPlan {
         Runbook::MaintenanceBegin => maintenance::begin(request, world),
         Runbook::MaintenanceEnd => maintenance::end(request, world),
         Runbook::NodeDown => node_down::plan(request, world),
+        Runbook::ResourceShortage => shortage::plan(request, world),
+        Runbook::NetworkLoss => network_loss::plan(request, world),
+        Runbook::Overload => overload::plan(request, world),
+        Runbook::ColdStartVerify => verify::plan(request, world),
     }
 }
 
@@ -149,6 +189,7 @@ impl Runbooks {
                 active.push(record);
             }
         }
+        let readiness = kept::load(ports.store.as_ref())?;
         let (begin, starts) = mpsc::channel(BACKLOG);
         let handle = Self {
             shared: Arc::new(Shared {
@@ -157,8 +198,11 @@ impl Runbooks {
                 lines: Mutex::default(),
                 starting: tokio::sync::Mutex::new(()),
                 begin,
+                lookout: Lookout::default(),
+                readiness: Mutex::new(readiness),
             }),
         };
+        handle.shared.tell_in_hand();
         let drivers = active
             .into_iter()
             .map(|record| handle.driver(record, true))
@@ -175,10 +219,23 @@ impl Runbooks {
     ///
     /// # Errors
     /// The node is not declared.
-    pub fn plan(&self, request: Request) -> Result<RunbookPlan, Refusal> {
-        let world = observe::world(&self.shared.ports, &request.node)
-            .ok_or_else(|| Refusal::UnknownNode(request.node.clone()))?;
+    pub fn plan(&self, mut request: Request) -> Result<RunbookPlan, Refusal> {
+        if request.runbook == Runbook::NetworkLoss {
+            let (options, policy) = (&mut request.options, &self.shared.ports.policy);
+            if options.workloads.is_empty() {
+                options.workloads.clone_from(&policy.workloads);
+            }
+            let seconds = u32::try_from(policy.tolerate.as_secs()).unwrap_or(u32::MAX);
+            options.tolerate_seconds.get_or_insert(seconds);
+        }
+        let world = self.shared.world(&request, None);
+        let world = world.ok_or_else(|| unknown(&request))?;
         Ok(plan(request, &world))
+    }
+
+    /// Asks the cluster for what the plan of such a request needs and caches do not have. Takes seconds at most.
+    pub async fn ask(&self, request: &Request) {
+        observe::ask(&self.shared.ports, request).await;
     }
 
     /// Begins a run. Returns once its plan is durable.
@@ -187,6 +244,7 @@ impl Runbooks {
     /// The plan refuses, a lane is busy, or the journal cannot be written.
     pub async fn start(&self, request: Request) -> Result<Arc<RunbookStatus>, Refusal> {
         let _turn = self.shared.starting.lock().await;
+        self.ask(&request).await;
         let plan = self.plan(request)?;
         if !plan.may_run() {
             let refusals = plan.refusals.iter();
@@ -197,16 +255,11 @@ impl Runbooks {
             ));
         }
         let runs = Arc::clone(&self.shared.runs.borrow());
-        let cold_starts = Arc::clone(&self.shared.ports.cold_starts.borrow());
-        let view = Arc::clone(&self.shared.ports.view.borrow());
-        let inventory = &self.shared.ports.inventory;
-        lanes::admit(
-            &plan,
-            runs.values().map(AsRef::as_ref),
-            &cold_starts,
-            inventory,
-            &view,
-        )?;
+        if plan.request.options.proposed.is_some() {
+            Shared::is_first(&plan, &runs)?;
+        } else {
+            self.shared.admit(&plan, runs.values().map(AsRef::as_ref))?;
+        }
         let runbook = plan.request.runbook;
         let earlier = runs
             .values()
@@ -319,10 +372,86 @@ impl Shared {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Which nodes runs take away.
+    fn tell_in_hand(&self) {
+        let runs = Arc::clone(&self.runs.borrow());
+        let takes = |run: &&Arc<RunbookStatus>| {
+            run.state.is_active() && !run.is_proposal && lanes::takes(run.plan.request.runbook)
+        };
+        let nodes = runs
+            .values()
+            .filter(takes)
+            .map(|run| run.plan.request.node.clone());
+        let nodes: BTreeSet<NodeName> = nodes.collect();
+        self.ports.in_hand.send_if_modified(|before| {
+            let is_other = *before != nodes;
+            *before = nodes;
+            is_other
+        });
+    }
+
+    fn readiness(&self) -> MutexGuard<'_, BTreeMap<ClusterName, Readiness>> {
+        self.readiness.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn weather(&self) -> Arc<Weather> {
+        self.lookout.weather(&self.ports)
+    }
+
+    fn world(&self, request: &Request, plan: Option<&RunbookPlan>) -> Option<World> {
+        let cluster = observe::cluster(&self.ports, request)?;
+        let weather = self.weather();
+        let known = Known {
+            weather: &weather,
+            readiness: self.readiness().get(&cluster).cloned(),
+        };
+        observe::world(&self.ports, request, plan, &known)
+    }
+
+    /// Whether a run may be at work beside these.
+    fn admit<'a>(
+        &self,
+        plan: &RunbookPlan,
+        runs: impl Iterator<Item = &'a RunbookStatus>,
+    ) -> Result<(), Refusal> {
+        let storm = self.weather().over(&plan.cluster).storm;
+        if let Some(why) = storm
+            && !plan.request.options.despite_storm
+            && lanes::takes(plan.request.runbook)
+        {
+            return Err(Refusal::Storm { why });
+        }
+        let cold_starts = Arc::clone(&self.ports.cold_starts.borrow());
+        let view = Arc::clone(&self.ports.view.borrow());
+        let book = Arc::clone(&self.ports.permits.borrow());
+        Ok(lanes::admit(
+            plan,
+            runs,
+            &cold_starts,
+            &self.ports.inventory,
+            &view,
+            &book,
+        )?)
+    }
+
+    /// No other run is about the same, at work or proposed.
+    fn is_first(plan: &RunbookPlan, runs: &BTreeMap<String, Arc<RunbookStatus>>) -> Result<(), Refusal> {
+        let same = |run: &&Arc<RunbookStatus>| {
+            run.state.is_active()
+                && run.plan.request.runbook == plan.request.runbook
+                && run.plan.cluster == plan.cluster
+                && run.plan.request.has_subject_of(&plan.request)
+        };
+        match runs.values().find(same) {
+            Some(run) => Err(Refusal::Open(run.id.clone())),
+            None => Ok(()),
+        }
+    }
+
     fn publish(&self, record: &Record, waiting: Option<WaitingOn>) -> Arc<RunbookStatus> {
         let status = Arc::new(RunbookStatus::new(record, waiting));
         let told = Arc::clone(&status);
-        self.runs.send_if_modified(move |runs| {
+        let is_news = self.runs.send_if_modified(move |runs| {
             if runs.get(&told.id).is_some_and(|before| **before == *told) {
                 return false;
             }
@@ -331,13 +460,35 @@ impl Shared {
             *runs = Arc::new(next);
             true
         });
+        if is_news {
+            self.tell_in_hand();
+        }
         status
     }
 
     fn tell(&self, record: &Record, event: NewEvent) {
-        let event = event.run(&record.id).node(&record.plan.request.node);
+        let mut event = event.run(&record.id);
+        if !record.plan.request.node.0.is_empty() {
+            event = event.node(&record.plan.request.node);
+        }
         self.ports.events.emit(event.cluster(&record.plan.cluster));
     }
+}
+
+fn unknown(request: &Request) -> Refusal {
+    if request.node.0.is_empty() || request.options.cluster.is_some() {
+        return Refusal::UnknownSubject {
+            runbook: request.runbook,
+            node: request.node.0.clone(),
+            cluster: request
+                .options
+                .cluster
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
+        };
+    }
+    Refusal::UnknownNode(request.node.clone())
 }
 
 /// The wall clock, milliseconds since the Unix epoch. It is written down for people, and decides nothing.

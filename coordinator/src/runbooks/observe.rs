@@ -1,27 +1,78 @@
-//! Takes the [`World`] of a node from what the coordinator knows: caches, sessions, silences. Waits for nothing.
+//! Takes the [`World`] of a node from what the coordinator knows: caches, sessions, silences. Waits for nothing; what has to be asked of
+//! a cluster first is asked by [`ask`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::around::{Around, Finding, Neighbours, Pressed};
+use super::plan::{Request, Runbook, RunbookPlan};
+use super::readiness::Readiness;
+use super::weather::Weather;
 use super::world::{Agent, Api, Silence, World};
 use super::{Ports, unix_ms};
 use crate::brakes::{Held, Scope};
-use crate::fleet::view::{GateState, NodeView, Phase};
-use crate::inventory::NodeName;
+use crate::fleet::view::{FleetView, GateState, NodeView, Phase};
+use crate::inventory::{ClusterName, NodeName, NodeSpec, Role};
 
-/// `None`: the node is not declared.
-pub(super) fn world(ports: &Ports, node: &NodeName) -> Option<World> {
-    let spec = ports.inventory.node(node)?;
+/// The conditions by which agents tell that a disk is short.
+const DISKS: [&str; 4] = ["DiskPressure", "DiskFilling", "InodePressure", "LogRunaway"];
+
+/// What is known beside [`Ports`].
+#[derive(Debug)]
+pub(super) struct Known<'a> {
+    pub(super) weather: &'a Weather,
+    pub(super) readiness: Option<Readiness>,
+}
+
+/// The cluster that a request is about; `None`: it, or the node, is not declared.
+pub(super) fn cluster(ports: &Ports, request: &Request) -> Option<ClusterName> {
+    if let Some(spec) = ports.inventory.node(&request.node) {
+        return Some(spec.cluster.clone());
+    }
+    let named = request.options.cluster.as_ref();
+    let named = named.filter(|_| request.node.0.is_empty() && request.runbook.of_cluster())?;
+    ports.inventory.cluster(named).map(|cluster| cluster.name.clone())
+}
+
+/// Asks a cluster for what a runbook needs and its caches do not have. Takes seconds at most.
+pub(super) async fn ask(ports: &Ports, request: &Request) {
+    let cluster = cluster(ports, request).and_then(|name| ports.clusters.get(&name).map(Arc::clone));
+    let Some(cluster) = cluster else { return };
+    let every = ports.timing.usage;
+    match request.runbook {
+        Runbook::Overload => cluster.ask_usage(every).await,
+        Runbook::NetworkLoss | Runbook::ColdStartVerify => cluster.ask_workloads(every.min(WORKLOADS)).await,
+        Runbook::Drain
+        | Runbook::MaintenanceBegin
+        | Runbook::MaintenanceEnd
+        | Runbook::NodeDown
+        | Runbook::ResourceShortage => {}
+    }
+}
+
+/// Workloads are asked for so often while a run waits for them.
+const WORKLOADS: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// `None`: neither node nor cluster is declared.
+pub(super) fn world(
+    ports: &Ports,
+    request: &Request,
+    plan: Option<&RunbookPlan>,
+    known: &Known<'_>,
+) -> Option<World> {
+    let node = &request.node;
+    let cluster = cluster(ports, request)?;
+    let spec = ports.inventory.node(node);
     let now = Instant::now();
-    let view = std::sync::Arc::clone(&ports.view.borrow());
+    let view = Arc::clone(&ports.view.borrow());
     let brakes = ports.brakes.of(node);
     let silence = brakes.holds.iter().find(|hold| hold.what == Held::Silence);
-    let api = match ports.clusters.get(&spec.cluster) {
+    let api = match ports.clusters.get(&cluster) {
         Some(cluster) => cluster.view(&node.0, now),
         None => Api::Unknown {
-            why: format!(
-                "the coordinator has no way to the API of cluster {} (`clusters` in its configuration)",
-                spec.cluster
-            ),
+            why: no_way(&cluster),
         },
     };
     Some(World {
@@ -29,8 +80,7 @@ pub(super) fn world(ports: &Ports, node: &NodeName) -> Option<World> {
         now,
         unix_ms: unix_ms(),
         node: node.clone(),
-        cluster: spec.cluster.clone(),
-        role: spec.role,
+        role: spec.map_or(Role::Worker, |spec| spec.role),
         api,
         agent: view.nodes.get(node).map_or(
             Agent::Silent {
@@ -43,7 +93,132 @@ pub(super) fn world(ports: &Ports, node: &NodeName) -> Option<World> {
             by: hold.by.clone(),
             own: hold.scope == Scope::Node(node.clone()),
         }),
+        around: around(ports, request, plan, known, (&cluster, spec, &view, now)),
+        cluster,
     })
+}
+
+fn no_way(cluster: &ClusterName) -> String {
+    format!("the coordinator has no way to the API of cluster {cluster} (`clusters` in its configuration)")
+}
+
+/// No more than the runbook needs: a cluster has thousands of pods.
+fn around(
+    ports: &Ports,
+    request: &Request,
+    plan: Option<&RunbookPlan>,
+    known: &Known<'_>,
+    (cluster, spec, view, now): (&ClusterName, Option<&NodeSpec>, &FleetView, Instant),
+) -> Around {
+    let mut to = Around::default();
+    let api = ports.clusters.get(cluster);
+    let uids: BTreeSet<_> = plan
+        .iter()
+        .flat_map(|plan| &plan.pods)
+        .map(|pod| pod.uid.as_str())
+        .collect();
+    let room = || match api {
+        Some(api) => api.room(now, ports.timing.fresh, &uids),
+        None => Err(no_way(cluster)),
+    };
+    match request.runbook {
+        Runbook::Drain | Runbook::MaintenanceBegin | Runbook::MaintenanceEnd | Runbook::NodeDown => {}
+        Runbook::Overload => {
+            to.conditions = findings(ports, &request.node);
+            to.room = room();
+            if let Some(api) = api {
+                to.usage = api.usage();
+                to.samples = api.samples(&request.node.0);
+            }
+        }
+        Runbook::ResourceShortage => {
+            to.room = room();
+            to.pressed = pressed(ports, cluster, view, to.room.as_ref().ok());
+        }
+        Runbook::NetworkLoss => {
+            to.power_event = known.weather.over(cluster).power_event;
+            to.neighbours = neighbours(ports, cluster, spec, view);
+            if let Some(api) = api {
+                to.workloads = api.workloads();
+            }
+        }
+        Runbook::ColdStartVerify => {
+            to.room = room();
+            to.before.clone_from(&known.readiness);
+            if let Some(api) = api {
+                to.workloads = api.workloads();
+            }
+        }
+    }
+    to
+}
+
+fn findings(ports: &Ports, node: &NodeName) -> BTreeMap<String, Finding> {
+    let told = ports.conditions.of(node).into_iter();
+    told.map(|one| {
+        let finding = Finding {
+            since: one.since,
+            evidence: one.evidence,
+            waiting_on: one.waiting_on,
+        };
+        (one.kind, finding)
+    })
+    .collect()
+}
+
+fn pressed(
+    ports: &Ports,
+    cluster: &ClusterName,
+    view: &FleetView,
+    room: Option<&crate::kubernetes::view::Room>,
+) -> Vec<Pressed> {
+    let mut all = Vec::new();
+    for spec in ports.inventory.members(cluster) {
+        let findings = findings(ports, &spec.name);
+        let by_agent = DISKS.iter().find_map(|kind| {
+            let finding = findings.get(*kind)?;
+            let waiting = match finding.waiting_on.as_str() {
+                "" => String::new(),
+                why => format!(" (waits for {why})"),
+            };
+            Some(format!("{kind}, {}{waiting}", finding.evidence))
+        });
+        let by_kubelet = room
+            .and_then(|room| room.nodes.get(&spec.name.0))
+            .filter(|here| here.node.disk_pressure)
+            .map(|_| "its kubelet says DiskPressure".to_owned());
+        let Some(words) = by_agent.or(by_kubelet) else {
+            continue;
+        };
+        let silence = ports.brakes.of(&spec.name);
+        let silence = silence.holds.iter().find(|hold| hold.what == Held::Silence);
+        all.push(Pressed {
+            node: spec.name.clone(),
+            speaks: view.nodes.get(&spec.name).is_some_and(|node| node.in_session),
+            silenced_by: silence.map(|hold| hold.by.clone()),
+            words,
+        });
+    }
+    all
+}
+
+fn neighbours(ports: &Ports, cluster: &ClusterName, spec: Option<&NodeSpec>, view: &FleetView) -> Neighbours {
+    let mut to = Neighbours::default();
+    let Some(own) = spec else { return to };
+    for other in ports
+        .inventory
+        .members(cluster)
+        .filter(|other| other.name != own.name)
+    {
+        let heard = view.nodes.get(&other.name).is_some_and(|node| node.in_session);
+        to.all += 1;
+        to.heard += usize::from(heard);
+        if own.rack.is_some() && other.rack == own.rack {
+            to.in_rack += 1;
+            to.heard_in_rack += usize::from(heard);
+        }
+    }
+    to
 }
 
 fn agent(node: &NodeView) -> Agent {

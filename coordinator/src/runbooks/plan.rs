@@ -8,7 +8,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::options::Options;
+use super::readiness::Readiness;
 use crate::inventory::{ClusterName, NodeName, Role};
+use crate::kubernetes::objects::Key;
+use crate::kubernetes::objects::scheduling::Toleration;
+use crate::kubernetes::objects::workload::WorkloadName;
 
 /// The runbooks that there are. A new one is a variant, a file, and a line in [`super::describe`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -22,15 +27,27 @@ pub enum Runbook {
     MaintenanceEnd,
     /// A node that does not answer.
     NodeDown,
+    /// Pods that find no room, and nodes whose disks are short.
+    ResourceShortage,
+    /// A node that its cluster cannot reach.
+    NetworkLoss,
+    /// A node that has too much to do.
+    Overload,
+    /// What runs again after a power event.
+    ColdStartVerify,
 }
 
 impl Runbook {
     /// All of them.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 8] = [
         Self::Drain,
         Self::MaintenanceBegin,
         Self::MaintenanceEnd,
         Self::NodeDown,
+        Self::ResourceShortage,
+        Self::NetworkLoss,
+        Self::Overload,
+        Self::ColdStartVerify,
     ];
 
     /// Its name on the wire, in run ids and in the terminal.
@@ -40,6 +57,23 @@ impl Runbook {
             Self::MaintenanceBegin => "maintenance-begin",
             Self::MaintenanceEnd => "maintenance-end",
             Self::NodeDown => "node-down",
+            Self::ResourceShortage => "resource-shortage",
+            Self::NetworkLoss => "network-loss",
+            Self::Overload => "overload",
+            Self::ColdStartVerify => "cold-start-verify",
+        }
+    }
+
+    /// It is about a whole cluster, where no node is named.
+    pub const fn of_cluster(self) -> bool {
+        match self {
+            Self::ResourceShortage | Self::ColdStartVerify => true,
+            Self::Drain
+            | Self::MaintenanceBegin
+            | Self::MaintenanceEnd
+            | Self::NodeDown
+            | Self::NetworkLoss
+            | Self::Overload => false,
         }
     }
 
@@ -86,6 +120,24 @@ pub struct Request {
     /// That the machine is off, and who says so.
     #[serde(default)]
     pub proof: Option<Proof>,
+    /// What only some runbooks are told.
+    #[serde(default)]
+    pub options: Options,
+}
+
+impl Request {
+    /// What it is about, for people: the node, or the cluster where none is named.
+    pub fn subject(&self) -> String {
+        match &self.options.cluster {
+            Some(cluster) if self.node.0.is_empty() => format!("cluster {cluster}"),
+            Some(_) | None => self.node.to_string(),
+        }
+    }
+
+    /// It is about the same.
+    pub fn has_subject_of(&self, other: &Self) -> bool {
+        self.node == other.node && (!self.node.0.is_empty() || self.options.cluster == other.options.cluster)
+    }
 }
 
 /// Why a machine is known to be off. Silence is none: a node that is cut off goes on writing to its volumes.
@@ -130,6 +182,38 @@ pub struct RunbookPlan {
     pub refusals: Vec<Refusal>,
     /// What a person should know before running it.
     pub notes: Vec<String>,
+    /// The pods that it is to see running, and what its end is judged by.
+    #[serde(default)]
+    pub pods: Vec<Named>,
+    /// What the pods of chosen workloads tolerated before.
+    #[serde(default)]
+    pub before: Vec<Before>,
+    /// How ready its cluster was in better days.
+    #[serde(default)]
+    pub readiness: Option<Readiness>,
+}
+
+/// A pod by name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Named {
+    /// Which.
+    pub pod: Key,
+    /// This one and no later one of its name.
+    pub uid: String,
+    /// Who makes another in its place.
+    #[serde(default)]
+    pub controller: Option<String>,
+}
+
+/// What the pods that a workload makes tolerated before a run shortened it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Before {
+    /// Which.
+    pub workload: WorkloadName,
+    /// This one and no later one of its name.
+    pub uid: String,
+    /// All of them; `None`: its template said nothing of them.
+    pub tolerations: Option<Vec<Toleration>>,
 }
 
 impl RunbookPlan {
@@ -195,6 +279,20 @@ pub enum Action {
     AwaitMoved,
     /// Deletes its pods without their kubelet's word, and its volume attachments.
     ForceDelete,
+    /// Evicts its heaviest pods, one after the other, until its load is low.
+    Relieve,
+    /// Its agent, or those of all nodes whose disks are short, have given space back.
+    AwaitReclaim,
+    /// The pods that the plan names run.
+    AwaitRunning,
+    /// The pods of the chosen workloads leave a node that is not reached soon.
+    ShortenTolerations,
+    /// The cluster reaches it again.
+    AwaitReachable,
+    /// Takes that back.
+    RestoreTolerations,
+    /// As many pods of each workload are ready as before.
+    AwaitWorkloads,
 }
 
 impl Action {
@@ -215,6 +313,13 @@ impl Action {
             Self::RemoveTaint => "remove-taint",
             Self::AwaitMoved => "await-moved",
             Self::ForceDelete => "force-delete",
+            Self::Relieve => "relieve",
+            Self::AwaitReclaim => "await-reclaim",
+            Self::AwaitRunning => "await-running",
+            Self::ShortenTolerations => "shorten-tolerations",
+            Self::AwaitReachable => "await-reachable",
+            Self::RestoreTolerations => "restore-tolerations",
+            Self::AwaitWorkloads => "await-workloads",
         }
     }
 
@@ -225,7 +330,14 @@ impl Action {
             Self::Cordon => Some(Self::Uncordon),
             Self::StopKubelet => Some(Self::StartKubelet),
             Self::TaintOutOfService => Some(Self::RemoveTaint),
-            Self::Unsilence
+            Self::ShortenTolerations => Some(Self::RestoreTolerations),
+            Self::Relieve
+            | Self::AwaitReclaim
+            | Self::AwaitRunning
+            | Self::AwaitReachable
+            | Self::RestoreTolerations
+            | Self::AwaitWorkloads
+            | Self::Unsilence
             | Self::Uncordon
             | Self::Drain
             | Self::DeleteRemaining
@@ -249,7 +361,14 @@ impl Action {
             Self::StartKubelet => Some("the kubelet was started"),
             Self::RestartKubelet => Some("the kubelet was restarted"),
             Self::RemoveTaint => Some("the out-of-service taint was removed"),
-            Self::Silence
+            Self::Relieve => Some("the pods that were evicted run elsewhere"),
+            Self::ShortenTolerations
+            | Self::RestoreTolerations
+            | Self::AwaitReclaim
+            | Self::AwaitRunning
+            | Self::AwaitReachable
+            | Self::AwaitWorkloads
+            | Self::Silence
             | Self::Cordon
             | Self::StopKubelet
             | Self::AwaitReady

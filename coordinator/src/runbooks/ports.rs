@@ -1,18 +1,23 @@
 //! What runbooks are connected to.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
+use super::conditions::Conditions;
+use super::policy::RunbookPolicy;
 use super::world::Timing;
 use crate::brakes::BrakesHandle;
 use crate::events::Events;
 use crate::execute::Runs;
 use crate::fleet::Order;
 use crate::fleet::view::FleetView;
-use crate::inventory::Inventory;
+use crate::inventory::{Inventory, NodeName};
 use crate::kubernetes::Clusters;
 use crate::leader::Tenure;
+use crate::permit::Book;
+use crate::policy::OutagePolicy;
 use crate::store::Store;
 
 /// What runbooks are connected to.
@@ -40,6 +45,16 @@ pub struct Ports {
     pub tenure: Tenure,
     /// How long signs of life count.
     pub timing: Timing,
+    /// What agents find wrong.
+    pub conditions: Conditions,
+    /// When runbooks begin by themselves, and when none is to change anything.
+    pub policy: RunbookPolicy,
+    /// When lost nodes are a power event.
+    pub outage: OutagePolicy,
+    /// Permits that agents have: one budget for all that takes nodes away.
+    pub permits: watch::Receiver<Arc<Book>>,
+    /// Nodes that runs have in hand, told to whoever gives permits.
+    pub in_hand: watch::Sender<BTreeSet<NodeName>>,
 }
 
 impl std::fmt::Debug for Ports {

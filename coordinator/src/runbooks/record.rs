@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::journal::{Entry, Event};
+use super::journal::{Entry, Event, Memo};
 use super::plan::{Action, RunbookPlan, Step};
 
 /// So long it is tried at least to put something back.
@@ -70,6 +70,8 @@ pub struct StepRecord {
     pub command: Option<super::journal::Command>,
     /// So many attempts are not held against it: an operator had them tried again.
     pub forgiven: u32,
+    /// What was done for it, one after the other.
+    pub notes: Vec<Memo>,
 }
 
 impl StepRecord {
@@ -84,6 +86,7 @@ impl StepRecord {
             approved: None,
             command: None,
             forgiven: 0,
+            notes: Vec::new(),
         }
     }
 
@@ -129,6 +132,10 @@ pub struct Record {
     pub aborted_by: Option<String>,
     /// So many entries its journal has.
     pub entries: u64,
+    /// Who let it be done, if the coordinator proposed it.
+    pub accepted_by: Option<String>,
+    /// Who had it go on although much of its cluster was not well.
+    pub overrode_by: Option<String>,
 }
 
 impl Record {
@@ -151,6 +158,8 @@ impl Record {
             changed_unix_ms: entry.at_unix_ms,
             aborted_by: None,
             entries: 1,
+            accepted_by: None,
+            overrode_by: None,
         })
     }
 
@@ -189,6 +198,13 @@ impl Record {
                 step.undo.is_some() == undoing && matches!(step.phase, Phase::Open | Phase::Begun)
             })
             .filter(|_| matches!(self.state, RunState::Running | RunState::Undoing))
+    }
+
+    /// It was proposed, and nobody has let it be done.
+    pub fn is_proposal(&self) -> bool {
+        self.plan.request.options.proposed.is_some()
+            && self.accepted_by.is_none()
+            && self.state == RunState::Running
     }
 
     /// The step that failed, of a halted run.
@@ -258,6 +274,11 @@ impl Record {
                 step.forgiven = step.command.as_ref().map_or(0, |command| command.attempt);
                 self.state = RunState::Running;
             }
+            Event::Noted { step, memo } if now == Some(*step) => self.steps[*step].notes.push(memo.clone()),
+            Event::Accepted { by } if self.is_proposal() => self.accepted_by = Some(by.clone()),
+            Event::Overrode { by, .. } if self.state == RunState::Running => {
+                self.overrode_by = Some(by.clone());
+            }
             Event::Aborted { by } if matches!(self.state, RunState::Running | RunState::Halted) => {
                 self.abort(by.clone());
             }
@@ -270,8 +291,14 @@ impl Record {
             Event::Intent { step, .. }
             | Event::Done { step, .. }
             | Event::Failed { step, .. }
+            | Event::Noted { step, .. }
             | Event::Approved { step, .. } => return Err(illegal(Some(*step))),
-            Event::RunbookStarted { .. } | Event::Resumed { .. } | Event::Aborted { .. } | Event::Ended => {
+            Event::RunbookStarted { .. }
+            | Event::Resumed { .. }
+            | Event::Aborted { .. }
+            | Event::Accepted { .. }
+            | Event::Overrode { .. }
+            | Event::Ended => {
                 return Err(illegal(None));
             }
         }

@@ -1,6 +1,7 @@
 //! Why something was not done.
 
 use super::lanes;
+use super::plan::Runbook;
 use crate::inventory::NodeName;
 use crate::store::StoreError;
 
@@ -19,6 +20,29 @@ pub enum Refusal {
     /// Somebody else is at work there.
     #[error(transparent)]
     Lane(#[from] lanes::Busy),
+    /// Neither the node nor the cluster that it is to be about is declared.
+    #[error(
+        "neither node {node:?} nor cluster {cluster:?} is in the inventory, or {runbook} is about a node and none is named"
+    )]
+    UnknownSubject {
+        /// Which runbook.
+        runbook: Runbook,
+        /// As it was asked for.
+        node: String,
+        /// As it was asked for.
+        cluster: String,
+    },
+    /// Too much of the cluster is not well at once.
+    #[error(
+        "{why}: it is not the node, and runbooks change nothing until it is better or a power event is declared; if you know why, say --despite-storm"
+    )]
+    Storm {
+        /// What is not well.
+        why: String,
+    },
+    /// There is one already.
+    #[error("run {0} is about the same already")]
+    Open(String),
     /// The run has ended, or nothing of it waits for this word.
     #[error("{0}")]
     State(String),

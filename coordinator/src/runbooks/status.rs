@@ -27,6 +27,8 @@ pub struct RunbookStatus {
     pub changed_unix_ms: u64,
     /// Who aborted it.
     pub aborted_by: Option<String>,
+    /// The coordinator proposes it, and nobody has let it be done: it is not at work.
+    pub is_proposal: bool,
 }
 
 impl RunbookStatus {
@@ -43,11 +45,15 @@ impl RunbookStatus {
             started_unix_ms: record.started_unix_ms,
             changed_unix_ms: record.changed_unix_ms,
             aborted_by: record.aborted_by.clone(),
+            is_proposal: record.is_proposal(),
         }
     }
 
     /// Its turn is an operator's: to approve, or to have a failed step tried again.
     pub const fn wants_approval(&self) -> bool {
-        matches!(self.waiting, Some(WaitingOn::Approval(_))) || matches!(self.state, RunState::Halted)
+        matches!(
+            self.waiting,
+            Some(WaitingOn::Approval(_) | WaitingOn::Proposal(_) | WaitingOn::Storm(_))
+        ) || matches!(self.state, RunState::Halted)
     }
 }

@@ -25,6 +25,14 @@ pub enum WaitingOn {
     Operator(String),
     /// The journal, which cannot be written.
     Journal(String),
+    /// An operator's word on what the coordinator proposes.
+    Proposal(String),
+    /// Too much of its cluster is not well at once.
+    Storm(String),
+    /// The load of the node to fall.
+    Load(String),
+    /// Space to be given back.
+    Space(String),
 }
 
 impl fmt::Display for WaitingOn {
@@ -33,7 +41,9 @@ impl fmt::Display for WaitingOn {
             Self::Api(why) => write!(f, "the API: {why}"),
             Self::Agent(why) => write!(f, "its agent: {why}"),
             Self::Answer(what) => write!(f, "its agent's answer to {what}"),
-            Self::Kubelet(why) | Self::Ready(why) | Self::Pods(why) => f.write_str(why),
+            Self::Kubelet(why) | Self::Ready(why) | Self::Pods(why) | Self::Load(why) | Self::Space(why) => {
+                f.write_str(why)
+            }
             Self::Change(what) => write!(f, "{what} to be seen in the API"),
             Self::Approval(why) => write!(f, "approval (blackstart runbook approve): {why}"),
             Self::Operator(why) => write!(
@@ -41,6 +51,15 @@ impl fmt::Display for WaitingOn {
                 "an operator: {why}; `blackstart runbook approve` tries again, `abort` puts back what was changed"
             ),
             Self::Journal(why) => write!(f, "the journal, which cannot be written: {why}"),
+            Self::Proposal(why) => write!(
+                f,
+                "your word (blackstart runbook approve) on what is proposed because {why}"
+            ),
+            Self::Storm(why) => write!(
+                f,
+                "its cluster to be better: {why}; it is not the node. A power event that is declared lifts this, and so does \
+                 blackstart runbook approve"
+            ),
         }
     }
 }

@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Runbooks;
 use super::driver::{Driver, Heard};
+use super::watchman::Watchman;
 use crate::fleet::OrderResult;
 
 /// What a running coordinator does for runbooks. See [`Work::run`].
@@ -20,6 +21,15 @@ impl Work {
     /// Carries runs out until `stop`; those at work then are taken up again by the next process.
     pub async fn run(mut self, mut results: mpsc::Receiver<OrderResult>, stop: CancellationToken) {
         let mut at_work = JoinSet::new();
+        let watchman = Watchman {
+            runbooks: self.handle.clone(),
+        };
+        let told = stop.clone();
+        at_work.spawn(async move {
+            watchman.run(told).await;
+            // It is no run.
+            String::new()
+        });
         for driver in self.drivers.drain(..) {
             at_work.spawn(driver.run(stop.clone()));
         }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::around::Around;
 use crate::inventory::{ClusterName, NodeName, Role};
 use crate::kubernetes::objects::Node;
 pub use crate::kubernetes::view::{Api, ApiView, Life};
@@ -19,6 +20,10 @@ pub struct Timing {
     pub lease_old: Duration,
     /// A kubelet renews its lease every 10 s. Who has watched for less than this cannot say that it does not.
     pub renewal: Duration,
+    /// Usage and workloads are asked for so often while a run needs them: metrics-server looks every 15 s (`--metric-resolution`).
+    pub usage: Duration,
+    /// So long after an eviction its load is measured anew: two of those looks.
+    pub settle: Duration,
 }
 
 impl Default for Timing {
@@ -27,6 +32,8 @@ impl Default for Timing {
             fresh: Duration::from_secs(40),
             lease_old: Duration::from_secs(50),
             renewal: Duration::from_secs(12),
+            usage: Duration::from_secs(15),
+            settle: Duration::from_secs(30),
         }
     }
 }
@@ -52,6 +59,8 @@ pub struct World {
     pub agent: Agent,
     /// Who silenced its agent, if somebody did.
     pub silence: Option<Silence>,
+    /// What is known beyond the node, where the runbook needs it.
+    pub around: Around,
 }
 
 /// A node's agent mends nothing.
@@ -110,6 +119,13 @@ impl World {
                 self.cluster, self.node
             )
         })
+    }
+
+    /// No renewal of the node's lease came for so long that the kubelet counts as gone.
+    pub fn is_quiet(&self) -> bool {
+        let Api::Known(view) = &self.api else { return false };
+        let quiet = view.life.quiet_for(self.now);
+        quiet.is_some_and(|quiet| quiet >= self.timing.lease_old)
     }
 
     /// A renewal of the node's lease was seen after this.

@@ -64,6 +64,7 @@ pub(in crate::api) fn run(run: &RunbookStatus) -> v1::RunbookRun {
         leaves: run.leaves.clone(),
         refusals: run.plan.refusals.iter().map(refusal).collect(),
         notes: run.plan.notes.clone(),
+        proposal: run.is_proposal,
     }
 }
 

@@ -46,7 +46,7 @@ impl Kept for Budget {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Selector {
+pub(super) struct Selector {
     match_labels: BTreeMap<String, String>,
     match_expressions: Vec<Expression>,
 }
@@ -60,7 +60,7 @@ struct Expression {
 }
 
 impl Selector {
-    fn chooses(&self, labels: &BTreeMap<String, String>) -> bool {
+    pub(super) fn chooses(&self, labels: &BTreeMap<String, String>) -> bool {
         let holds = |expression: &Expression| {
             let value = labels.get(&expression.key);
             let among = value.is_some_and(|value| expression.values.contains(value));

@@ -6,6 +6,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
 use super::super::call::KubeletOrder;
+use super::super::look::NOT_SEEN;
 use super::super::waiting::WaitingOn;
 use super::{Driver, JOURNAL_RETRY, PACE};
 use crate::brakes::{Held, Scope};
@@ -33,11 +34,11 @@ impl Driver {
         let (after, why) = match answer {
             Ok(()) => {
                 tracing::info!(run, %call, "asked of the API, and done");
+                self.memory.acted = Some(Instant::now());
                 // The cache hears of it in its own time; meanwhile it is not sent again.
-                self.memory.refused.insert(
-                    call.target(),
-                    (Instant::now() + CALL_RETRY, "done, and not seen yet".to_owned()),
-                );
+                self.memory
+                    .refused
+                    .insert(call.target(), (Instant::now() + CALL_RETRY, NOT_SEEN.to_owned()));
                 return true;
             }
             // It is gone already, which was wanted.

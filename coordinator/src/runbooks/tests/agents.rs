@@ -8,6 +8,9 @@ use blackstart_apiserver::Double;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
+use super::super::conditions::Conditions;
+use crate::events::Severity;
+use crate::fleet::message::Condition;
 use crate::fleet::view::{Attestation, FleetView, GateState, NodeView, Phase};
 use crate::fleet::{Action, Answer, Order, OrderResult};
 use crate::inventory::NodeName;
@@ -21,6 +24,8 @@ pub(super) struct Agents {
     pub(super) hung: BTreeSet<String>,
     /// Whose kubelets are stopped.
     pub(super) stopped: BTreeSet<String>,
+    /// What they find wrong: node, kind, evidence.
+    pub(super) findings: Vec<(String, &'static str, String)>,
     /// So many commands fail before one is done.
     pub(super) fail: u32,
     /// What was done, each command once.
@@ -64,6 +69,26 @@ pub(super) fn picture(agents: &Agents, since: &BTreeMap<String, Instant>) -> Fle
         own_unclean_boot: false,
         began_at: now,
     }
+}
+
+/// What they find wrong.
+pub(super) fn conditions(agents: &Arc<Mutex<Agents>>) -> Conditions {
+    let agents = Arc::clone(agents);
+    Conditions::new(move |node| {
+        let agents = agents.lock().unwrap();
+        let here = agents.findings.iter().filter(|(name, ..)| *name == node.0);
+        here.map(|(_, kind, evidence)| Condition {
+            kind: (*kind).to_owned(),
+            subject: "as a test wants it".to_owned(),
+            severity: Severity::Warning,
+            since: Instant::now() - Duration::from_mins(10),
+            evidence: evidence.clone(),
+            escalated: false,
+            silenced: false,
+            waiting_on: String::new(),
+        })
+        .collect()
+    })
 }
 
 /// Reports, several a second.

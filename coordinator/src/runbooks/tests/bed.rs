@@ -5,19 +5,23 @@ use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use blackstart_apiserver::{Authority, Clock, Credentials, Double, NodeSpec, Options, Release};
+use blackstart_apiserver::{
+    Authority, Clock, Credentials, Double, NodeSpec, Options as DoubleOptions, Release, World,
+};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::super::options::Options;
 use super::super::plan::{Request, Runbook, RunbookPlan};
+use super::super::policy::{RunbookPolicy, Triggers};
 use super::super::record::{Phase as StepPhase, RunState};
 use super::super::status::RunbookStatus;
 use super::super::world::Timing;
 use super::super::{Ports, Refusal, Runbooks};
-use super::agents::{Agents, agents, look, picture};
+use super::agents::{Agents, agents, conditions, look, picture};
 use crate::brakes::BrakesHandle;
 use crate::events::Events;
 use crate::execute::tests::memory::MemoryStore;
@@ -25,6 +29,8 @@ use crate::inventory::{ClusterName, Inventory, NodeName};
 use crate::kubernetes::Clusters;
 use crate::kubernetes::connection::Access;
 use crate::leader::Tenure;
+use crate::permit::Book;
+use crate::policy::{OutagePolicy, Trigger};
 use crate::store::Store;
 
 /// Nothing that these tests wait for takes longer on the slowest machine.
@@ -62,6 +68,8 @@ pub(super) struct Bed {
     pub(super) store: Arc<MemoryStore>,
     inventory: Arc<Inventory>,
     pub(super) agents: Arc<Mutex<Agents>>,
+    pub(super) policy: RunbookPolicy,
+    pub(super) permits: watch::Sender<Arc<Book>>,
     running: Option<Running>,
 }
 
@@ -75,13 +83,19 @@ impl Bed {
 
     /// Without a coordinator.
     pub(super) async fn cold(release: Release) -> Self {
+        Self::metered(release, true).await
+    }
+
+    /// Without a coordinator, and without metrics where they are not wanted.
+    pub(super) async fn metered(release: Release, metrics: bool) -> Self {
         let _installed_already = rustls::crypto::ring::default_provider().install_default();
         let authority = Authority::new().unwrap();
-        let double = Double::start(Options {
+        let double = Double::start(DoubleOptions {
             tls: Some(authority.server(&["127.0.0.1".parse().unwrap()]).unwrap()),
             release,
             clock: Clock::running(SPEED),
-            ..Options::default()
+            metrics,
+            ..DoubleOptions::default()
         });
         let double = double.await.unwrap();
         double.with(|world| {
@@ -101,6 +115,17 @@ impl Bed {
             store: Arc::new(MemoryStore::default()),
             inventory: Arc::new(crate::inventory::parse("f", INVENTORY).unwrap().inventory),
             agents: Arc::default(),
+            policy: RunbookPolicy {
+                triggers: Triggers {
+                    node_down: Trigger::Off,
+                    network_loss: Trigger::Off,
+                    overload: Trigger::Off,
+                    resource_shortage: Trigger::Off,
+                    cold_start_verify: Trigger::Off,
+                },
+                ..RunbookPolicy::default()
+            },
+            permits: watch::Sender::default(),
             running: None,
         }
     }
@@ -138,8 +163,15 @@ impl Bed {
             timing: Timing {
                 lease_old: Duration::from_secs(6),
                 renewal: Duration::from_secs(1),
+                usage: Duration::from_millis(200),
+                settle: Duration::from_millis(400),
                 ..Timing::default()
             },
+            conditions: conditions(&self.agents),
+            policy: self.policy.clone(),
+            outage: OutagePolicy::default(),
+            permits: self.permits.subscribe(),
+            in_hand: watch::Sender::default(),
         };
         let Ok((runbooks, work)) = Runbooks::open(ports) else {
             return false;
@@ -274,6 +306,68 @@ impl Bed {
         .await;
     }
 
+    /// A deployment whose pods want, and use, so much of a processor, and which are there once they are ready.
+    pub(super) async fn deploy_heavy(&self, name: &str, replicas: u32, wants: &str, uses: &str) {
+        self.put(heavy(name, replicas, wants, uses)).await;
+        self.ready(name, u64::from(replicas)).await;
+    }
+
+    /// Puts an object into the cluster.
+    pub(super) async fn put(&self, object: serde_json::Value) {
+        let double = self.double.lock().await;
+        double.with(|world| world.apply_manifests(&[object]).unwrap());
+    }
+
+    /// Changes the world behind the API.
+    pub(super) async fn world<T>(&self, change: impl FnOnce(&mut World) -> T) -> T {
+        self.double.lock().await.with(change)
+    }
+
+    /// A cordon of somebody else.
+    pub(super) async fn cordon(&self, node: &str, on: bool) {
+        self.world(|world| {
+            world.change("nodes", "", node, |node| {
+                if on {
+                    node["spec"]["unschedulable"] = true.into();
+                } else if let Some(spec) = node["spec"].as_object_mut() {
+                    spec.remove("unschedulable");
+                }
+            });
+        })
+        .await;
+    }
+
+    /// Until so many pods of the deployment are ready.
+    pub(super) async fn ready(&self, name: &str, replicas: u64) {
+        within("its pods", async {
+            while self.deployment(name).await["status"]["readyReplicas"]
+                .as_u64()
+                .unwrap_or_default()
+                != replicas
+            {
+                sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+    }
+
+    /// What the API has of a deployment.
+    pub(super) async fn deployment(&self, name: &str) -> serde_json::Value {
+        self.world(|world| serde_json::Value::clone(&world.get("deployments", "default", name).unwrap()))
+            .await
+    }
+
+    /// The deployments that have pods on the node; one name for each pod.
+    pub(super) async fn apps(&self) -> Vec<String> {
+        let pods = self.pods().await;
+        let mut apps: Vec<_> = pods
+            .iter()
+            .filter_map(|pod| pod.split('-').next().map(str::to_owned))
+            .collect();
+        apps.sort();
+        apps
+    }
+
     /// A budget that lets none of its pods go.
     pub(super) async fn protect(&self, name: &str) {
         let double = self.double.lock().await;
@@ -292,6 +386,22 @@ impl Bed {
     }
 }
 
+/// See [`Bed::deploy_heavy`].
+pub(super) fn heavy(name: &str, replicas: u32, wants: &str, uses: &str) -> serde_json::Value {
+    let labels = json!({ "app": name });
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"replicas": replicas, "selector": {"matchLabels": labels}, "template": {
+            "metadata": {"labels": labels, "annotations": {"apiserver-double/cpu": uses, "apiserver-double/memory": "1Mi"}},
+            "spec": {
+                "terminationGracePeriodSeconds": 1,
+                "containers": [{"name": "c", "image": "registry.lan/web:1", "resources": {"requests": {"cpu": wants}}}],
+            },
+        }},
+    })
+}
+
 pub(super) fn request(runbook: Runbook) -> Request {
     Request {
         runbook,
@@ -302,6 +412,7 @@ pub(super) fn request(runbook: Runbook) -> Request {
         delete_local_data: false,
         delete_unmanaged: false,
         proof: None,
+        options: Options::default(),
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::super::around::Around;
 use super::super::plan::{Action, Proof, Request, Runbook, RunbookPlan};
 use super::super::world::{Agent, Api, ApiView, Life, Timing, World};
 use super::bed::{NODE, request};
@@ -20,6 +21,7 @@ fn can(minor: u32) -> Capabilities {
         leases: Some(GroupVersion("coordination.k8s.io/v1".into())),
         attachments: None,
         workloads: None,
+        metrics: None,
         out_of_service: minor >= 26,
     }
 }
@@ -61,6 +63,7 @@ fn world() -> World {
             observed: now,
         },
         silence: None,
+        around: Around::default(),
     }
 }
 
@@ -245,4 +248,34 @@ async fn a_dead_node_is_given_up_in_the_way_that_its_cluster_knows() {
         // By force only with a second word.
         assert_eq!(step.approval.is_some(), minor == 13);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_a_power_event_no_toleration_is_shortened() {
+    let mut world = world();
+    world.now += Duration::from_mins(1);
+    world.around.power_event = Some("5 of 9 nodes".to_owned());
+    let plan = planned(Runbook::NetworkLoss, &world);
+    assert_eq!(
+        actions(&plan),
+        [Action::Cordon, Action::AwaitReachable, Action::Uncordon]
+    );
+    let refusal = &plan.refusals[0];
+    assert!(
+        refusal
+            .missing
+            .contains("an end of the power event (5 of 9 nodes)"),
+        "{refusal:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_better_days_nobody_can_tell_what_did_not_start() {
+    let plan = planned(Runbook::ColdStartVerify, &world());
+    assert!(!plan.may_run());
+    assert!(
+        plan.refusals[0].missing.contains("in better days"),
+        "{:?}",
+        plan.refusals
+    );
 }

@@ -1,0 +1,87 @@
+//! What operators may tune of runbooks: plain values with their defaults.
+
+use std::time::Duration;
+
+use crate::kubernetes::objects::workload::WorkloadName;
+use crate::policy::Trigger;
+
+use super::plan::Runbook;
+
+/// What operators may tune of runbooks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunbookPolicy {
+    /// With so many nodes of a cluster not well at once…
+    pub storm_nodes: usize,
+    /// …and so many percent of them, no runbook changes anything in it.
+    pub storm_share_percent: u32,
+    /// What is done when a condition calls for a runbook.
+    pub triggers: Triggers,
+    /// A node that is not reached for so long is lost.
+    pub lost_for: Duration,
+    /// An overload that its agent has told for so long calls for a runbook.
+    pub overloaded_for: Duration,
+    /// A pod that has no node for so long calls for one.
+    pub pending_for: Duration,
+    /// After a run that did not succeed nothing is begun for the same subject for so long; twice that after the next, and so on.
+    pub back_off: Duration,
+    /// Whose pods are to leave a node that is not reached, unless an operator names others.
+    pub workloads: Vec<WorkloadName>,
+    /// So long their pods stay.
+    pub tolerate: Duration,
+    /// How ready a cluster that is well is, is kept so often.
+    pub readiness_every: Duration,
+}
+
+/// By runbook.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Triggers {
+    /// A node that is lost.
+    pub node_down: Trigger,
+    /// A node that lives and does not reach its cluster.
+    pub network_loss: Trigger,
+    /// A node that has too much to do.
+    pub overload: Trigger,
+    /// Pods that have no node.
+    pub resource_shortage: Trigger,
+    /// A cold start that has ended.
+    pub cold_start_verify: Trigger,
+}
+
+impl Triggers {
+    /// Of one runbook; those that only an operator begins have none.
+    pub const fn of(&self, runbook: Runbook) -> Trigger {
+        match runbook {
+            Runbook::NodeDown => self.node_down,
+            Runbook::NetworkLoss => self.network_loss,
+            Runbook::Overload => self.overload,
+            Runbook::ResourceShortage => self.resource_shortage,
+            Runbook::ColdStartVerify => self.cold_start_verify,
+            Runbook::Drain | Runbook::MaintenanceBegin | Runbook::MaintenanceEnd => Trigger::Off,
+        }
+    }
+}
+
+impl Default for RunbookPolicy {
+    fn default() -> Self {
+        Self {
+            storm_nodes: 3,
+            storm_share_percent: 20,
+            triggers: Triggers {
+                node_down: Trigger::Propose,
+                network_loss: Trigger::Propose,
+                overload: Trigger::Propose,
+                resource_shortage: Trigger::Propose,
+                // It changes nothing.
+                cold_start_verify: Trigger::Auto,
+            },
+            // What the drill plan waits for services to come back by themselves.
+            lost_for: Duration::from_mins(5),
+            overloaded_for: Duration::from_mins(5),
+            pending_for: Duration::from_mins(10),
+            back_off: Duration::from_mins(30),
+            workloads: Vec::new(),
+            tolerate: Duration::from_secs(3),
+            readiness_every: Duration::from_mins(10),
+        }
+    }
+}
