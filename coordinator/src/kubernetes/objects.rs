@@ -296,10 +296,19 @@ pub struct Pod {
     pub labels: BTreeMap<String, String>,
     /// What the scheduler sets aside for it.
     pub requests: Resources,
-    /// Its priority is that of what the system cannot do without (`system-node-critical`, `system-cluster-critical`).
-    pub is_critical: bool,
+    /// Whether the system can do without it.
+    pub priority: Priority,
     /// While it has no node: what it wants of one.
     pub wants: Option<Box<Wants>>,
+}
+
+/// Whether the system can do without a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Priority {
+    /// It can.
+    Usual,
+    /// It cannot, by the pod's priority class (`system-node-critical`, `system-cluster-critical`).
+    System,
 }
 
 /// What keeps a pod on its node, if something does.
@@ -376,7 +385,11 @@ impl Kept for Pod {
                 .flatten()
                 .any(|condition| condition["type"] == "Ready" && condition["status"] == "True"),
             requests: Resources::of_pod(&spec),
-            is_critical: text(&spec["priorityClassName"]).starts_with("system-"),
+            priority: if text(&spec["priorityClassName"]).starts_with("system-") {
+                Priority::System
+            } else {
+                Priority::Usual
+            },
             wants: spec["nodeName"]
                 .as_str()
                 .is_none_or(str::is_empty)

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use crate::fleet::message::Condition;
 use crate::inventory::NodeName;
 
+type Looks = dyn Fn(&NodeName) -> Vec<Condition> + Send + Sync;
+
 /// Looks at what stood at a node's last report.
 #[derive(Clone)]
-pub struct Conditions(Arc<dyn Fn(&NodeName) -> Vec<Condition> + Send + Sync>);
+pub struct Conditions(Arc<Looks>);
 
 impl Conditions {
     /// By this.

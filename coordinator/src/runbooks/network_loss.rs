@@ -21,7 +21,7 @@ use super::node_down::{NotDead, dead};
 use super::plan::{Action, Before, Refusal, Request, RunbookPlan, Step};
 use super::world::{Agent, World};
 use crate::kubernetes::objects::scheduling::Toleration;
-use crate::kubernetes::objects::workload::{Workload, WorkloadKind};
+use crate::kubernetes::objects::workload::{Workload, WorkloadKind, WorkloadName};
 use crate::kubernetes::objects::{Node, Ready};
 
 /// What the drill plan asks for.
@@ -170,34 +170,22 @@ fn shorten(plan: &mut RunbookPlan, world: &World) -> Option<Step> {
     let mut named = Vec::new();
     for name in chosen {
         let found = all.iter().find(|workload| workload.name == name);
-        let missing = match found {
-            None => format!("cluster {} has no {name}", world.cluster),
-            Some(_) if name.kind == WorkloadKind::DaemonSet => {
-                "a daemon set: its pods belong to their nodes, and stay whatever happens".to_owned()
-            }
-            Some(workload) => match &workload.tolerations_by {
-                Some(run) => format!("run {run} has shortened it already: blackstart runbook status {run}"),
-                None => {
-                    named.push(name.to_string());
-                    plan.before.push(Before {
-                        workload: name.clone(),
-                        uid: workload.uid.clone(),
-                        tolerations: workload.tolerations.clone(),
-                    });
-                    if name.kind == WorkloadKind::StatefulSet {
-                        plan.notes.push(format!(
-                            "{name}: a stateful set makes no other pod while one is not known to be gone; with proof that the machine is \
-                             off, node-down moves it"
-                        ));
-                    }
-                    continue;
+        match may_shorten(&name, found, world) {
+            Ok(before) => {
+                named.push(name.to_string());
+                plan.before.push(before);
+                if name.kind == WorkloadKind::StatefulSet {
+                    plan.notes.push(format!(
+                        "{name}: a stateful set makes no other pod while one is not known to be gone; with proof that the machine is off, \
+                         node-down moves it"
+                    ));
                 }
-            },
-        };
-        plan.refusals.push(Refusal {
-            what: format!("shorten the tolerations of {name}"),
-            missing,
-        });
+            }
+            Err(missing) => plan.refusals.push(Refusal {
+                what: format!("shorten the tolerations of {name}"),
+                missing,
+            }),
+        }
     }
     if named.is_empty() {
         return None;
@@ -212,6 +200,24 @@ fn shorten(plan: &mut RunbookPlan, world: &World) -> Option<Step> {
         format!("{seconds} s for {}", named.join(", ")),
         SHORT,
     ))
+}
+
+/// What a workload tolerates now, or why that is not shortened.
+fn may_shorten(name: &WorkloadName, found: Option<&Workload>, world: &World) -> Result<Before, String> {
+    let workload = found.ok_or_else(|| format!("cluster {} has no {name}", world.cluster))?;
+    if name.kind == WorkloadKind::DaemonSet {
+        return Err("a daemon set: its pods belong to their nodes, and stay whatever happens".to_owned());
+    }
+    if let Some(run) = &workload.tolerations_by {
+        return Err(format!(
+            "run {run} has shortened it already: blackstart runbook status {run}"
+        ));
+    }
+    Ok(Before {
+        workload: name.clone(),
+        uid: workload.uid.clone(),
+        tolerations: workload.tolerations.clone(),
+    })
 }
 
 fn on_it(world: &World, all: &[Workload]) -> String {

@@ -27,8 +27,8 @@ use super::plan::{Action, Refusal, Request, RunbookPlan};
 use super::pods::{Fate, fate, names};
 use super::world::{Agent, ApiView, World, seconds};
 use crate::kubernetes::asked::Used;
-use crate::kubernetes::objects::Pod;
 use crate::kubernetes::objects::resources::shown;
+use crate::kubernetes::objects::{Pod, Priority};
 
 /// The condition by which agents tell it.
 pub const CONDITION: &str = "Overload";
@@ -238,7 +238,7 @@ pub struct Heavy<'a> {
 
 /// Whether a pod may be moved to relieve its node.
 fn is_movable(pod: &Pod, request: &Request) -> bool {
-    !pod.is_critical
+    pod.priority == Priority::Usual
         && !pod.is_over()
         && !pod.is_deleting
         && pod.controller.is_some()
@@ -298,7 +298,11 @@ fn named_by_agent(evidence: &str) -> Vec<(String, i64)> {
 /// Why others are not moved, one for each reason.
 fn left_out(view: &ApiView, request: &Request) -> Vec<Refusal> {
     let mut refusals = super::pods::refusals(view, request);
-    let critical: Vec<_> = view.pods.iter().filter(|pod| pod.is_critical).collect();
+    let critical: Vec<_> = view
+        .pods
+        .iter()
+        .filter(|pod| pod.priority == Priority::System)
+        .collect();
     if !critical.is_empty() {
         refusals.push(Refusal {
             what: format!("move {}", names(critical)),

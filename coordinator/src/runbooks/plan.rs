@@ -353,7 +353,7 @@ impl Action {
     /// What it leaves behind for good, if a run is aborted after it.
     pub const fn leaves(self) -> Option<&'static str> {
         match self {
-            Self::Drain => Some("the pods that were evicted run elsewhere"),
+            Self::Drain | Self::Relieve => Some("the pods that were evicted run elsewhere"),
             Self::DeleteRemaining => Some("the pods that were deleted run elsewhere"),
             Self::ForceDelete => Some("pods and volume attachments that were deleted stay so"),
             Self::Unsilence => Some("the silence was ended"),
@@ -361,7 +361,6 @@ impl Action {
             Self::StartKubelet => Some("the kubelet was started"),
             Self::RestartKubelet => Some("the kubelet was restarted"),
             Self::RemoveTaint => Some("the out-of-service taint was removed"),
-            Self::Relieve => Some("the pods that were evicted run elsewhere"),
             Self::ShortenTolerations
             | Self::RestoreTolerations
             | Self::AwaitReclaim

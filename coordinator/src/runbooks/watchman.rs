@@ -313,15 +313,15 @@ impl Watchman {
             }
             let (store, cluster, kept) = (Arc::clone(&ports.store), name.clone(), fresh.clone());
             let saved = spawn_blocking(move || kept::save(store.as_ref(), &cluster, &kept)).await;
-            match saved {
+            let failed = match saved {
                 Ok(Ok(())) => {
                     shared.readiness().insert(name.clone(), fresh);
+                    continue;
                 }
-                Ok(Err(error)) => {
-                    tracing::warn!(cluster = %name, %error, "how ready a cluster is was not kept")
-                }
-                Err(error) => tracing::warn!(cluster = %name, %error, "how ready a cluster is was not kept"),
-            }
+                Ok(Err(error)) => error.to_string(),
+                Err(error) => error.to_string(),
+            };
+            tracing::warn!(cluster = %name, error = failed, "how ready a cluster is was not kept");
         }
     }
 }

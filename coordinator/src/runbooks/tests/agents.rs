@@ -81,7 +81,9 @@ pub(super) fn conditions(agents: &Arc<Mutex<Agents>>) -> Conditions {
             kind: (*kind).to_owned(),
             subject: "as a test wants it".to_owned(),
             severity: Severity::Warning,
-            since: Instant::now() - Duration::from_mins(10),
+            since: Instant::now()
+                .checked_sub(Duration::from_secs(10))
+                .unwrap_or_else(Instant::now),
             evidence: evidence.clone(),
             escalated: false,
             silenced: false,
