@@ -25,7 +25,7 @@ const LIMITED: &str = "limited.service";
 const UNWANTED: &str = "unwanted.service";
 const HANGS: &str = "hangs.service";
 /// For what takes as long as it takes.
-const LONG: Duration = Duration::from_mins(1);
+const LONG: Duration = Duration::from_mins(3);
 
 /// A runtime with a shim. Both units of the real packages have `KillMode=process`.
 fn runtime(after: &str) -> String {
