@@ -53,7 +53,7 @@ async fn with_web() -> Bed {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pods_of_a_node_that_is_cut_off_run_elsewhere_soon_and_tolerations_are_put_back() {
+async fn tolerations_are_shortened_while_a_node_is_cut_off_and_put_back_when_it_is_reached() {
     let bed = with_web().await;
     let before = bed.deployment("web").await["spec"]["template"]["spec"]["tolerations"].clone();
     let refused = bed
