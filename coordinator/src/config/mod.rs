@@ -4,6 +4,7 @@
 //! two together. An empty file is a valid one.
 
 mod read;
+mod trust;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -16,6 +17,8 @@ use crate::fleetlock::FleetLockSettings;
 use crate::inventory::ClusterName;
 use crate::kubernetes::connection::Access;
 use crate::policy::{BackupPolicy, ColdStartPolicy, OutagePolicy, PermitPolicy, StormPolicy};
+use crate::trust::desk::EnrolmentSettings;
+use crate::trust::rights::Roles;
 
 pub use read::{ConfigError, load, parse};
 
@@ -55,6 +58,10 @@ pub struct Settings {
     pub backup: BackupPolicy,
     /// The ways to the clusters' APIs; a cluster without one has no runbooks.
     pub clusters: Vec<ClusterAccess>,
+    /// How nodes come by certificates; `None`: by hand.
+    pub enrolment: Option<EnrolmentSettings>,
+    /// What operators may do.
+    pub roles: Roles,
 }
 
 impl Default for Settings {
@@ -76,6 +83,8 @@ impl Default for Settings {
             fleetlock: None,
             backup: BackupPolicy::default(),
             clusters: Vec::new(),
+            enrolment: None,
+            roles: Roles::default(),
         }
     }
 }
@@ -89,6 +98,16 @@ impl Settings {
     /// Where it keeps the backups that it makes by itself.
     pub fn backups(&self) -> PathBuf {
         self.state_dir.join("backups")
+    }
+
+    /// Where it keeps what was commanded.
+    pub fn audit(&self) -> PathBuf {
+        self.state_dir.join("audit")
+    }
+
+    /// Where it keeps what time it is at least.
+    pub fn clock_floor(&self) -> PathBuf {
+        self.state_dir.join("clock-floor")
     }
 
     /// Where a running coordinator gives its backup to whoever may read its store.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use blackstart_proto::tls::TlsFiles;
 use blackstart_proto::yaml::{self, Item, Problems, Table};
 
-use super::{ClusterAccess, EtcdSettings, Settings, StoreSettings};
+use super::{ClusterAccess, EtcdSettings, Settings, StoreSettings, trust};
 use crate::fleetlock::{FleetLockSettings, FleetLockTls};
 use crate::inventory::ClusterName;
 use crate::kubernetes::connection::Access;
@@ -95,17 +95,19 @@ pub fn parse(name: &str, text: &str) -> Result<Settings, Problems> {
             backup(table, &mut to.backup);
         }
         clusters(top, &mut to.clusters);
+        to.enrolment = top.table("enrolment").map(trust::enrolment);
+        trust::roles(top, &mut to.roles);
         to
     })
 }
 
-fn set<T>(to: &mut T, value: Option<T>) {
+pub(super) fn set<T>(to: &mut T, value: Option<T>) {
     if let Some(value) = value {
         *to = value;
     }
 }
 
-fn absolute(table: &mut Table, key: &'static str) -> Option<PathBuf> {
+pub(super) fn absolute(table: &mut Table, key: &'static str) -> Option<PathBuf> {
     absolute_item(&table.item(key)?)
 }
 
@@ -119,7 +121,7 @@ fn absolute_item(item: &Item) -> Option<PathBuf> {
 }
 
 /// A duration above zero.
-fn positive(table: &mut Table, key: &'static str) -> Option<Duration> {
+pub(super) fn positive(table: &mut Table, key: &'static str) -> Option<Duration> {
     let item = table.item(key)?;
     let duration = item.duration()?;
     if duration.is_zero() {
