@@ -43,9 +43,9 @@ pub(super) fn init(wanted: &Init) -> anyhow::Result<()> {
     let coordinator = issue(
         &authority,
         &pki,
-        PeerIdentity::Coordinator("coordinator".to_owned()),
+        &PeerIdentity::Coordinator("coordinator".to_owned()),
     )?;
-    let operator = issue(&authority, &pki, PeerIdentity::Operator(wanted.operator.clone()))?;
+    let operator = issue(&authority, &pki, &PeerIdentity::Operator(wanted.operator.clone()))?;
     let config = wanted.dir.join("coordinator.yaml");
     let text = configuration(wanted, &pki, &coordinator);
     // What is written is what is meant, or it is our fault.
@@ -95,7 +95,7 @@ fn address(wanted: &Init) -> String {
 }
 
 /// Issues it, unless it is there.
-fn issue(authority: &Authority, pki: &Path, whose: PeerIdentity) -> anyhow::Result<TlsFiles> {
+fn issue(authority: &Authority, pki: &Path, whose: &PeerIdentity) -> anyhow::Result<TlsFiles> {
     let files = TlsFiles::in_dir(pki, whose.name());
     if files.certificate.exists() && files.key.exists() {
         let seen = Seen::read(&files.certificate)?;
@@ -106,7 +106,7 @@ fn issue(authority: &Authority, pki: &Path, whose: PeerIdentity) -> anyhow::Resu
         ))?;
         return Ok(files);
     }
-    let files = authority.issue(&whose, IssueOptions::default())?;
+    let files = authority.issue(whose, IssueOptions::default())?;
     say(&format!("{}: made, of {whose}", files.certificate.display()))?;
     Ok(files)
 }

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use blackstart_proto::identity::PeerIdentity;
 use blackstart_proto::tls::{TlsFiles, TlsMaterial, client_config};
 use blackstart_proto::v1::agent_service_client::AgentServiceClient;
 use blackstart_proto::v1::agent_service_server::{AgentService, AgentServiceServer};
