@@ -8,6 +8,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "blackstart/v1/agent.proto",
             "blackstart/v1/fleet.proto",
             "blackstart/v1/runbook.proto",
+            "blackstart/v1/enrolment.proto",
+            "blackstart/v1/audit.proto",
         ],
         ["proto"],
     )?;

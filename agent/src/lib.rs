@@ -15,7 +15,7 @@
 //!     link/            reports to the coordinator, takes its typed commands
 //! ```
 //!
-//! `brakes/` is what people and the coordinator hold back.
+//! `enrol/` gets this node its certificate, and renews it. `brakes/` is what people and the coordinator hold back.
 //! `report/` tells the log what happened, the journal with fields; `kubernetes/` tells the API server, if it may;
 //! `local/` answers on the node itself, `metrics/` to Prometheus; `explain/` has the words for both people and documents;
 //! `preflight/` tells what must hold before a kubelet may start; `privilege/` what the agent itself cannot do here, and why.
@@ -30,6 +30,7 @@ pub mod condition;
 pub mod config;
 pub mod decide;
 pub mod diagnose;
+pub mod enrol;
 pub mod explain;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use blackstart_proto::yaml;
 use clap::{Args, Parser, Subcommand};
 
+use crate::commands::audit::AuditCommand;
 use crate::commands::coldstart::ColdstartCommand;
 use crate::commands::completion::CompletionArgs;
 use crate::commands::describe::DescribeCommand;
@@ -19,6 +20,7 @@ use crate::commands::permit::PermitCommand;
 use crate::commands::pki::PkiCommand;
 use crate::commands::runbook::{DrainArgs, MaintenanceCommand, NodeCommand, RunbookCommand};
 use crate::commands::storm::StormCommand;
+use crate::commands::trust::{CertificateCommand, NodeCommand, TokenCommand};
 use crate::drill::DrillArgs;
 use crate::output::Format;
 
@@ -44,7 +46,8 @@ Examples:
   blackstart maintenance begin biz-4 …     drain a node and stop its kubelet
   blackstart drill power-loss              rehearse a power loss; needs no cluster
   blackstart inventory lint inventory.yaml check a declared fleet
-  blackstart pki issue node biz-4          a certificate for a node
+  blackstart token create --node biz-4     how a node joins
+  blackstart node revoke biz-4 --reason …  have its certificate count no more
 
 Which coordinator: --coordinator with --tls-ca, --tls-cert and --tls-key, or a context of a
 configuration file ($BLACKSTART_CONFIG, ~/.config/blackstart/config.yaml, /etc/blackstart/cli.yaml).
@@ -187,6 +190,18 @@ pub enum Command {
     /// Check a declared fleet
     #[command(subcommand, visible_alias = "inv")]
     Inventory(InventoryCommand),
+    /// Tokens by which nodes join
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Revoke a node, or let it renew its certificate late
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// Certificates that nodes were given, and revoking any
+    #[command(subcommand, visible_alias = "cert")]
+    Certificate(CertificateCommand),
+    /// What was commanded and ordered, and whether it is kept as it was written
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Make an authority, and certificates of it
     #[command(subcommand)]
     Pki(PkiCommand),

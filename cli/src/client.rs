@@ -1,9 +1,11 @@
 //! One connection to the fleet's service. Answers come as views; every failure becomes a [`Failure`] that says which
 //! address, why, and what to try.
 
+mod audit;
 mod find;
 mod line;
 mod runbooks;
+mod trust;
 
 use std::error::Error;
 use std::io;
@@ -13,9 +15,11 @@ use std::time::Duration;
 use blackstart_proto::leader::LEADER;
 use blackstart_proto::tls::TlsFileError;
 use blackstart_proto::v1;
+use blackstart_proto::v1::audit_service_client::AuditServiceClient;
 use blackstart_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 use blackstart_proto::v1::fleet_service_client::FleetServiceClient;
 use blackstart_proto::v1::runbook_service_client::RunbookServiceClient;
+use blackstart_proto::v1::trust_service_client::TrustServiceClient;
 use rustls::{AlertDescription, CertificateError};
 use tokio::time::timeout;
 use tokio_stream::{Stream, StreamExt};
@@ -47,6 +51,8 @@ pub(crate) struct Fleet {
     coordinators: CoordinatorServiceClient<Channel>,
     service: FleetServiceClient<Line>,
     runbooks: RunbookServiceClient<Line>,
+    trust: TrustServiceClient<Line>,
+    audit: AuditServiceClient<Line>,
     address: SocketAddr,
     patience: Duration,
 }

@@ -1,8 +1,11 @@
 //! What may be typed.
 
+mod audit;
+mod init;
 mod store;
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -47,6 +50,21 @@ pub enum Command {
             default_value = "/etc/blackstart/coordinator.yaml"
         )]
         config: PathBuf,
+    },
+    /// Make what a first coordinator needs: authority, certificates, a configuration; nothing that is there is replaced
+    #[command(
+        after_help = "Examples:\n  blackstart-coordinator init --operator ann\n  blackstart-coordinator init --operator ann --listen 10.128.38.100:7443"
+    )]
+    Init {
+        /// Where
+        #[arg(long, value_name = "DIR", default_value = "/etc/blackstart")]
+        dir: PathBuf,
+        /// The first operator, an admin
+        #[arg(long, value_name = "NAME")]
+        operator: String,
+        /// Where it is to listen [default: port 7443 of every address]
+        #[arg(long, value_name = "IP:PORT")]
+        listen: Vec<SocketAddr>,
     },
     /// See to the configuration
     #[command(subcommand)]
@@ -96,6 +114,36 @@ pub enum Command {
     /// See to the store
     #[command(subcommand)]
     Store(StoreCommand),
+    /// What was commanded and ordered; also while a coordinator runs
+    #[command(subcommand)]
+    Audit(AuditCommand),
+}
+
+/// Look at the audit.
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Look whether the chain is whole; ends with 1 if not
+    Verify {
+        /// Its directory, instead of the configured one
+        dir: Option<PathBuf>,
+        /// That this record is there, which an earlier look has told
+        #[arg(long, value_name = "SEQUENCE:HASH")]
+        expect: Option<String>,
+        /// How it is told
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+        /// Whose it is.
+        #[command(flatten)]
+        of: Configured,
+    },
+    /// Every record as it is kept: a hash and JSON in a line
+    Export {
+        /// Its directory, instead of the configured one
+        dir: Option<PathBuf>,
+        /// Whose it is.
+        #[command(flatten)]
+        of: Configured,
+    },
 }
 
 /// Whose store it is.
@@ -153,6 +201,15 @@ pub enum ConfigCommand {
 pub async fn execute(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Run { config } => run(config::load(&config)?).await,
+        Command::Init {
+            dir,
+            operator,
+            listen,
+        } => init::init(&init::Init {
+            dir,
+            operator,
+            listen,
+        }),
         Command::Config(ConfigCommand::Check { file }) => check(&file),
         Command::Backup { file, of } => store::backup(&config::load(&of.config)?, &file),
         Command::Restore {
@@ -172,6 +229,13 @@ pub async fn execute(cli: Cli) -> anyhow::Result<()> {
             of,
         } => store::check(&config::load(&of.config)?, output),
         Command::Epoch { at_least, of } => store::epoch(&config::load(&of.config)?, at_least),
+        Command::Audit(AuditCommand::Verify {
+            dir,
+            expect,
+            output,
+            of,
+        }) => audit::verify(&audit_dir(dir, &of)?, expect.as_deref(), output),
+        Command::Audit(AuditCommand::Export { dir, of }) => audit::export(&audit_dir(dir, &of)?),
         Command::Store(StoreCommand::Copy { from, to }) => {
             let copied = run::copy::store(&config::load(&from)?, &config::load(&to)?).await?;
             say(&format!(
@@ -181,6 +245,13 @@ pub async fn execute(cli: Cli) -> anyhow::Result<()> {
                 copied.epoch
             ))
         }
+    }
+}
+
+fn audit_dir(dir: Option<PathBuf>, of: &Configured) -> anyhow::Result<PathBuf> {
+    match dir {
+        Some(dir) => Ok(dir),
+        None => Ok(config::load(&of.config)?.audit()),
     }
 }
 

@@ -75,6 +75,12 @@ pub enum EventKind {
     Leadership,
     /// An operator's command came by way of a coordinator that follows.
     Forwarded,
+    /// A node was given a certificate, or may be.
+    Enrolled,
+    /// Certificates were revoked.
+    Revoked,
+    /// Something is wrong with the audit.
+    Audit,
 }
 
 impl EventKind {
@@ -105,6 +111,9 @@ impl EventKind {
             Self::PermitOverdue => "PermitOverdue",
             Self::Leadership => "Leadership",
             Self::Forwarded => "Forwarded",
+            Self::Enrolled => "Enrolled",
+            Self::Revoked => "Revoked",
+            Self::Audit => "Audit",
         }
     }
 }

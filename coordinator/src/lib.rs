@@ -19,9 +19,10 @@
 //! `permit/` (pure, and its keeper) has what takes a node away go in turn, for agents and, through `fleetlock/`, for reboot tools.
 //!
 //! [`run`](mod@run) puts it together; [`cli`] is what may be typed, [`config`] and [`policy`] what may be tuned, [`pki`] makes the
-//! certificates, [`upkeep`] sees to the store, [`own_boot`] tells how the coordinator's own machine ended, [`notify`] speaks with systemd.
+//! certificates, [`trust`] says who is let in and may do what, [`audit`] keeps what was commanded, [`upkeep`] sees to the store, [`own_boot`] tells how the coordinator's own machine ended, [`notify`] speaks with systemd.
 
 pub mod api;
+pub mod audit;
 pub mod brakes;
 pub mod cli;
 pub mod config;
@@ -48,4 +49,5 @@ pub mod starter;
 pub mod store;
 pub mod storm;
 pub mod trigger;
+pub mod trust;
 pub mod upkeep;

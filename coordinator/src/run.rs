@@ -24,6 +24,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use blackstart_proto::clock_floor::{ClockFloor, KEEP_EVERY, Raised, SETTLED_AFTER};
 use blackstart_proto::tls::client_config;
 use blackstart_proto::v1::coordinator_service_server::CoordinatorServiceServer;
 use blackstart_proto::yaml::Problems;
@@ -39,25 +40,31 @@ use tonic::service::Routes;
 use tonic::transport::ClientTlsConfig;
 
 use crate::api::audit::Audit;
+use crate::api::audit_service::Auditors;
 use crate::api::coordinators::Coordinators;
+use crate::api::door::Door;
+use crate::api::enrolment_service::Enrolment;
 use crate::api::fleet_service::Operators;
-use crate::api::handshake::server_tls;
+use crate::api::handshake::{Lenience, lenient_tls};
 use crate::api::holds;
 use crate::api::runbook_service::RunbookOperators;
 use crate::api::serve::serve;
 use crate::api::session::Sessions;
+use crate::api::trust_service::Trust;
+use crate::audit::chain::What;
 use crate::brakes::BrakesHandle;
 use crate::config::{Settings, StoreSettings};
 use crate::events::Events;
 use crate::execute::{Driver, Executor, Ports};
 use crate::fleet::{Delivery, Fleet, FleetParts, Holds, Order, OrderResult};
-use crate::fleetlock::{self, Door};
+use crate::fleetlock;
 use crate::inventory::{self, Inventory};
 use crate::kubernetes::Clusters;
 use crate::leader::Tenure;
 use crate::notify::Notify;
 use crate::own_boot::OwnBoot;
 use crate::permit::{Keeper, KeeperParts, PermitsHandle};
+use crate::pki::Seen;
 use crate::policy::{OutagePolicy, StormPolicy};
 use crate::runbooks::conditions::Conditions;
 use crate::runbooks::plan::Runbook;
@@ -67,6 +74,8 @@ use crate::starter::Starter;
 use crate::store::Store;
 use crate::store::redb::RedbStore;
 use crate::storm::guard::{Guard, ThawRequest};
+use crate::trust::desk::Desk;
+use crate::trust::gate::Gate;
 use crate::upkeep::{periodic, socket};
 
 /// Orders and answers on their way between the executor and the sessions.
@@ -118,7 +127,13 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), RunError> {
     let material = settings.tls.read()?;
-    let tls = server_tls(&material)?;
+    let clock = Arc::new(clock(&settings));
+    let lenience = Lenience {
+        clock: Some(Arc::clone(&clock)),
+        visitors: settings.enrolment.is_some(),
+    };
+    let tls = lenient_tls(&material, lenience)?;
+    exposed(&settings);
     let inventory = load_inventory(&settings)?;
     let fleetlock_tls = match settings
         .fleetlock
@@ -140,14 +155,24 @@ pub async fn run(
     };
     known_clusters(&settings, &inventory)?;
     let own_boot = OwnBoot::begin(&settings)?;
+    let events = Events::default();
+    let kept = crate::audit::Audit::open(&settings.audit(), events.clone());
+    let door = Door {
+        roles: Arc::new(settings.roles.clone()),
+        gate: Arc::new(Gate::default()),
+        audit: Some(kept.clone()),
+    };
     let house = House {
         fleetlock_tls,
+        door,
+        clock,
         tls,
         client_tls: client_config(&material),
         inventory,
         own_boot,
         notify,
-        events: Events::default(),
+        events,
+        kept,
         settings,
     };
     let work = async {
@@ -168,11 +193,40 @@ pub async fn run(
     let ended = tokio::select! {
         ended = Box::pin(work) => ended,
         never = house.settle() => never,
+        never = house.keep_time() => never,
     };
     if ended.is_ok() {
         house.own_boot.end().map_err(RunError::OwnBoot)?;
     }
     ended
+}
+
+/// What time it is at least: what was kept, and when its own certificate was made.
+fn clock(settings: &Settings) -> ClockFloor {
+    let clock = ClockFloor::open(&settings.clock_floor());
+    if let Ok(own) = Seen::read(&settings.tls.certificate) {
+        clock.is_past(u64::try_from(own.begins.as_second()).unwrap_or_default());
+    }
+    let behind = clock.behind();
+    if !behind.is_zero() {
+        tracing::error!(
+            ?behind,
+            "this machine's clock is behind what it was at least; certificates are measured by the latter"
+        );
+    }
+    clock
+}
+
+/// Keys that others could read are told of. A fleet that is to be brought back does not wait for their modes.
+fn exposed(settings: &Settings) {
+    let authority = settings.enrolment.as_ref();
+    let authority = authority.map(|enrolment| enrolment.authority.join("ca.key"));
+    for key in authority.iter().chain([&settings.tls.key]) {
+        if let Some(mode) = blackstart_proto::tls::exposed(key) {
+            let key = key.display();
+            tracing::warn!(%key, mode = format_args!("{mode:o}"), "others than its owner can read this key; chmod 600");
+        }
+    }
 }
 
 /// What a coordinator has whether it leads or not.
@@ -186,9 +240,40 @@ struct House {
     own_boot: OwnBoot,
     notify: Notify,
     events: Events,
+    door: Door,
+    clock: Arc<ClockFloor>,
+    /// What was commanded and ordered.
+    kept: crate::audit::Audit,
 }
 
 impl House {
+    /// Writes down what time it is at least, now and then. Never ends.
+    async fn keep_time(&self) -> Result<(), RunError> {
+        let mut wait = SETTLED_AFTER;
+        loop {
+            sleep(wait).await;
+            wait = KEEP_EVERY;
+            let clock = Arc::clone(&self.clock);
+            match spawn_blocking(move || clock.keep()).await {
+                Ok(Ok(Raised::To(_))) | Err(_) => {}
+                Ok(Ok(Raised::Behind(seconds))) => {
+                    tracing::error!(
+                        seconds,
+                        "this machine's clock is behind what it was at least; certificates are measured by the latter"
+                    );
+                }
+                Ok(Ok(Raised::Leap(seconds))) => {
+                    tracing::error!(
+                        seconds,
+                        file = %self.settings.clock_floor().display(),
+                        "this machine's clock is more than a year ahead of when this coordinator last ran; if it is right, remove the file"
+                    );
+                }
+                Ok(Err(error)) => tracing::error!(%error, "what time it is at least was not written down"),
+            }
+        }
+    }
+
     /// Once the first minutes of a boot are over, how the last one ended is history. Never ends.
     async fn settle(&self) -> Result<(), RunError> {
         if self.own_boot.is_unclean() {
@@ -231,6 +316,7 @@ struct Opened {
     runbooks: Runbooks,
     work: Work,
     answers: Answers,
+    desk: Arc<Desk>,
 }
 
 /// Agents' answers on their way: to the executor, or to runbooks.
@@ -311,6 +397,7 @@ async fn open(house: &House, store: &Arc<dyn Store>, tenure: &Tenure) -> Result<
     };
     let opened = spawn_blocking(move || Runbooks::open(of_runbooks));
     let (runbooks, work) = opened.await.map_err(RunError::Broke)??;
+    let desk = open_desk(house, store).await?;
     tracing::info!(
         nodes = house.inventory.nodes.len(),
         clusters = house.inventory.clusters.len(),
@@ -335,6 +422,7 @@ async fn open(house: &House, store: &Arc<dyn Store>, tenure: &Tenure) -> Result<
             to_runbooks,
             heard,
         },
+        desk,
     })
 }
 
@@ -347,6 +435,27 @@ fn conditions(fleet: &Fleet) -> Conditions {
             node.map(|node| node.conditions().to_vec()).unwrap_or_default()
         })
     })
+}
+
+/// Who is let in. What is revoked is in force once this has returned, and before anybody is served.
+async fn open_desk(house: &House, store: &Arc<dyn Store>) -> Result<Arc<Desk>, RunError> {
+    let (from, inventory) = (Arc::clone(store), Arc::clone(&house.inventory));
+    let (gate, clock) = (Arc::clone(&house.door.gate), Arc::clone(&house.clock));
+    let (enrolment, events) = (house.settings.enrolment.clone(), house.events.clone());
+    let opened = spawn_blocking(move || Desk::open(from, inventory, enrolment.as_ref(), gate, clock, events));
+    Ok(Arc::new(opened.await.map_err(RunError::Broke)??))
+}
+
+/// Where others find this coordinator, as far as it knows.
+fn addresses(settings: &Settings) -> Vec<SocketAddr> {
+    match &settings.store {
+        StoreSettings::Etcd(etcd) => etcd.advertise.clone(),
+        StoreSettings::Embedded => {
+            let told = settings.listen.iter().copied();
+            told.filter(|address| !address.ip().is_unspecified() && address.port() != 0)
+                .collect()
+        }
+    }
 }
 
 /// The configuration and the inventory speak of the same clusters.
@@ -372,6 +481,23 @@ fn clusters(settings: &Settings, inventory: &Inventory) -> Clusters {
         (cluster.name.clone(), access)
     });
     Clusters::new(access)
+}
+
+/// What looks at the fleet without being asked.
+fn watch_over(
+    outer: &mut JoinSet<Part>,
+    house: &House,
+    operators: &Operators,
+    thaws: mpsc::Receiver<ThawRequest>,
+    serving: &CancellationToken,
+) {
+    let (outage, storm) = (house.settings.outage.clone(), house.settings.storm.clone());
+    let (starter, guard) = watchers(outage, storm, operators, thaws);
+    spawn(outer, "starter", starter.run(serving.clone()));
+    spawn(outer, "storm guard", guard.run(serving.clone()));
+    let (fleet, executor) = (operators.fleet.view(), operators.executor.watch());
+    let reporter = house.notify.clone().report(fleet, executor, serving.clone());
+    spawn(outer, "reports to the service manager", reporter);
 }
 
 /// Leads until `stop`, or until the tenure is over, and takes everything apart in order.
@@ -400,18 +526,26 @@ async fn lead(
         runbooks,
         work,
         answers,
+        desk,
     } = open(house, &store, &tenure).await?;
     let policy = settings.cold_start.clone();
+    house.kept.note(leads(executor.epoch())).await;
 
     let working = CancellationToken::new();
     let mut inner = JoinSet::new();
     spawn(&mut inner, "executor", driver.run(working.clone()));
     spawn(&mut inner, "permits", keeper.run(working.clone()));
-    carry_out(&mut inner, work, clusters, answers, &working);
+    carry_out(
+        &mut inner,
+        work,
+        clusters,
+        (answers, house.kept.clone()),
+        &working,
+    );
     spawn(
         &mut inner,
         "orders",
-        deliver(fleet.clone(), to_nodes, working.clone()),
+        deliver(fleet.clone(), to_nodes, house.kept.clone(), working.clone()),
     );
     spawn(
         &mut inner,
@@ -441,15 +575,7 @@ async fn lead(
         tasks: tasks.clone(),
         stop: serving.clone(),
     };
-    let (starter, guard) = watchers(settings.outage.clone(), settings.storm.clone(), &operators, thaws);
-    spawn(&mut outer, "starter", starter.run(serving.clone()));
-    spawn(&mut outer, "storm guard", guard.run(serving.clone()));
-    let reporter = house.notify.clone().report(
-        operators.fleet.view(),
-        operators.executor.watch(),
-        serving.clone(),
-    );
-    spawn(&mut outer, "reports to the service manager", reporter);
+    watch_over(&mut outer, house, &operators, thaws, &serving);
     let agents = Sessions::new(
         operators.fleet.clone(),
         events.clone(),
@@ -462,9 +588,10 @@ async fn lead(
     serve_reboot_tools(&mut outer, house, permits, &tenure, &serving);
     let services = Routes::new(agents)
         .add_service(Audit::new(operators.serve(), events.clone()))
-        .add_service(RunbookOperators::new(runbooks).serve())
+        .add_service(RunbookOperators::new(runbooks, Arc::clone(&house.door.roles)).serve())
         .add_service(coordinators);
-    let server = serve(house.tls.clone(), listeners, services, serving.clone());
+    let (services, door) = (let_in(services, house, desk), house.door.clone());
+    let server = serve(house.tls.clone(), listeners, services, door, serving.clone());
     outer.spawn(async move { ("server", server.await.map_err(RunError::Serve)) });
     house.notify.ready();
 
@@ -482,6 +609,26 @@ async fn lead(
     ended
 }
 
+/// What the audit says of a coordinator that leads.
+fn leads(epoch: u64) -> What {
+    What {
+        who: "coordinator".to_owned(),
+        what: "lead".to_owned(),
+        outcome: "begun".to_owned(),
+        evidence: format!("epoch {epoch}"),
+        ..What::default()
+    }
+}
+
+/// The services for who is let in, and for what was commanded.
+fn let_in(services: Routes, house: &House, desk: Arc<Desk>) -> Routes {
+    let (inventory, addresses) = (Arc::clone(&house.inventory), addresses(&house.settings));
+    services
+        .add_service(Auditors::serve(house.kept.clone()))
+        .add_service(Enrolment::serve(Arc::clone(&desk)))
+        .add_service(Trust::serve(desk, inventory, addresses))
+}
+
 /// The same lanes for reboot tools, where they are to be served.
 fn serve_reboot_tools(
     parts: &mut JoinSet<Part>,
@@ -493,7 +640,7 @@ fn serve_reboot_tools(
     let Some(fleetlock) = &house.settings.fleetlock else {
         return;
     };
-    let door = Door {
+    let door = fleetlock::Door {
         inventory: Arc::clone(&house.inventory),
         permits,
         tenure: tenure.clone(),
@@ -508,7 +655,7 @@ fn carry_out(
     parts: &mut JoinSet<Part>,
     work: Work,
     clusters: Clusters,
-    answers: Answers,
+    (answers, kept): (Answers, crate::audit::Audit),
     working: &CancellationToken,
 ) {
     let Answers {
@@ -519,7 +666,7 @@ fn carry_out(
     } = answers;
     spawn(parts, "runbooks", work.run(heard, working.clone()));
     spawn(parts, "the clusters' APIs", clusters.run(working.clone()));
-    let answers = route(from_nodes, to_executor, to_runbooks, working.clone());
+    let answers = route(from_nodes, (to_executor, to_runbooks), kept, working.clone());
     spawn(parts, "answers", answers);
 }
 
@@ -585,7 +732,12 @@ fn spawn(parts: &mut JoinSet<Part>, name: &'static str, part: impl Future<Output
 }
 
 /// From the executor to the sessions. An order for a node that is not in session is dropped: it is sent again.
-async fn deliver(fleet: Fleet, mut orders: mpsc::Receiver<Order>, stop: CancellationToken) {
+async fn deliver(
+    fleet: Fleet,
+    mut orders: mpsc::Receiver<Order>,
+    kept: crate::audit::Audit,
+    stop: CancellationToken,
+) {
     loop {
         let order = tokio::select! {
             () = stop.cancelled() => return,
@@ -596,8 +748,16 @@ async fn deliver(fleet: Fleet, mut orders: mpsc::Receiver<Order>, stop: Cancella
             return stop.cancelled().await;
         };
         let (node, command) = (order.node.clone(), order.command_id.clone());
+        let ordered = What {
+            who: format!("run {}", command.split('/').next().unwrap_or_default()),
+            what: "order".to_owned(),
+            matter: command.clone(),
+            asked: format!("node {node}: {:?}, epoch {}", order.action, order.epoch),
+            outcome: "asked".to_owned(),
+            ..What::default()
+        };
         match fleet.deliver(order) {
-            Delivery::Queued => {}
+            Delivery::Queued => kept.note(ordered).await,
             not_sent @ (Delivery::NotInSession | Delivery::Full) => {
                 tracing::debug!(%node, command, ?not_sent, "an order was dropped; it is sent again");
             }
@@ -608,8 +768,8 @@ async fn deliver(fleet: Fleet, mut orders: mpsc::Receiver<Order>, stop: Cancella
 /// From the sessions to whoever sent the command.
 async fn route(
     mut from_nodes: mpsc::Receiver<OrderResult>,
-    to_executor: mpsc::Sender<OrderResult>,
-    to_runbooks: mpsc::Sender<OrderResult>,
+    (to_executor, to_runbooks): (mpsc::Sender<OrderResult>, mpsc::Sender<OrderResult>),
+    kept: crate::audit::Audit,
     stop: CancellationToken,
 ) {
     loop {
@@ -620,6 +780,7 @@ async fn route(
         let Some(answer) = answer else {
             return stop.cancelled().await;
         };
+        kept.note(answered(&answer)).await;
         let run = answer.command_id.split('/').next().unwrap_or_default();
         let to = if Runbook::of_run(run).is_some() {
             &to_runbooks
@@ -628,6 +789,18 @@ async fn route(
         };
         // Who is gone says so itself.
         let _gone = to.send(answer).await;
+    }
+}
+
+/// What the audit says of an agent's answer.
+fn answered(answer: &OrderResult) -> What {
+    What {
+        who: format!("node {}", answer.node),
+        what: "answer".to_owned(),
+        matter: answer.command_id.clone(),
+        outcome: format!("{:?}", answer.answer).to_lowercase(),
+        evidence: answer.detail.clone(),
+        ..What::default()
     }
 }
 

@@ -3,12 +3,14 @@
 //! | module | story |
 //! |---|---|
 //! | [`boot`] | which start of which machine this is, and how the one before it ended |
+//! | [`clock_floor`] | what time it is at least, where the clock may be wrong |
 //! | [`component`] | what of a control plane can be set aside, and where its manifests are |
 //! | [`codec`] | how messages are put on the wire |
 //! | [`yaml`] | reads YAML so that every error is told, with line and field |
 //! | [`identity`] | who a certificate speaks for |
 //! | [`leader`] | what coordinators that follow say: who leads, how an answer came about, and for whom they ask |
 //! | [`listen`] | listeners that take a few connections at a time |
+//! | [`machine`] | names a machine without giving its id away |
 //! | [`remedy`] | the remedies that can be held, by name |
 //! | [`tls`] | the three PEM files, and mutual TLS on the client side |
 //! | [`v1`] | messages and services generated from `proto/blackstart/v1` |
@@ -16,11 +18,13 @@
 pub use prost::Message;
 
 pub mod boot;
+pub mod clock_floor;
 pub mod codec;
 pub mod component;
 pub mod identity;
 pub mod leader;
 pub mod listen;
+pub mod machine;
 pub mod remedy;
 pub mod tls;
 pub mod yaml;

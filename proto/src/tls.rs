@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use tonic::transport::{Certificate, ClientTlsConfig, Identity};
+use zeroize::Zeroizing;
 
 use crate::identity::COORDINATOR_DNS_NAME;
 
@@ -39,8 +41,8 @@ pub struct TlsMaterial {
     pub ca: Vec<u8>,
     /// Our certificate, PEM.
     pub certificate: Vec<u8>,
-    /// Its key, PEM.
-    pub key: Vec<u8>,
+    /// Its key, PEM; wiped when it is dropped.
+    pub key: Zeroizing<Vec<u8>>,
 }
 
 impl std::fmt::Debug for TlsMaterial {
@@ -75,9 +77,15 @@ impl TlsFiles {
         Ok(TlsMaterial {
             ca: read("the authority's certificate", &self.ca)?,
             certificate: read("the certificate", &self.certificate)?,
-            key: read("the key", &self.key)?,
+            key: Zeroizing::new(read("the key", &self.key)?),
         })
     }
+}
+
+/// The mode of a key's file, if others than its owner can do something with it.
+pub fn exposed(key: &Path) -> Option<u32> {
+    let mode = fs::metadata(key).ok()?.permissions().mode() & 0o777;
+    (mode & 0o077 != 0).then_some(mode)
 }
 
 /// How a client speaks to a coordinator: shows its own certificate, and verifies the coordinator by

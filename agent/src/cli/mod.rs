@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `run` | the agent: [`crate::run`] |
 //! | `gate` | the boot gate: [`crate::gate`] |
+//! | `join` | this node's certificate and configuration: [`crate::enrol`] |
 //! | `config check` | tells everything that is wrong with a file |
 //! | `ledger show` | what this node's agent did, and why; reads the file |
 //! | `status`, `conditions`, `remedies`, `explain` | ask the agent that runs here: [`crate::local`] |
@@ -12,6 +13,7 @@
 
 mod check;
 mod hold;
+mod join;
 mod ledger;
 mod node;
 mod show;
@@ -75,6 +77,11 @@ enum Command {
     Run(Run),
     /// Hold the kubelet at boot after a power loss; returns when it may start.
     Gate(Gate),
+    /// Get this node's certificate from a coordinator, and write a configuration.
+    #[command(
+        after_help = "Examples:\n  blackstart-agent join 10.128.38.100:7443 --token 1a2b3c4d.… --ca-hash sha256:…\n  BLACKSTART_TOKEN=1a2b3c4d.… blackstart-agent join 10.128.38.100:7443 --ca-hash sha256:… --node biz-4\n\n`blackstart token create` tells both. The key is made here, and stays here."
+    )]
+    Join(join::JoinArgs),
     /// Work with configuration files.
     #[command(subcommand)]
     Config(Config),
@@ -265,6 +272,7 @@ impl Cli {
         match self.command {
             Command::Run(_) | Command::Gate(_) => true,
             Command::Config(_)
+            | Command::Join(_)
             | Command::Ledger(_)
             | Command::Status(_)
             | Command::Conditions(_)
@@ -304,6 +312,7 @@ impl Cli {
                 Ok(String::new())
             }
             Command::Gate(command) => command.carry_out().await,
+            Command::Join(args) => Box::pin(join::carry_out(args)).await,
             Command::Config(Config::Check { file }) => check_config(&file),
             Command::Status(asked) => node::status(&asked).await,
             Command::Conditions(asked) => node::conditions(&asked).await,

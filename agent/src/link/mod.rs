@@ -16,6 +16,7 @@ mod desk;
 mod dial;
 #[cfg(test)]
 mod fake;
+pub(crate) mod secure;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blackstart_proto::boot::BootIdentity;
+use blackstart_proto::clock_floor::ClockFloor;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -103,6 +105,8 @@ impl LinkState {
 pub struct LinkPorts {
     /// Where the coordinator is, and how often it wants a report.
     pub settings: CoordinatorSettings,
+    /// By what certificates are measured.
+    pub clock: Arc<ClockFloor>,
     /// This node's name.
     pub node: String,
     /// This boot.
@@ -137,6 +141,7 @@ pub struct LinkPorts {
 #[derive(Debug)]
 struct Link {
     settings: CoordinatorSettings,
+    clock: Arc<ClockFloor>,
     node: String,
     boot: BootIdentity,
     ledger: SharedLedger,
@@ -169,6 +174,7 @@ pub async fn run(ports: LinkPorts, stop: CancellationToken) {
     };
     let mut link = Link {
         settings: ports.settings,
+        clock: ports.clock,
         node: ports.node,
         boot: ports.boot,
         ledger: ports.ledger,
@@ -279,7 +285,12 @@ impl Link {
 
     async fn session_at(&mut self, address: SocketAddr, stop: &CancellationToken) -> Ended {
         self.address = Some(address);
-        let dialled = dial::dial(address, &self.settings.tls, self.settings.report_interval);
+        let dialled = dial::dial(
+            address,
+            &self.settings.tls,
+            &self.clock,
+            self.settings.report_interval,
+        );
         match self.desk.tend(stop, dialled).await {
             None => Ended::Stopped,
             Some(Ok(channel)) => session::hold(self, channel, stop).await,

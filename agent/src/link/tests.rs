@@ -76,6 +76,7 @@ impl Agent {
                 report_interval,
                 permit_wait: crate::config::PERMIT_WAIT,
             },
+            clock: Arc::new(blackstart_proto::clock_floor::ClockFloor::none()),
             node: NODE.to_owned(),
             boot: boot.clone(),
             ledger: ledger.clone(),

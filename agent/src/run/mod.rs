@@ -37,6 +37,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blackstart_proto::boot::{self, BootError, BootIdentity};
+use blackstart_proto::clock_floor::ClockFloor;
+use blackstart_proto::machine::MACHINE_ID;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -45,6 +47,7 @@ use tracing::{error, info, warn};
 
 use crate::brakes::{self, SharedBrakes};
 use crate::config::Settings;
+use crate::enrol::renew::{self, Renewal};
 use crate::host::Host;
 use crate::kubernetes;
 use crate::ledger::{Ledger, LedgerError, Recovery, SharedLedger};
@@ -60,6 +63,7 @@ use crate::reclaim::archive::well_placed;
 use crate::report::Happening;
 use crate::set_aside::SetAside;
 use crate::watch::beat::Beat;
+use crate::watch::clock::FLOOR_FILE;
 
 use mind::{Books, Mind};
 use watchers::Watchers;
@@ -156,9 +160,12 @@ pub async fn run_reloading<H: Host>(
     let (words, heard) = watch::channel(None);
     let keeping = brakes::keep(heard, agent.brakes.clone(), agent.ledger.clone());
     let _keeping = AbortOnDropHandle::new(tokio::spawn(keeping));
+    let clock = Arc::new(ClockFloor::open(&settings.state_dir.join(FLOOR_FILE)));
+    let renewing = renewing(&settings, &clock, hang_up.clone());
     let link = settings.coordinator.clone().map(|coordinator| {
         let ports = LinkPorts {
             settings: coordinator,
+            clock,
             node: settings.node.clone(),
             boot: agent.boot,
             ledger: agent.ledger,
@@ -189,6 +196,7 @@ pub async fn run_reloading<H: Host>(
     for (name, task) in [
         ("watchers", Some(agent.watchers)),
         ("link", link),
+        ("renewal of the certificate", renewing),
         ("local", Some(local)),
         ("metrics", metrics),
         ("kubernetes", Some(kubernetes)),
@@ -201,6 +209,27 @@ pub async fn run_reloading<H: Host>(
     }
     info!("agent ends");
     Ok(())
+}
+
+/// Keeps the certificate valid.
+fn renewing(
+    settings: &Settings,
+    clock: &Arc<ClockFloor>,
+    stop: CancellationToken,
+) -> Option<AbortOnDropHandle<()>> {
+    let coordinator = settings.coordinator.as_ref()?;
+    if let Some(mode) = blackstart_proto::tls::exposed(&coordinator.tls.key) {
+        let key = coordinator.tls.key.display();
+        warn!(%key, mode = format_args!("{mode:o}"), "others than its owner can read this key; chmod 600");
+    }
+    let renewal = Renewal {
+        addresses: coordinator.addresses.clone(),
+        files: coordinator.tls.clone(),
+        node: settings.node.clone(),
+        clock: Arc::clone(clock),
+        machine_id: MACHINE_ID.into(),
+    };
+    Some(AbortOnDropHandle::new(tokio::spawn(renew::follow(renewal, stop))))
 }
 
 /// An agent that has not begun to think yet, and the link's ends of its channels.

@@ -33,7 +33,7 @@ const RTC: &str = "/sys/class/rtc/rtc0/since_epoch";
 /// It is read so often; reading waits for the chip.
 const RTC_PERIOD: Duration = Duration::from_mins(5);
 /// The floor's file in the state directory: seconds since the Unix epoch, as text.
-pub(super) const FLOOR_FILE: &str = "clock-floor";
+pub(crate) const FLOOR_FILE: &str = "clock-floor";
 
 /// The clocks at one instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use blackstart_proto::tls;
 use blackstart_proto::v1;
+use blackstart_proto::v1::audit_service_client::AuditServiceClient;
 use blackstart_proto::v1::coordinator_service_client::CoordinatorServiceClient;
 use blackstart_proto::v1::fleet_service_client::FleetServiceClient;
 use blackstart_proto::v1::runbook_service_client::RunbookServiceClient;
+use blackstart_proto::v1::trust_service_client::TrustServiceClient;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::{Channel, Endpoint};
 
@@ -73,6 +75,8 @@ impl Fleet {
         Ok(Self {
             coordinators: CoordinatorServiceClient::new(channel),
             runbooks: RunbookServiceClient::new(line.clone()),
+            audit: AuditServiceClient::new(line.clone()).max_decoding_message_size(MAX_ANSWER_BYTES),
+            trust: TrustServiceClient::new(line.clone()).max_decoding_message_size(MAX_ANSWER_BYTES),
             service: FleetServiceClient::new(line).max_decoding_message_size(MAX_ANSWER_BYTES),
             address,
             patience: connection.timeout,

@@ -1,5 +1,6 @@
 //! One file a command: its arguments, its examples, and what it does.
 
+pub(crate) mod audit;
 pub(crate) mod coldstart;
 pub(crate) mod completion;
 pub(crate) mod describe;
@@ -11,6 +12,7 @@ pub(crate) mod permit;
 pub(crate) mod pki;
 pub(crate) mod runbook;
 pub(crate) mod storm;
+pub(crate) mod trust;
 mod version;
 
 use std::time::Duration;
@@ -66,6 +68,10 @@ pub(crate) async fn run(cli: Cli, environment: &Environment, output: &mut Output
         Command::Unsilence(args) => hold::unsilence(args, &mut context).await,
         Command::Storm(command) => storm::run(command, &mut context).await,
         Command::Permit(command) => permit::run(command, &mut context).await,
+        Command::Audit(command) => audit::run(command, &mut context).await,
+        Command::Token(command) => trust::token(command, &mut context).await,
+        Command::Node(command) => trust::node(command, &mut context).await,
+        Command::Certificate(command) => trust::certificate(command, &mut context).await,
         Command::Runbook(command) => runbook::run(command, &mut context).await,
         Command::Maintenance(command) => runbook::maintenance(command, &mut context).await,
         Command::Drain(args) => runbook::drain(args, &mut context).await,

@@ -24,6 +24,7 @@ pub(crate) mod plan;
 pub(crate) mod progress;
 pub(crate) mod runbook;
 pub(crate) mod table;
+pub(crate) mod trust;
 pub(crate) mod via;
 pub(crate) mod words;
 

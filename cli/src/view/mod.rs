@@ -11,6 +11,7 @@ mod node;
 mod permits;
 mod run;
 mod runbook;
+mod trust;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -24,6 +25,7 @@ pub(crate) use node::{
 pub(crate) use permits::{Permit, PermitState};
 pub(crate) use run::{Lane, Plan, PlanStep, Run, RunDetail, RunState, Step, StepState};
 pub(crate) use runbook::{Refusal, Runbook, RunbookPlan, RunbookRun, RunbookStep};
+pub(crate) use trust::{AuditReport, NewToken, NodeCertificate, Revocation, Token};
 
 /// A thing that `get` lists: how it is called and told apart.
 pub(crate) trait Resource: Serialize + Clone + PartialEq {

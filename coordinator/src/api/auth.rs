@@ -10,19 +10,27 @@ use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tonic::{Extensions, Request, Status};
 
 use crate::inventory::NodeName;
-use crate::pki::identity;
+use crate::pki::Shown;
 
 /// Who is at the other end of the connection that these extensions of a request came by.
 ///
 /// # Errors
 /// `PERMISSION_DENIED`: no certificate, or one that does not name exactly one of us.
 pub fn peer(extensions: &Extensions) -> Result<PeerIdentity, Status> {
+    shown(extensions).map(|shown| shown.peer)
+}
+
+/// The certificate of whoever is at the other end.
+///
+/// # Errors
+/// As [`peer`].
+pub(crate) fn shown(extensions: &Extensions) -> Result<Shown, Status> {
     let certificates = extensions
         .get::<TlsConnectInfo<TcpConnectInfo>>()
         .and_then(TlsConnectInfo::peer_certs);
     // The first is the caller's own; what follows is its chain.
     match certificates.as_deref().and_then(|chain| chain.first()) {
-        Some(certificate) => identity(certificate).map_err(Status::permission_denied),
+        Some(certificate) => Shown::read(certificate).map_err(Status::permission_denied),
         None => Err(Status::permission_denied("no certificate was shown")),
     }
 }

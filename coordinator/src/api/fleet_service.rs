@@ -10,10 +10,12 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::{Request, Response, Status};
+use tonic::{Extensions, Request, Response, Status};
 
 use super::convert::{brakes, operator as convert};
+use super::door::allowed;
 use super::{auth, follow, permits};
+use crate::brakes::Scope;
 use crate::events::Events;
 use crate::execute::status::RunStatus;
 use crate::execute::typical::typical;
@@ -25,6 +27,7 @@ use crate::permit::PermitsHandle;
 use crate::plan::estimate::estimate;
 use crate::plan::{Plan, cold_start};
 use crate::policy::ColdStartPolicy;
+use crate::trust::rights::{Place, Right};
 
 /// An operator's message is no larger.
 pub(super) const MAX_MESSAGE: usize = 256 << 10;
@@ -114,6 +117,38 @@ impl Operators {
     fn run(&self, id: &str) -> Result<Arc<RunStatus>, Status> {
         let run = self.executor.run(id);
         run.ok_or_else(|| Status::not_found(format!("there is no run {id:?}")))
+    }
+
+    /// May the caller operate on this run? Its clusters are those of the nodes that it may release.
+    fn may_steer(&self, call: &Extensions, id: &str) -> Result<(), Status> {
+        let run = self.run(id)?;
+        let mut clusters: Vec<_> = run
+            .plan
+            .releases()
+            .filter_map(|name| self.inventory.node(name))
+            .map(|spec| &spec.cluster)
+            .collect();
+        clusters.sort();
+        clusters.dedup();
+        if clusters.is_empty() {
+            return allowed(call, Right::Operate, Place::Everywhere);
+        }
+        let mut each = clusters.into_iter().map(Place::In);
+        each.try_for_each(|place| allowed(call, Right::Operate, place))
+    }
+
+    /// May the caller hold what this is about?
+    fn may_hold(&self, call: &Extensions, scope: v1::HoldScope, target: &str) -> Result<(), Status> {
+        let scope = brakes::scope(scope, target.to_owned())?;
+        let place = match &scope {
+            Scope::Node(name) => match self.inventory.node(name) {
+                Some(spec) => Place::In(&spec.cluster),
+                None => Place::Everywhere,
+            },
+            Scope::Cluster(name) => Place::In(name),
+            Scope::Fleet => Place::Everywhere,
+        };
+        allowed(call, Right::Operate, place)
     }
 
     fn plan(&self, clusters: Vec<String>) -> Result<Plan, Status> {
@@ -341,6 +376,13 @@ impl FleetService for Operators {
     ) -> Result<Response<v1::RunSummary>, Status> {
         let auth::Caller { operator, by_way_of } = auth::caller_of(&request)?;
         let named = leader::request(request.metadata().as_ref()).map(str::to_owned);
+        if request.get_ref().clusters.is_empty() {
+            allowed(request.extensions(), Right::Operate, Place::Everywhere)?;
+        }
+        for cluster in &request.get_ref().clusters {
+            let cluster = ClusterName(cluster.clone());
+            allowed(request.extensions(), Right::Operate, Place::In(&cluster))?;
+        }
         let asked = request.into_inner();
         let plan = self.plan(asked.clusters)?;
         let runs = self.executor.runs();
@@ -378,6 +420,7 @@ impl FleetService for Operators {
         request: Request<v1::RunControlRequest>,
     ) -> Result<Response<v1::RunSummary>, Status> {
         let operator = auth::require_operator(&request)?;
+        self.may_steer(request.extensions(), &request.get_ref().id)?;
         let id = request.into_inner().id;
         steered(&operator, "pause", &id, self.executor.pause(&id).await)
     }
@@ -387,6 +430,7 @@ impl FleetService for Operators {
         request: Request<v1::RunControlRequest>,
     ) -> Result<Response<v1::RunSummary>, Status> {
         let operator = auth::require_operator(&request)?;
+        self.may_steer(request.extensions(), &request.get_ref().id)?;
         let id = request.into_inner().id;
         steered(&operator, "resume", &id, self.executor.resume(&id).await)
     }
@@ -396,6 +440,7 @@ impl FleetService for Operators {
         request: Request<v1::RunControlRequest>,
     ) -> Result<Response<v1::RunSummary>, Status> {
         let operator = auth::require_operator(&request)?;
+        self.may_steer(request.extensions(), &request.get_ref().id)?;
         let id = request.into_inner().id;
         steered(&operator, "abort", &id, self.executor.abort(&id).await)
     }
@@ -414,6 +459,8 @@ impl FleetService for Operators {
         request: Request<v1::SetHoldRequest>,
     ) -> Result<Response<v1::HoldDetail>, Status> {
         let operator = auth::require_operator(&request)?;
+        let asked = request.get_ref();
+        self.may_hold(request.extensions(), asked.scope(), &asked.target)?;
         let asked = request.into_inner();
         let set = self.holds.set(&self.inventory, &self.events, operator, asked);
         set.await.map(Response::new)
@@ -424,6 +471,8 @@ impl FleetService for Operators {
         request: Request<v1::LiftHoldRequest>,
     ) -> Result<Response<v1::HoldDetail>, Status> {
         let operator = auth::require_operator(&request)?;
+        let asked = request.get_ref();
+        self.may_hold(request.extensions(), asked.scope(), &asked.target)?;
         let asked = request.into_inner();
         let lift = self.holds.lift(&self.inventory, &self.events, operator, asked);
         lift.await.map(Response::new)
@@ -443,6 +492,8 @@ impl FleetService for Operators {
         request: Request<v1::ThawStormRequest>,
     ) -> Result<Response<v1::ListStormsResponse>, Status> {
         let operator = auth::require_operator(&request)?;
+        let cluster = ClusterName(request.get_ref().cluster.clone());
+        allowed(request.extensions(), Right::Operate, Place::In(&cluster))?;
         let storms = self.holds.thaw(operator, request.into_inner()).await?;
         Ok(Response::new(v1::ListStormsResponse { storms }))
     }
@@ -461,6 +512,8 @@ impl FleetService for Operators {
         request: Request<v1::ReleasePermitRequest>,
     ) -> Result<Response<v1::ListPermitsResponse>, Status> {
         let operator = auth::require_operator(&request)?;
+        let cluster = &self.node(request.get_ref().node.clone())?.cluster;
+        allowed(request.extensions(), Right::Operate, Place::In(cluster))?;
         let (asked, to) = (request.into_inner(), &self.permits);
         let permits = permits::release(to, &self.inventory, &self.events, operator, asked).await?;
         Ok(Response::new(v1::ListPermitsResponse { permits }))

@@ -12,6 +12,9 @@
 //! Whoever says nothing keeps others waiting for no longer than [`PATIENCE`]; its handshake goes on without a slot, and its
 //! connection ends as [`listen`](super::listen) says.
 //!
+//! Who shows no certificate, where that is allowed at all so that nodes can join, or one that is revoked, is a visitor: there are
+//! [`VISITORS`] at most, each for [`VISIT`] at most, so they keep no room from the fleet.
+//!
 //! There are no session tickets: an agent reads its certificate anew for each connection, and begins with an empty memory.
 
 use std::io;
@@ -20,6 +23,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use blackstart_proto::clock_floor::ClockFloor;
 use blackstart_proto::tls::TlsMaterial;
 use futures_util::stream::{Stream, StreamExt, unfold};
 use rustls::pki_types::pem::PemObject;
@@ -30,12 +34,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::pin;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Sleep, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::{Connected, TcpConnectInfo, TlsConnectInfo};
 
 use super::listen::Connection;
+use crate::pki::Shown;
+use crate::trust::gate::{Gate, Pass};
 
 /// So many handshakes side by side: enough for round trips of tens of milliseconds, and few enough that one that has begun ends soon.
 const SLOTS: usize = 128;
@@ -43,6 +49,10 @@ const SLOTS: usize = 128;
 const PATIENCE: Duration = Duration::from_secs(1);
 /// A handshake takes no longer in all; agents give up before.
 const LONGEST: Duration = Duration::from_secs(10);
+/// So many who have shown no certificate that counts, at once.
+const VISITORS: usize = 64;
+/// A visitor's connection is closed after this: enough to join on a slow disk.
+const VISIT: Duration = Duration::from_secs(30);
 
 /// Certificate, key or authority cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -64,21 +74,45 @@ pub enum TlsError {
     Rustls(#[from] rustls::Error),
 }
 
+/// Where [`server_tls`] may be laxer than by default.
+#[derive(Debug, Clone, Default)]
+pub struct Lenience {
+    /// By which certificates' times are measured; `None`: the clock.
+    pub clock: Option<Arc<ClockFloor>>,
+    /// Who shows no certificate is let in, to join; and is shown the authority's, which it knows by its digest.
+    pub visitors: bool,
+}
+
 /// How a coordinator serves: with its own certificate, and only to those who show one of the same authority.
 ///
 /// # Errors
 /// They cannot be used.
 pub fn server_tls(material: &TlsMaterial) -> Result<Arc<ServerConfig>, TlsError> {
+    lenient_tls(material, Lenience::default())
+}
+
+/// [`server_tls`], laxer.
+///
+/// # Errors
+/// As [`server_tls`].
+pub fn lenient_tls(material: &TlsMaterial, lenience: Lenience) -> Result<Arc<ServerConfig>, TlsError> {
     let certificates = |what, pem: &[u8]| {
         let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
         read.map_err(|source| TlsError::Pem { what, source })
     };
     let mut roots = RootCertStore::empty();
+    let mut own = certificates("the certificate", &material.certificate)?;
     for authority in certificates("the authority's certificate", &material.ca)? {
-        roots.add(authority)?;
+        roots.add(authority.clone())?;
+        if lenience.visitors {
+            own.push(authority);
+        }
     }
-    let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build();
-    let own = certificates("the certificate", &material.certificate)?;
+    let mut verifier = WebPkiClientVerifier::builder(Arc::new(roots));
+    if lenience.visitors {
+        verifier = verifier.allow_unauthenticated();
+    }
+    let verifier = verifier.build();
     let key = PrivateKeyDer::from_pem_slice(&material.key).map_err(|source| TlsError::Pem {
         what: "the key",
         source,
@@ -89,6 +123,9 @@ pub fn server_tls(material: &TlsMaterial) -> Result<Arc<ServerConfig>, TlsError>
     config.alpn_protocols = vec![b"h2".to_vec()];
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
+    if let Some(clock) = lenience.clock {
+        config.time_provider = clock;
+    }
     Ok(Arc::new(config))
 }
 
@@ -96,18 +133,57 @@ struct Handshakes<S> {
     incoming: S,
     acceptor: TlsAcceptor,
     slots: Arc<Semaphore>,
+    reception: Reception,
     running: JoinSet<Option<Secured>>,
+}
+
+/// Where whoever has finished a handshake is told from a visitor.
+#[derive(Debug, Clone)]
+struct Reception {
+    gate: Arc<Gate>,
+    visitors: Arc<Semaphore>,
+}
+
+impl Reception {
+    /// `None`: there are too many visitors.
+    fn receive(&self, stream: TlsStream<Connection>) -> Option<Secured> {
+        let certificates = stream.get_ref().1.peer_certificates();
+        // Who names nobody of ours is told so at each call.
+        let shown = certificates
+            .and_then(<[_]>::first)
+            .and_then(|certificate| Shown::read(certificate).ok());
+        let (pass, visit) = match shown {
+            Some(shown) if self.gate.why_not(&shown).is_none() => (Some(self.gate.enter(shown)), None),
+            Some(_) | None => {
+                let Ok(room) = Arc::clone(&self.visitors).try_acquire_owned() else {
+                    tracing::debug!("there are too many visitors; a connection is closed");
+                    return None;
+                };
+                let visit = Visit {
+                    until: Box::pin(sleep(VISIT)),
+                    _room: room,
+                };
+                (None, Some(visit))
+            }
+        };
+        Some(Secured(Box::new(Inner { stream, pass, visit })))
+    }
 }
 
 /// The connections whose handshake is done. Ends when `incoming` does.
 pub fn secured(
     incoming: impl Stream<Item = Connection> + Send + Unpin,
     tls: Arc<ServerConfig>,
+    gate: Arc<Gate>,
 ) -> impl Stream<Item = Secured> + Send {
     let handshakes = Handshakes {
         incoming,
         acceptor: TlsAcceptor::from(tls),
         slots: Arc::new(Semaphore::new(SLOTS)),
+        reception: Reception {
+            gate,
+            visitors: Arc::new(Semaphore::new(VISITORS)),
+        },
         running: JoinSet::new(),
     };
     unfold(handshakes, async |mut handshakes| {
@@ -133,14 +209,20 @@ impl<S: Stream<Item = Connection> + Unpin> Handshakes<S> {
                 }
                 admitted = admitted => {
                     let (connection, slot) = admitted?;
-                    self.running.spawn(shake(self.acceptor.clone(), connection, slot));
+                    let reception = self.reception.clone();
+                    self.running.spawn(shake(self.acceptor.clone(), connection, slot, reception));
                 }
             }
         }
     }
 }
 
-async fn shake(acceptor: TlsAcceptor, connection: Connection, slot: OwnedSemaphorePermit) -> Option<Secured> {
+async fn shake(
+    acceptor: TlsAcceptor,
+    connection: Connection,
+    slot: OwnedSemaphorePermit,
+    reception: Reception,
+) -> Option<Secured> {
     let accept = acceptor.accept(connection);
     pin!(accept);
     let mut done = timeout(PATIENCE, &mut accept).await;
@@ -153,19 +235,48 @@ async fn shake(acceptor: TlsAcceptor, connection: Connection, slot: OwnedSemapho
         return None;
     };
     done.inspect_err(|error| tracing::debug!(%error, "a handshake failed"))
-        .map(|stream| Secured(Box::new(stream)))
         .ok()
+        .and_then(|stream| reception.receive(stream))
 }
 
-/// A connection whose other end has shown its certificate. Boxed: the tasks that serve it have room for it several times.
+/// A connection whose other end has shown its certificate, or is a visitor. Boxed: the tasks that serve it have room for it several times.
 #[derive(Debug)]
-pub struct Secured(Box<TlsStream<Connection>>);
+pub struct Secured(Box<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    stream: TlsStream<Connection>,
+    /// Cut when its certificate is revoked.
+    pass: Option<Arc<Pass>>,
+    visit: Option<Visit>,
+}
+
+#[derive(Debug)]
+struct Visit {
+    until: Pin<Box<Sleep>>,
+    _room: OwnedSemaphorePermit,
+}
+
+impl Inner {
+    /// May it go on?
+    fn stands(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if let Some(pass) = &self.pass {
+            pass.stands(cx)?;
+        }
+        if let Some(visit) = &mut self.visit
+            && visit.until.as_mut().poll(cx).is_ready()
+        {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        Ok(())
+    }
+}
 
 impl Connected for Secured {
     type ConnectInfo = TlsConnectInfo<TcpConnectInfo>;
 
     fn connect_info(&self) -> Self::ConnectInfo {
-        self.0.connect_info()
+        self.0.stream.connect_info()
     }
 }
 
@@ -175,21 +286,23 @@ impl AsyncRead for Secured {
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, into)
+        self.0.stands(cx)?;
+        Pin::new(&mut self.0.stream).poll_read(cx, into)
     }
 }
 
 impl AsyncWrite for Secured {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes)
+        self.0.stands(cx)?;
+        Pin::new(&mut self.0.stream).poll_write(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        Pin::new(&mut self.0.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        Pin::new(&mut self.0.stream).poll_shutdown(cx)
     }
 
     fn poll_write_vectored(
@@ -197,11 +310,12 @@ impl AsyncWrite for Secured {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(cx, bytes)
+        self.0.stands(cx)?;
+        Pin::new(&mut self.0.stream).poll_write_vectored(cx, bytes)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
+        self.0.stream.is_write_vectored()
     }
 }
 

@@ -6,6 +6,10 @@
 //! | [`listen`] | connections, and their limits |
 //! | [`handshake`] | TLS on them, in order |
 //! | [`auth`] | who calls, by certificate |
+//! | [`door`] | what every call passes: revocations and rights |
+//! | [`enrolment_service`] | joining and renewing, for nodes without a valid certificate |
+//! | [`audit_service`] | whether the audit is whole, and all of it, for operators |
+//! | [`trust_service`] | tokens, certificates and revocations, for operators |
 //! | [`session`] | an agent's one session |
 //! | [`fleet_service`] | what operators see and steer |
 //! | [`permits`] | requests of an agent's session, and what operators see of them |
@@ -14,14 +18,19 @@
 //! | `follower` | how one that follows answers operators: by the leader, or from the store |
 //! | `elsewhere` | how one that follows refuses agents |
 //! | `audit` | tells of commands that came by way of one that follows |
+//! | `asked` | what exactly a command asked, for the audit |
 //! | `follow` | streams to operators |
 //! | `convert` | wire types ↔ our own |
 
+mod asked;
 pub(crate) mod audit;
+pub mod audit_service;
 pub mod auth;
 pub(crate) mod convert;
 pub(crate) mod coordinators;
+pub mod door;
 pub(crate) mod elsewhere;
+pub mod enrolment_service;
 pub mod fleet_service;
 mod follow;
 pub(crate) mod follower;
@@ -32,3 +41,4 @@ pub mod permits;
 pub mod runbook_service;
 pub mod serve;
 pub mod session;
+pub mod trust_service;

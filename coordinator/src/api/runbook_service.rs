@@ -5,16 +5,18 @@ use std::time::Duration;
 
 use blackstart_proto::v1;
 use blackstart_proto::v1::runbook_service_server::{RunbookService, RunbookServiceServer};
-use tonic::{Request, Response, Status};
+use tonic::{Extensions, Request, Response, Status};
 
 mod options;
 
 use super::auth;
 use super::convert::runbook as convert;
+use super::door::allowed;
 use crate::inventory::NodeName;
 use crate::runbooks::plan::{Proof, Request as Asked, Runbook};
 use crate::runbooks::status::RunbookStatus;
 use crate::runbooks::{Refusal, Runbooks, describe};
+use crate::trust::rights::{Place, Right, Roles};
 
 /// An operator's message is no larger.
 const MAX_MESSAGE: usize = 64 << 10;
@@ -27,12 +29,20 @@ const DRAIN_WITHIN: Duration = Duration::from_mins(10);
 #[derive(Debug)]
 pub struct RunbookOperators {
     runbooks: Runbooks,
+    roles: Arc<Roles>,
 }
 
 impl RunbookOperators {
-    /// Of these runbooks.
-    pub const fn new(runbooks: Runbooks) -> Self {
-        Self { runbooks }
+    /// Of these runbooks. `roles`: which of them want two persons.
+    pub const fn new(runbooks: Runbooks, roles: Arc<Roles>) -> Self {
+        Self { runbooks, roles }
+    }
+
+    /// The run, if the caller has the right in its cluster.
+    fn may(&self, call: &Extensions, right: Right, id: &str) -> Result<Arc<RunbookStatus>, Status> {
+        let run = self.runbooks.run(id).map_err(|refusal| refused(&refusal))?;
+        allowed(call, right, Place::In(&run.plan.cluster))?;
+        Ok(run)
     }
 
     /// The service, with its limits.
@@ -140,10 +150,16 @@ impl RunbookService for RunbookOperators {
         request: Request<v1::RunbookRequest>,
     ) -> Result<Response<v1::RunbookRun>, Status> {
         let operator = auth::require_operator(&request)?;
-        let asked = asked(&operator, request.into_inner())?;
+        let asked = asked(&operator, request.get_ref().clone())?;
         if asked.options.despite_storm {
             tracing::warn!(operator, runbook = %asked.runbook, subject = asked.subject(), "an operator begins a runbook whatever the storm");
         }
+        self.runbooks.ask(&asked).await;
+        let plan = self
+            .runbooks
+            .plan(asked.clone())
+            .map_err(|refusal| refused(&refusal))?;
+        allowed(request.extensions(), Right::Operate, Place::In(&plan.cluster))?;
         steered(&operator, "start", self.runbooks.start(asked).await)
     }
 
@@ -174,7 +190,11 @@ impl RunbookService for RunbookOperators {
         request: Request<v1::RunbookRunRequest>,
     ) -> Result<Response<v1::RunbookRun>, Status> {
         let operator = auth::require_operator(&request)?;
-        let id = request.into_inner().id;
+        let id = request.get_ref().id.clone();
+        let run = self.may(request.extensions(), Right::Approve, &id)?;
+        let asked = &run.plan.request;
+        self.roles
+            .second_person(asked.runbook.as_str(), &asked.by, &operator)?;
         let done = self.runbooks.approve(&id, operator.clone()).await;
         steered(&operator, "approve", done)
     }
@@ -184,6 +204,7 @@ impl RunbookService for RunbookOperators {
         request: Request<v1::RunbookRunRequest>,
     ) -> Result<Response<v1::RunbookRun>, Status> {
         let operator = auth::require_operator(&request)?;
+        self.may(request.extensions(), Right::Operate, &request.get_ref().id)?;
         let id = request.into_inner().id;
         let done = self.runbooks.abort(&id, operator.clone()).await;
         steered(&operator, "abort", done)

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::{Error, Server};
 
+use super::door::Door;
 use super::{handshake, listen};
 
 /// How often the other end is asked whether it lives; it has as long to answer. Both together are well below
@@ -25,7 +26,7 @@ const HEADERS: u32 = 16 << 10;
 /// is larger comes in pieces.
 const WINDOW: u32 = 64 << 10;
 
-/// Serves until `stop`; then until every connection has ended, which the caller bounds.
+/// Serves whoever passes `door` until `stop`; then until every connection has ended, which the caller bounds.
 ///
 /// # Errors
 /// The server broke.
@@ -33,8 +34,10 @@ pub async fn serve(
     tls: Arc<ServerConfig>,
     listeners: Vec<TcpListener>,
     services: Routes,
+    door: Door,
     stop: CancellationToken,
 ) -> Result<(), Error> {
+    let gate = Arc::clone(&door.gate);
     let server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
@@ -43,7 +46,8 @@ pub async fn serve(
         .initial_connection_window_size(WINDOW)
         .max_concurrent_streams(CALLS)
         .concurrency_limit_per_connection(CALLS as usize)
+        .layer(door)
         .add_routes(services);
-    let incoming = handshake::secured(listen::incoming(listeners), tls).map(Ok::<_, Infallible>);
+    let incoming = handshake::secured(listen::incoming(listeners), tls, gate).map(Ok::<_, Infallible>);
     Box::pin(server.serve_with_incoming_shutdown(incoming, stop.cancelled_owned())).await
 }

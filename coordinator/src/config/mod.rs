@@ -5,6 +5,7 @@
 
 mod read;
 mod runbooks;
+mod trust;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -18,6 +19,8 @@ use crate::inventory::ClusterName;
 use crate::kubernetes::connection::Access;
 use crate::policy::{BackupPolicy, ColdStartPolicy, OutagePolicy, PermitPolicy, StormPolicy};
 use crate::runbooks::policy::RunbookPolicy;
+use crate::trust::desk::EnrolmentSettings;
+use crate::trust::rights::Roles;
 
 pub use read::{ConfigError, load, parse};
 
@@ -59,6 +62,10 @@ pub struct Settings {
     pub clusters: Vec<ClusterAccess>,
     /// When runbooks begin by themselves, and when none is to change anything.
     pub runbooks: RunbookPolicy,
+    /// How nodes come by certificates; `None`: by hand.
+    pub enrolment: Option<EnrolmentSettings>,
+    /// What operators may do.
+    pub roles: Roles,
 }
 
 impl Default for Settings {
@@ -81,6 +88,8 @@ impl Default for Settings {
             backup: BackupPolicy::default(),
             clusters: Vec::new(),
             runbooks: RunbookPolicy::default(),
+            enrolment: None,
+            roles: Roles::default(),
         }
     }
 }
@@ -94,6 +103,16 @@ impl Settings {
     /// Where it keeps the backups that it makes by itself.
     pub fn backups(&self) -> PathBuf {
         self.state_dir.join("backups")
+    }
+
+    /// Where it keeps what was commanded.
+    pub fn audit(&self) -> PathBuf {
+        self.state_dir.join("audit")
+    }
+
+    /// Where it keeps what time it is at least.
+    pub fn clock_floor(&self) -> PathBuf {
+        self.state_dir.join("clock-floor")
     }
 
     /// Where a running coordinator gives its backup to whoever may read its store.

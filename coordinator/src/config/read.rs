@@ -10,7 +10,7 @@ use std::time::Duration;
 use blackstart_proto::tls::TlsFiles;
 use blackstart_proto::yaml::{self, Item, Problems, Table};
 
-use super::{ClusterAccess, EtcdSettings, Settings, StoreSettings, runbooks};
+use super::{ClusterAccess, EtcdSettings, Settings, StoreSettings, runbooks, trust};
 use crate::fleetlock::{FleetLockSettings, FleetLockTls};
 use crate::inventory::ClusterName;
 use crate::kubernetes::connection::Access;
@@ -98,6 +98,8 @@ pub fn parse(name: &str, text: &str) -> Result<Settings, Problems> {
         if let Some(table) = top.table("runbooks") {
             runbooks::read(table, &mut to.runbooks);
         }
+        to.enrolment = top.table("enrolment").map(trust::enrolment);
+        trust::roles(top, &mut to.roles);
         to
     })
 }
@@ -108,7 +110,7 @@ pub(super) fn set<T>(to: &mut T, value: Option<T>) {
     }
 }
 
-fn absolute(table: &mut Table, key: &'static str) -> Option<PathBuf> {
+pub(super) fn absolute(table: &mut Table, key: &'static str) -> Option<PathBuf> {
     absolute_item(&table.item(key)?)
 }
 

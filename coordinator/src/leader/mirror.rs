@@ -67,6 +67,12 @@ impl Mirror {
         self.copy.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// That of the copy.
+    pub(crate) fn revision(&self) -> Option<i64> {
+        let copy = self.copy.lock().unwrap_or_else(PoisonError::into_inner);
+        copy.as_ref().map(|copy| copy.revision)
+    }
+
     /// Goes with etcd, for ever. What was copied last stays while etcd is away.
     pub(crate) async fn run(self) {
         loop {

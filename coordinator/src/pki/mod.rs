@@ -15,19 +15,25 @@ mod tests;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use blackstart_proto::identity::{COORDINATOR_DNS_NAME, PeerIdentity, valid_name};
 use blackstart_proto::tls::TlsFiles;
 use rcgen::string::Ia5String;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKey, PublicKeyData, SanType,
+    SerialNumber,
 };
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
 use time::{Duration, OffsetDateTime};
 
 pub use seen::{Holder, Seen, list};
 
-pub(crate) use seen::identity;
+pub(crate) use seen::{Shown, authority_hash, key_digest};
 
 /// Days that an authority is valid: ten years.
 pub const AUTHORITY_DAYS: u32 = 3653;
@@ -35,6 +41,9 @@ pub const AUTHORITY_DAYS: u32 = 3653;
 pub const DEFAULT_DAYS: u32 = 365;
 /// Clocks may be wrong by so much.
 const BACKDATED: Duration = Duration::days(1);
+/// The serial number of a certificate's subject, which is no certificate's number but a thing's: here the machine's.
+/// X.520, 2.5.4.5.
+const SUBJECT_SERIAL_NUMBER: [u64; 4] = [2, 5, 4, 5];
 /// The authority's own files are called so, and nobody else's.
 const AUTHORITY: &str = "ca";
 
@@ -126,6 +135,43 @@ impl std::fmt::Debug for Issued {
         // Never the key.
         f.debug_struct("Issued").finish_non_exhaustive()
     }
+}
+
+/// What a node asked to have certified: its key, which it has shown that it holds.
+#[derive(Debug)]
+pub(crate) struct CertificateRequest {
+    key: PublicKey,
+}
+
+impl CertificateRequest {
+    /// Reads PKCS#10. Of what stands in it only the key counts.
+    ///
+    /// # Errors
+    /// It cannot be read, is of a kind of key that is not known, or is not signed by its own key.
+    pub(crate) fn read(der: &[u8]) -> Result<Self, String> {
+        let der = CertificateSigningRequestDer::from(der);
+        let request = CertificateSigningRequestParams::from_der(&der)
+            .map_err(|error| format!("the request for a certificate cannot be taken: {error}"))?;
+        Ok(Self {
+            key: request.public_key,
+        })
+    }
+
+    /// The digest of its key.
+    pub(crate) fn key(&self) -> String {
+        key_digest(self.key.der_bytes())
+    }
+}
+
+/// A certificate for a key that its holder made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Certified {
+    /// PEM.
+    pub(crate) certificate: String,
+    /// Its number, hexadecimal.
+    pub(crate) serial: String,
+    /// Valid until, seconds since the Unix epoch.
+    pub(crate) ends: u64,
 }
 
 /// An authority that can issue.
@@ -271,6 +317,79 @@ impl Authority {
         Ok(Issued {
             certificate: certificate.pem(),
             key: key.serialize_pem(),
+        })
+    }
+
+    /// Certifies a node's own key, bound to one machine, from `now` (seconds since the Unix epoch) for `lifetime`, or until the
+    /// authority itself ends.
+    ///
+    /// # Errors
+    /// There is nothing left of the authority, or the cryptography failed.
+    pub(crate) fn certify_node(
+        &self,
+        name: &str,
+        machine: &str,
+        request: &CertificateRequest,
+        now: u64,
+        lifetime: std::time::Duration,
+    ) -> Result<Certified, PkiError> {
+        let begins = i64::try_from(now).unwrap_or(i64::MAX);
+        let begins = OffsetDateTime::from_unix_timestamp(begins).unwrap_or(self.ends);
+        let ends = Duration::try_from(lifetime)
+            .ok()
+            .and_then(|lifetime| begins.checked_add(lifetime))
+            .map_or(self.ends, |ends| ends.min(self.ends));
+        let mut params = self.params(&PeerIdentity::Node(name.to_owned()), 1, begins)?;
+        params.not_after = ends;
+        params
+            .distinguished_name
+            .push(DnType::CustomDnType(SUBJECT_SERIAL_NUMBER.to_vec()), machine);
+        // Two certificates of one key are two certificates. Positive: its first bit is not set.
+        let mut number = rand::random::<[u8; 16]>();
+        number[0] = (number[0] & 0x7f) | 0x40;
+        params.serial_number = Some(SerialNumber::from_slice(&number));
+        let certificate = params.signed_by(&request.key, &self.issuer)?;
+        Ok(Certified {
+            certificate: certificate.pem(),
+            serial: blackstart_proto::machine::hex(&number),
+            ends: u64::try_from(ends.unix_timestamp()).unwrap_or_default(),
+        })
+    }
+
+    /// Did this authority issue the certificate to a client? Whether it is still valid is another question: `at` is the time,
+    /// seconds since the Unix epoch, that it is asked for.
+    ///
+    /// # Errors
+    /// It did not; why that is thought.
+    pub(crate) fn vouches_for(&self, certificate: &[u8], at: u64) -> Result<(), String> {
+        let text = |error: &dyn std::fmt::Display| format!("it is not of this authority: {error}");
+        let ca = fs::read(self.dir.join("ca.crt")).map_err(|error| text(&error))?;
+        let mut roots = RootCertStore::empty();
+        for root in CertificateDer::pem_slice_iter(&ca) {
+            roots
+                .add(root.map_err(|error| text(&error))?)
+                .map_err(|error| text(&error))?;
+        }
+        let verifier = WebPkiClientVerifier::builder(Arc::new(roots))
+            .build()
+            .map_err(|error| text(&error))?;
+        let at = UnixTime::since_unix_epoch(std::time::Duration::from_secs(at));
+        verifier
+            .verify_client_cert(&CertificateDer::from(certificate), &[], at)
+            .map(drop)
+            .map_err(|error| text(&error))
+    }
+
+    /// The authority's own certificate, PEM.
+    ///
+    /// # Errors
+    /// It cannot be read any more.
+    pub(crate) fn certificate(&self) -> Result<Vec<u8>, PkiError> {
+        let path = self.dir.join("ca.crt");
+        fs::read(&path).map_err(|source| PkiError::Io {
+            action: "read",
+            path,
+            source,
         })
     }
 

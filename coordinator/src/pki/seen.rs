@@ -6,8 +6,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use blackstart_proto::identity::PeerIdentity;
+use blackstart_proto::machine::hex;
 use jiff::Timestamp;
+use ring::digest::{SHA256, digest};
 use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::oid_registry::OID_X509_SERIALNUMBER;
 use x509_parser::pem::parse_x509_pem;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -41,6 +44,8 @@ pub struct Seen {
     pub path: PathBuf,
     /// Whose it is.
     pub holder: Holder,
+    /// Its number, hexadecimal.
+    pub serial: String,
     /// Valid from.
     pub begins: Timestamp,
     /// Valid until.
@@ -81,6 +86,7 @@ impl Seen {
         Ok(Self {
             path: path.to_owned(),
             holder,
+            serial: serial(&certificate),
             begins: time(validity.not_before.timestamp())?,
             ends: time(validity.not_after.timestamp())?,
             authority: authority(&certificate),
@@ -115,11 +121,70 @@ pub fn list(dir: &Path) -> Result<Vec<Seen>, PkiError> {
     Ok(seen)
 }
 
-/// The one name of ours in a certificate; or why there is none.
-pub(crate) fn identity(der: &[u8]) -> Result<PeerIdentity, String> {
-    let (_, certificate) =
-        X509Certificate::from_der(der).map_err(|error| format!("the certificate cannot be read: {error}"))?;
-    identity_in(&certificate)
+/// What a certificate says that was shown, whoever issued it: TLS, or [`super::Authority::vouches_for`], tells that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Shown {
+    /// Whose it is.
+    pub(crate) peer: PeerIdentity,
+    /// Its number, hexadecimal.
+    pub(crate) serial: String,
+    /// The digest of its key, hexadecimal.
+    pub(crate) key: String,
+    /// The machine that it is bound to.
+    pub(crate) machine: Option<String>,
+    /// Seconds since the Unix epoch.
+    pub(crate) ends: u64,
+}
+
+impl Shown {
+    /// Reads one.
+    ///
+    /// # Errors
+    /// It cannot be read, or does not name exactly one of us.
+    pub(crate) fn read(der: &[u8]) -> Result<Self, String> {
+        let (_, certificate) = X509Certificate::from_der(der)
+            .map_err(|error| format!("the certificate cannot be read: {error}"))?;
+        let machine = certificate
+            .subject()
+            .iter_attributes()
+            .find(|attribute| *attribute.attr_type() == OID_X509_SERIALNUMBER)
+            .and_then(|attribute| attribute.as_str().ok());
+        Ok(Self {
+            peer: identity_in(&certificate)?,
+            serial: serial(&certificate),
+            key: key_digest(&certificate.public_key().subject_public_key.data),
+            machine: machine.map(str::to_owned),
+            ends: u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or_default(),
+        })
+    }
+}
+
+/// The number of a certificate, hexadecimal.
+fn serial(certificate: &X509Certificate<'_>) -> String {
+    // A leading zero only says that it is positive.
+    let bytes = certificate.raw_serial();
+    hex(bytes.strip_prefix(&[0]).unwrap_or(bytes))
+}
+
+/// How keys are known again.
+pub(crate) fn key_digest(public_key: &[u8]) -> String {
+    hex(digest(&SHA256, public_key).as_ref())
+}
+
+/// `sha256:HEX` of the public key (as in a certificate, with its kind) of the first certificate in `pem`: by which a node that joins
+/// knows the authority.
+///
+/// # Errors
+/// There is no certificate in it.
+pub(crate) fn authority_hash(pem: &[u8]) -> Result<String, String> {
+    let (_, pem) = parse_x509_pem(pem).map_err(|error| format!("not PEM: {error}"))?;
+    let certificate = pem
+        .parse_x509()
+        .map_err(|error| format!("not a certificate: {error}"))?;
+    Ok(format!(
+        "sha256:{}",
+        hex(digest(&SHA256, certificate.public_key().raw).as_ref())
+    ))
 }
 
 fn identity_in(certificate: &X509Certificate<'_>) -> Result<PeerIdentity, String> {

@@ -5,31 +5,39 @@ use std::time::Duration;
 
 use blackstart_proto::v1::agent_service_server::AgentServiceServer;
 use blackstart_proto::v1::coordinator_service_server::CoordinatorServiceServer;
+use blackstart_proto::v1::enrolment_service_server::EnrolmentServiceServer;
 use blackstart_proto::v1::runbook_service_server::RunbookServiceServer;
+use blackstart_proto::v1::trust_service_server::TrustServiceServer;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 
 use super::{House, Leading, Led, RunError, lead};
+use crate::api::audit_service::Auditors;
 use crate::api::coordinators::Coordinators;
 use crate::api::elsewhere::Elsewhere;
+use crate::api::enrolment_service::Enrolment;
 use crate::api::follower::{Follower, Kept};
 use crate::api::runbook_service::RunbookOperators;
 use crate::api::serve::serve;
 use crate::api::session::Sessions;
+use crate::api::trust_service::Trust;
 use crate::config::EtcdSettings;
 use crate::etcd::Etcd;
 use crate::events::{EventKind, NewEvent, Severity};
 use crate::leader::{Candidate, Card, Mirror, Won, keep_until};
 use crate::store::StoreError;
 use crate::store::etcd::EtcdStore;
+use crate::trust::desk::revoked;
 
 /// Connections to one that followed are cut after this; who is connected dials anew.
 const FOLLOWED: Duration = Duration::from_secs(1);
+/// Between two looks at what is revoked.
+const HEED: Duration = Duration::from_secs(1);
 /// Giving back what is lost already must not keep us from following.
 const GIVE_BACK: Duration = Duration::from_secs(1);
 
@@ -166,6 +174,9 @@ impl Seat<'_> {
             .add_service(Elsewhere::<RunbookServiceServer<RunbookOperators>>::new(
                 seen.clone(),
             ))
+            .add_service(Auditors::serve(self.house.kept.clone()))
+            .add_service(Elsewhere::<EnrolmentServiceServer<Enrolment>>::new(seen.clone()))
+            .add_service(Elsewhere::<TrustServiceServer<Trust>>::new(seen.clone()))
             .add_service(Coordinators::new(
                 self.card.clone(),
                 Some(self.candidate.clone()),
@@ -176,6 +187,7 @@ impl Seat<'_> {
             self.house.tls.clone(),
             self.sockets()?,
             services,
+            self.house.door.clone(),
             following.clone(),
         );
         let mut serving = Box::pin(serving);
@@ -190,6 +202,7 @@ impl Seat<'_> {
                 Err(error) => Err(RunError::Serve(error)),
             },
             () = self.house.notify.report_following(seen) => None,
+            () = self.heed_revocations() => None,
         };
         following.cancel();
         if won.is_some() {
@@ -201,6 +214,29 @@ impl Seat<'_> {
             tracing::debug!(cut = cut.is_err(), "follows no more");
         }
         Ok(won)
+    }
+
+    /// What the leader revokes is revoked here as well, within a second. Never ends.
+    async fn heed_revocations(&self) {
+        let mut heeded = None;
+        loop {
+            let revision = self.mirror.revision();
+            if revision != heeded
+                && let Some(copied) = self.mirror.copy()
+            {
+                match revoked(&copied.snapshot) {
+                    Ok(revoked) => {
+                        if *self.house.door.gate.revoked() != revoked {
+                            let cut = self.house.door.gate.put_in_force(revoked);
+                            tracing::info!(cut, "what is revoked has changed");
+                        }
+                    }
+                    Err(error) => tracing::warn!(%error, "what is revoked is not known anew"),
+                }
+                heeded = revision;
+            }
+            sleep(HEED).await;
+        }
     }
 
     async fn lead(&self, won: &Won, stop: &CancellationToken) -> Result<Led, RunError> {

@@ -11,6 +11,8 @@ use crate::execute::status::RunState;
 use crate::fleet::boots;
 use crate::permit::{self, kept::PERMITS};
 use crate::store::backup::{Bytes, RunJournal, Snapshot};
+use crate::trust::book;
+use crate::trust::desk::{ISSUED, REVOKED, TOKENS};
 
 /// Where version 0.1 kept the coordinator's own boot before it had a file for it.
 const SETTLED_BOOT: &str = "coordinator/settled-boot";
@@ -116,6 +118,12 @@ fn parse(key: &str, value: &[u8]) -> Result<(), String> {
                 "it cannot be read ({error}); a coordinator that starts takes it for one that is not there"
             )
         });
+    } else if key == TOKENS {
+        serde_json::from_slice::<Vec<book::Token>>(value).map(|_| ())
+    } else if key.starts_with(ISSUED) {
+        serde_json::from_slice::<book::Issued>(value).map(|_| ())
+    } else if key.starts_with(REVOKED) {
+        serde_json::from_slice::<book::Revocation>(value).map(|_| ())
     } else if key == SETTLED_BOOT {
         serde_json::from_slice::<BootIdentity>(value).map(|_| ())
     } else {

@@ -2,11 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod audit;
 mod brakes;
+mod enrolment;
 mod fleetlock;
 mod masters;
 mod permits;
 mod recovery;
+mod revocation;
+mod rights;
 mod runbooks;
 mod sessions;
 mod support;

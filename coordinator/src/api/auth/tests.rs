@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 
-use blackstart_proto::identity::PeerIdentity;
 use blackstart_proto::tls::{TlsFiles, TlsMaterial, client_config};
 use blackstart_proto::v1::agent_service_client::AgentServiceClient;
 use blackstart_proto::v1::agent_service_server::{AgentService, AgentServiceServer};
@@ -50,7 +50,7 @@ async fn serve(coordinator: &TlsFiles) -> (SocketAddr, JoinSet<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let tls = server_tls(&coordinator.read().unwrap()).unwrap();
-    let secured = secured(incoming(vec![listener]), tls).map(Ok::<_, Infallible>);
+    let secured = secured(incoming(vec![listener]), tls, Arc::default()).map(Ok::<_, Infallible>);
     let server = Server::builder()
         .add_service(AgentServiceServer::new(Who))
         .serve_with_incoming(secured);
@@ -156,7 +156,7 @@ fn a_request_without_a_certificate_is_nobodys() {
     let error = peer(&Extensions::new()).unwrap_err();
     assert_eq!(error.code(), Code::PermissionDenied);
     assert!(matches!(
-        identity(b"nonsense").map(|peer: PeerIdentity| peer),
+        Shown::read(b"nonsense").map(|shown| shown.peer),
         Err(why) if why.contains("cannot be read")
     ));
 }

@@ -145,6 +145,7 @@ mod tests {
     use tonic::service::Routes;
 
     use super::*;
+    use crate::api::door::Door;
     use crate::api::elsewhere::Elsewhere;
     use crate::api::handshake::server_tls;
     use crate::api::serve::serve;
@@ -191,6 +192,7 @@ mod tests {
             server_tls(&own).unwrap(),
             vec![listener],
             services,
+            Door::default(),
             stop.clone(),
         ));
         let leader = Card {

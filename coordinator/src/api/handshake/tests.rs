@@ -33,7 +33,11 @@ async fn many_who_say_nothing_keep_nobody_out() {
     let node = authority.issue_node("n").unwrap().read().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let connections = secured(listen::incoming(vec![listener]), server_tls(&own).unwrap());
+    let connections = secured(
+        listen::incoming(vec![listener]),
+        server_tls(&own).unwrap(),
+        Arc::default(),
+    );
     pin!(connections);
     let mut silent = Vec::new();
     for _ in 0..SLOTS {

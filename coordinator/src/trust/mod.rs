@@ -1,0 +1,22 @@
+//! Who is let in, and what they may do: enrolment, revocation, rights.
+//!
+//! ```text
+//!  operator ── token create ─► desk ─► book: tokens        (secrets only as digests)
+//!  node ────── join, renew ──► desk ─► book: may it? ─► authority signs
+//!  operator ── revoke ───────► desk ─► gate: connections are cut, calls refused
+//!  every call ───────────────► gate: revoked?   rights: may this operator?
+//! ```
+//!
+//! | module | story |
+//! |---|---|
+//! | [`book`] | tokens, issued certificates and revocations, and who may join and renew. Pure |
+//! | [`desk`] | does it: store, authority, gate |
+//! | [`gate`] | what is revoked, and every connection that stands |
+//! | [`rights`] | which right each call needs, and who has it. Pure |
+//!
+//! All of it is measured by the later of clock and floor ([`blackstart_proto::clock_floor`]): after a power loss clocks lie.
+
+pub mod book;
+pub mod desk;
+pub mod gate;
+pub mod rights;
