@@ -16,11 +16,12 @@ use crate::commands::events::EventsArgs;
 use crate::commands::get::GetCommand;
 use crate::commands::hold::{HoldArgs, SilenceArgs, UnholdArgs, UnsilenceArgs};
 use crate::commands::inventory::InventoryCommand;
+use crate::commands::node::NodeCommand;
 use crate::commands::permit::PermitCommand;
 use crate::commands::pki::PkiCommand;
-use crate::commands::runbook::{DrainArgs, MaintenanceCommand, NodeCommand, RunbookCommand};
+use crate::commands::runbook::{DrainArgs, MaintenanceCommand, RunbookCommand};
 use crate::commands::storm::StormCommand;
-use crate::commands::trust::{CertificateCommand, NodeCommand, TokenCommand};
+use crate::commands::trust::{CertificateCommand, TokenCommand};
 use crate::drill::DrillArgs;
 use crate::output::Format;
 
@@ -182,7 +183,7 @@ pub enum Command {
     Maintenance(MaintenanceCommand),
     /// Cordon a node and evict its pods
     Drain(DrainArgs),
-    /// What is wrong with a node: it is down, cannot be reached, or has too much to do
+    /// Mend a node that is down, cannot be reached or has too much to do; revoke its certificates
     #[command(subcommand)]
     Node(NodeCommand),
     /// Rehearse an outage
@@ -193,9 +194,6 @@ pub enum Command {
     /// Tokens by which nodes join
     #[command(subcommand)]
     Token(TokenCommand),
-    /// Revoke a node, or let it renew its certificate late
-    #[command(subcommand)]
-    Node(NodeCommand),
     /// Certificates that nodes were given, and revoking any
     #[command(subcommand, visible_alias = "cert")]
     Certificate(CertificateCommand),

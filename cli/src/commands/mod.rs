@@ -8,6 +8,7 @@ pub(crate) mod events;
 pub(crate) mod get;
 pub(crate) mod hold;
 pub(crate) mod inventory;
+pub(crate) mod node;
 pub(crate) mod permit;
 pub(crate) mod pki;
 pub(crate) mod runbook;
@@ -70,12 +71,11 @@ pub(crate) async fn run(cli: Cli, environment: &Environment, output: &mut Output
         Command::Permit(command) => permit::run(command, &mut context).await,
         Command::Audit(command) => audit::run(command, &mut context).await,
         Command::Token(command) => trust::token(command, &mut context).await,
-        Command::Node(command) => trust::node(command, &mut context).await,
         Command::Certificate(command) => trust::certificate(command, &mut context).await,
         Command::Runbook(command) => runbook::run(command, &mut context).await,
         Command::Maintenance(command) => runbook::maintenance(command, &mut context).await,
         Command::Drain(args) => runbook::drain(args, &mut context).await,
-        Command::Node(command) => runbook::node(command, &mut context).await,
+        Command::Node(command) => node::run(command, &mut context).await,
         Command::Drill(args) => drill::run(args, context.output).await,
         Command::Inventory(command) => inventory::run(&command, &mut context),
         Command::Pki(command) => pki::run(&command, &mut context),

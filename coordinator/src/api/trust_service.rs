@@ -239,7 +239,7 @@ impl TrustService for Trust {
         };
         let node = node.map(|name| NodeName(name.to_owned()));
         self.admin(call.extensions(), node.as_ref(), None)?;
-        let done = at_the_desk(&self.desk, move |desk| desk.revoke(subject, &by, &why));
+        let done = at_the_desk(&self.desk, move |desk| desk.revoke(&subject, &by, &why));
         let (done, cut) = done.await?;
         Ok(Response::new(revocation(&done, cut)))
     }

@@ -495,7 +495,7 @@ impl Desk {
     /// Revokes, and cuts. Durable once it has returned; also if it was revoked before.
     pub(crate) fn revoke(
         &self,
-        subject: Subject,
+        subject: &Subject,
         by: &str,
         reason: &str,
     ) -> Result<(Revocation, usize), DeskError> {

@@ -157,7 +157,8 @@ async fn a_node_joins_by_a_token_once_and_what_it_is_given_works() {
     let told = refused(join(thief.joins(&world, "biz-1", &token)).await);
     assert!(told.contains("used up"), "{told}");
     // And nothing of what would be secret is kept.
-    let tokens = trust(&world, "ann").await.list_tokens(v1::ListTokensRequest {});
+    let mut ann = trust(&world, "ann").await;
+    let tokens = ann.list_tokens(v1::ListTokensRequest {});
     let tokens = tokens.await.unwrap().into_inner().tokens;
     assert_eq!((tokens[0].left, tokens[0].over.as_str()), (0, "used"));
     let secret = token.token.split('.').next_back().unwrap().to_owned();
@@ -202,10 +203,8 @@ async fn a_stolen_token_opens_no_other_door() {
     assert!(told.contains("not known"), "{told}");
     // Taken back.
     let id = any.made.clone().unwrap().id;
-    let taken = trust(&world, "ann")
-        .await
-        .revoke_token(v1::RevokeTokenRequest { id });
-    taken.await.unwrap();
+    let mut ann = trust(&world, "ann").await;
+    ann.revoke_token(v1::RevokeTokenRequest { id }).await.unwrap();
     let told = refused(join(thief.joins(&world, "biz-2", &any)).await);
     assert!(told.contains("taken back by ann"), "{told}");
 }
@@ -347,11 +346,11 @@ async fn beyond_the_grace_it_takes_an_operators_word() {
     let told = blackstart_agent::enrol::renew::once(&renewal(&world, &machine, &files)).await;
     let told = told.unwrap_err().to_string();
     assert!(told.contains("beyond the grace of 60 days"), "{told}");
-    let word = v1::AllowRenewalRequest {
+    let late = v1::AllowRenewalRequest {
         node: "biz-1".to_owned(),
         reason: "was dark".to_owned(),
     };
-    trust(&world, "ann").await.allow_renewal(word).await.unwrap();
+    trust(&world, "ann").await.allow_renewal(late).await.unwrap();
     machine.renews(&world, "biz-1", &files, ClockFloor::none()).await;
     session(&world, &files, "biz-1").await.unwrap();
 }

@@ -28,12 +28,12 @@ async fn a_node_that_is_revoked_in_session_is_out_at_once_and_stays_out() {
     let mut world = World::with(enrols).await;
     let mut thief = session(&world, &world.files("biz-1"), "biz-1").await.unwrap();
     let mut other = session(&world, &world.files("biz-2"), "biz-2").await.unwrap();
-    thief.reports(GateState::Open, true).await;
+    thief.reports(GateState::Passed, true).await;
     let revoked = revoke(&world, "blackstart://node/biz-1").await;
     assert_eq!((revoked.cut, revoked.by.as_str()), (1, "ann"));
     within("the session's end", thief.ends()).await;
     // Nobody else is concerned.
-    other.reports(GateState::Open, true).await;
+    other.reports(GateState::Passed, true).await;
     let told = session(&world, &world.files("biz-1"), "biz-1")
         .await
         .err()

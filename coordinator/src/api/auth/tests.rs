@@ -85,7 +85,7 @@ fn issue_with(dir: &Path, uris: &[&str]) -> TlsMaterial {
     TlsMaterial {
         ca: read("ca.crt").into_bytes(),
         certificate: certificate.pem().into_bytes(),
-        key: key.serialize_pem().into_bytes(),
+        key: key.serialize_pem().into_bytes().into(),
     }
 }
 

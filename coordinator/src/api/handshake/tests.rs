@@ -61,7 +61,7 @@ fn files_that_are_none_are_told_by_what_they_should_be() {
     let authority = Authority::create(dir.path()).unwrap();
     let whole = authority.issue_coordinator("c").unwrap().read().unwrap();
     let broken = TlsMaterial {
-        key: b"nonsense".to_vec(),
+        key: b"nonsense".to_vec().into(),
         ..whole.clone()
     };
     assert_eq!(server_tls(&broken).unwrap_err().to_string(), "read the key");

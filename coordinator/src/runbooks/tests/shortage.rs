@@ -4,7 +4,7 @@ use blackstart_apiserver::{NodeSpec, Release};
 use serde_json::json;
 
 use super::super::options::Options;
-use super::super::plan::{Request, Runbook};
+use super::super::plan::{Request, Runbook, RunbookPlan};
 use super::super::record::RunState;
 use super::bed::{Bed, NODE, heavy, request};
 use crate::inventory::{ClusterName, NodeName};
@@ -87,7 +87,7 @@ async fn a_pod_that_is_made_smaller_by_its_deployment_is_gone_and_what_took_its_
     let mut picky = heavy("picky", 1, "9", "1m");
     picky["spec"]["template"]["spec"]["nodeSelector"] = json!({"disk": "ssd"});
     bed.put(picky).await;
-    bed.plans(&asked(), |plan| plan.may_run()).await;
+    bed.plans(&asked(), RunbookPlan::may_run).await;
     let plan = bed.runbooks().plan(asked()).unwrap();
     assert!(
         plan.notes
