@@ -94,7 +94,7 @@ pub(super) fn of(kind: Kind) -> &'static [Proof] {
         Kind::DiskPressure => const { &[
             proof(Real, "a file system is filled", DISKS, "a_disk_that_fills_is_told_until_there_is_room_again", &[Raised, Cleared]),
             proof(Real, "a real dockerd's unused images take a disk's space", "agent/tests/prune.rs", "only_as_much_goes_as_the_disk_needs_and_what_is_protected_or_used_stays", &[Mended]),
-            proof(Simulated, "signals by hand", "agent/src/decide/tests.rs", "a_disk_gives_back_its_logs_then_its_journal_then_its_images_and_then_it_is_told", &[Told]),
+            proof(Simulated, "signals by hand", "agent/src/decide/tests/disks.rs", "a_disk_gives_back_its_logs_then_its_journal_then_its_images_and_then_it_is_told", &[Told]),
         ] },
         Kind::LogRunaway => const { &[
             proof(Real, "a log outgrows its disk on a node", "tests/tests/logs.rs", "a_log_that_is_appended_to", &[Raised, Mended]),
@@ -174,7 +174,7 @@ pub(super) fn of(kind: Kind) -> &'static [Proof] {
         ] },
         Kind::InodePressure => const { &[
             proof(Real, "files without end", DISKS, "a_disk_without_inodes_is_told_with_all_its_space_left", &[Raised, Cleared]),
-            proof(Simulated, "signals by hand", "agent/src/decide/tests.rs", "inodes_are_freed_where_the_files_are", &[Told]),
+            proof(Simulated, "signals by hand", "agent/src/decide/tests/disks.rs", "inodes_are_freed_where_the_files_are", &[Told]),
         ] },
         Kind::DiskFilling => const { &[
             proof(Simulated, "signals by hand", "agent/src/diagnose/disk.rs", "a_disk_that_fills_fast_is_raised_long_before_it_is_full", &[Raised, Told]),

@@ -40,6 +40,7 @@ use crate::host::Host;
 pub use files::{Found, Heard, Record, Release, Words};
 pub use hold::{Look, hold, hold_looking, hold_with};
 pub use judge::{Terms, Verdict, judge};
+pub(crate) use wake::Wake;
 
 /// What the boot gate of this node is doing in this boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

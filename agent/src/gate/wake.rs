@@ -1,5 +1,6 @@
-//! Wakes the gate when a word for it is put into the runtime directory.
+//! Wakes the gate when a word for it is put into the runtime directory, and the agent when the gate has said something there.
 
+use std::future::pending;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -17,12 +18,12 @@ const SLOW_POLL: Duration = Duration::from_secs(5);
 
 /// Events of one directory, or a poll.
 #[derive(Debug)]
-pub(super) struct Wake {
+pub(crate) struct Wake {
     events: Option<AsyncFd<OwnedFd>>,
 }
 
 impl Wake {
-    pub(super) fn on(dir: &Path) -> Self {
+    pub(crate) fn on(dir: &Path) -> Self {
         let events = match watch(dir) {
             Ok(events) => Some(events),
             Err(error) => {
@@ -41,11 +42,28 @@ impl Wake {
         };
         match tokio::time::timeout(SLOW_POLL.min(at_most), drain(events)).await {
             Ok(Ok(())) | Err(_) => {}
-            Ok(Err(error)) => {
-                warn!(%error, "inotify for the gate's files failed; polling them");
-                self.events = None;
-            }
+            Ok(Err(error)) => self.failed(&error),
         }
+    }
+
+    /// Returns when something was written; never, without events.
+    pub(crate) async fn written(&mut self) {
+        let Some(events) = &self.events else {
+            return pending().await;
+        };
+        if let Err(error) = drain(events).await {
+            self.failed(&error);
+        }
+    }
+
+    /// What is written is told.
+    pub(crate) fn hears(&self) -> bool {
+        self.events.is_some()
+    }
+
+    fn failed(&mut self, error: &io::Error) {
+        warn!(%error, "inotify for the gate's files failed; polling them");
+        self.events = None;
     }
 }
 

@@ -154,9 +154,9 @@ pub trait Host: Send + Sync + 'static {
     /// Usage of the file system at `mount_point` (`time_to_full` is left `None`: the watcher works it out).
     fn disk_usage(&self, mount_point: &Path) -> io::Result<DiskSignal>;
 
-    /// [`Host::disk_usage`] is answered from memory there, whatever its device does: it needs no thread of its own.
-    fn answers_at_once(&self, _mount_point: &Path) -> bool {
-        false
+    /// [`Host::disk_usage`], and whether it is answered from memory there, whatever the device does: then it needs no thread of its own.
+    fn disk_look(&self, mount_point: &Path) -> io::Result<(DiskSignal, bool)> {
+        Ok((self.disk_usage(mount_point)?, false))
     }
 
     /// Where the machine's kernel tells of itself; `None` for a machine that has no kernel of its own (simulated).

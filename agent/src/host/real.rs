@@ -147,19 +147,28 @@ impl Host for RealHost {
     }
 
     fn disk_usage(&self, mount_point: &Path) -> io::Result<DiskSignal> {
-        let seen = rustix::fs::statvfs(mount_point)?;
-        Ok(DiskSignal {
+        self.disk_look(mount_point).map(|(seen, _)| seen)
+    }
+
+    fn disk_look(&self, mount_point: &Path) -> io::Result<(DiskSignal, bool)> {
+        // One call: finding the mount point costs more than asking it.
+        let seen = rustix::fs::statfs(mount_point)?;
+        // 0 on a kernel that knows of no fragments: they are blocks then.
+        let size = if seen.f_frsize > 0 {
+            seen.f_frsize
+        } else {
+            seen.f_bsize
+        };
+        let size = u64::try_from(size).unwrap_or(0);
+        let usage = DiskSignal {
             mount_point: mount_point.to_owned(),
-            bytes_total: seen.f_blocks.saturating_mul(seen.f_frsize),
-            bytes_available: seen.f_bavail.saturating_mul(seen.f_frsize),
+            bytes_total: seen.f_blocks.saturating_mul(size),
+            bytes_available: seen.f_bavail.saturating_mul(size),
             inodes_total: seen.f_files,
             inodes_free: seen.f_ffree,
             time_to_full: None,
-        })
-    }
-
-    fn answers_at_once(&self, mount_point: &Path) -> bool {
-        rustix::fs::statfs(mount_point).is_ok_and(|seen| FROM_MEMORY.contains(&seen.f_type))
+        };
+        Ok((usage, FROM_MEMORY.contains(&seen.f_type)))
     }
 
     async fn shutting_down(&self) -> bool {

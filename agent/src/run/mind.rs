@@ -4,6 +4,7 @@
 //! no disk and no unit: those are for flights.
 
 use std::collections::{BTreeMap, HashMap};
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,9 +42,9 @@ use crate::report::Told;
 use crate::set_aside::{Held, SetAside, comes_back};
 use crate::signal::Signal;
 
-/// A gate that holds, or may still come to hold, is looked at so often…
+/// A gate that holds is looked at so often, and one that may still come to hold where its files tell no events…
 const GATE_SOON: Duration = Duration::from_millis(500);
-/// …and one that is open so often: it does not close in this boot.
+/// …and any other: an open one does not close in this boot, and what the gate writes is told.
 const GATE_LATER: Duration = Duration::from_secs(5);
 /// After a write to the ledger failed, remedies that need one wait for so long.
 const LEDGER_AGAIN: Duration = Duration::from_secs(2);
@@ -89,6 +90,8 @@ pub(super) struct Mind<H> {
     history: History,
     gate: GateStatus,
     gate_look: Instant,
+    /// Events of the gate's files; none of a simulated machine, of which there may be thousands in one process.
+    gate_words: Option<gate::Wake>,
     trouble: Option<LedgerTrouble>,
     orders: Orders,
     brakes: watch::Receiver<Arc<Standing>>,
@@ -133,6 +136,10 @@ impl<H: Host> Mind<H> {
         Self {
             diagnosis: Diagnosis::new(&settings),
             health: Health::new(&settings.kubelet_unit),
+            gate_words: host
+                .machine()
+                .is_some()
+                .then(|| gate::Wake::on(&settings.runtime_dir)),
             gate: gate::status(&settings.runtime_dir),
             crew: Arc::new(Crew {
                 settings: Arc::clone(&settings),
@@ -207,6 +214,7 @@ impl<H: Host> Mind<H> {
                 Ok(()) = self.ports.link.changed() => {}
                 // The next look tells it, and that nothing is missed.
                 Ok(()) = self.held.changed() => {}
+                () = written(&mut self.gate_words) => self.gate_look = Instant::now(),
                 () = sleep_until(wake) => {}
             }
         }
@@ -314,8 +322,10 @@ impl<H: Host> Mind<H> {
         if gate.state != self.gate.state {
             info!(state = ?gate.state, why = gate.why, "boot gate");
         }
+        let hears = self.gate_words.as_ref().is_some_and(gate::Wake::hears);
         self.gate_look = now
             + match gate.state {
+                GateState::Absent if hears => GATE_LATER,
                 GateState::Held | GateState::Absent => GATE_SOON,
                 GateState::Released | GateState::Passed | GateState::DeadMan => GATE_LATER,
             };
@@ -325,6 +335,10 @@ impl<H: Host> Mind<H> {
 
     /// Puts back what is set aside if nobody speaks for it any more; when to look again.
     fn put_back(&mut self, held: &[Held], now: Instant) -> Option<Instant> {
+        // Its words are files, which nobody has to read for nothing.
+        if held.is_empty() {
+            return None;
+        }
         let boottime = gate::boottime();
         let at = comes_back(
             held,
@@ -596,5 +610,13 @@ impl<H: Host> Mind<H> {
             self.notify.alive();
             self.next_alive = Some(now + interval);
         }
+    }
+}
+
+/// Returns when the gate has written something; never, where that is not told.
+async fn written(words: &mut Option<gate::Wake>) {
+    match words {
+        Some(words) => words.written().await,
+        None => pending().await,
     }
 }

@@ -19,10 +19,12 @@
 //! | `reload` | new settings for an agent that runs |
 //! | `publish` | what the agent says of its node |
 //! | `notify` | what it says to systemd |
+//! | `give_back` | memory that only the start needed |
 //!
 //! Nothing here is global to the process: many agents run in one for a drill.
 
 mod flight;
+mod give_back;
 mod mind;
 mod notify;
 mod orders;
@@ -145,6 +147,11 @@ pub async fn run_reloading<H: Host>(
             hang_up.clone(),
         );
         AbortOnDropHandle::new(tokio::spawn(following))
+    });
+    // One that shares its process with others leaves the process alone.
+    let _giving_back = host.machine().is_some().then(|| {
+        let giving_back = give_back::now_and_then(agent.picture.clone(), beat, hang_up.clone());
+        AbortOnDropHandle::new(tokio::spawn(giving_back))
     });
     let metrics = settings.metrics.map(|metrics| {
         let serving = metrics::serve(metrics.listen, agent.meters, window.clone(), hang_up.clone());

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::beat::Beat;
-use crate::signal::{ClockSignal, Signal};
+use crate::signal::{ClockSignal, Keeper as ClockKeeper, Signal};
 use crate::sys;
 
 /// Between looks.
@@ -32,6 +32,8 @@ const JUMP: Duration = Duration::from_secs(1);
 const RTC: &str = "/sys/class/rtc/rtc0/since_epoch";
 /// It is read so often; reading waits for the chip.
 const RTC_PERIOD: Duration = Duration::from_mins(5);
+/// Who else keeps the clock is looked for so often: among all processes, and nothing is done about a clock before it has run free for minutes.
+const OTHER_PERIOD: Duration = Duration::from_mins(1);
 /// The floor's file in the state directory: seconds since the Unix epoch, as text.
 pub(crate) const FLOOR_FILE: &str = "clock-floor";
 
@@ -68,6 +70,7 @@ pub async fn watch(
 ) {
     let mut keeper = Keeper::new(read_floor(&state_dir));
     let mut rtc_read: Option<Instant> = None;
+    let mut other: Option<(Option<ClockKeeper>, Instant)> = None;
     loop {
         let begun = Instant::now();
         if rtc_read.is_none_or(|last| last.elapsed() >= RTC_PERIOD) {
@@ -76,10 +79,13 @@ pub async fn watch(
         }
         let mut look = keeper.look(read());
         if look.signal.synchronised == Some(false) {
-            let services = services.clone();
-            let found =
-                tokio::task::spawn_blocking(move || keeper::other(Path::new("/proc"), &services)).await;
-            look.signal.other_keeper = found.ok().flatten();
+            let known = other.take().filter(|(_, at)| at.elapsed() < OTHER_PERIOD);
+            let (found, at) = match known {
+                Some(known) => known,
+                None => (other_keeper(services.clone()).await, Instant::now()),
+            };
+            look.signal.other_keeper.clone_from(&found);
+            other = Some((found, at));
         }
         if let Some(floor) = look.new_floor {
             let dir = state_dir.clone();
@@ -97,6 +103,11 @@ pub async fn watch(
             () = beat.pause(begun, PERIOD) => {}
         }
     }
+}
+
+async fn other_keeper(services: Vec<String>) -> Option<ClockKeeper> {
+    let looked = tokio::task::spawn_blocking(move || keeper::other(Path::new("/proc"), &services));
+    looked.await.ok().flatten()
 }
 
 /// What is remembered between looks. Pure.

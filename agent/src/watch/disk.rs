@@ -186,19 +186,20 @@ impl<H: Host> Disk<'_, H> {
 }
 
 fn look<H: Host>(host: &H, path: &Path, around: &[PathBuf]) -> io::Result<Seen> {
-    let seen = host.disk_usage(path)?;
-    let shadow = around.iter().find(|other| {
-        same_device(path, other)
-            && host
-                .disk_usage(other)
-                .is_ok_and(|other| other.bytes_total == seen.bytes_total)
+    let (seen, at_once) = host.disk_look(path)?;
+    let around: Vec<_> = around
+        .iter()
+        .map(|other| (other, host.disk_look(other)))
+        .collect();
+    let shadow = around.iter().find(|(other, looked)| {
+        let alike = |(other, _): &(DiskSignal, bool)| other.bytes_total == seen.bytes_total;
+        looked.as_ref().is_ok_and(alike) && same_device(path, other)
     });
-    if let Some(other) = shadow {
+    if let Some((other, _)) = shadow {
         debug!(mount_point = %path.display(), on = %other.display(), "not a mount of its own");
     }
     Ok(Seen {
-        // Asked after it has answered: what is mounted there may have changed.
-        at_once: host.answers_at_once(path) && around.iter().all(|other| host.answers_at_once(other)),
+        at_once: at_once && around.iter().all(|(_, looked)| matches!(looked, Ok((_, true)))),
         disk: shadow.is_none().then_some(seen),
     })
 }

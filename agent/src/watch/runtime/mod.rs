@@ -6,7 +6,8 @@
 //!  docker.sock ──/events──► containers: what it adds up to ──► Signal::Container
 //! ```
 //! A hung daemon answers a ping, and its socket is served by the kernel as long as the process exists: only a call that
-//! passes through the daemon's own state says that it works. Every call is made on a connection of its own.
+//! passes through the daemon's own state says that it works. Calls share a connection, which is made anew at every tenth of them and
+//! whenever one fails: a daemon that takes no more connections is found as well.
 //!
 //! A socket that was never there means that the runtime is not installed: nothing is told. Events that came while the stream was
 //! down are asked for again (docker keeps the last 256).
@@ -32,6 +33,8 @@ use crate::signal::{ContainerSignal, Runtime, RuntimeAnswer, RuntimeSignal, Sign
 
 /// A stream of events that ended, or could not be had, is asked for again after this.
 const RETRY: Duration = Duration::from_secs(2);
+/// So many calls are made on one connection: half a minute's, by default.
+const RENEWED: u32 = 10;
 
 /// Watches both runtimes until `stop`.
 pub async fn watch(
@@ -59,22 +62,54 @@ pub async fn watch(
 
 /// One real call of a runtime; `None` where its socket is not there.
 pub async fn call(runtime: Runtime, socket: &Path, deadline: Duration) -> Option<RuntimeAnswer> {
-    match socket.try_exists() {
-        Ok(true) => {}
-        Ok(false) => return None,
-        Err(error) => {
-            let why = format!("look for {}: {error}", socket.display());
-            return Some(RuntimeAnswer::Unobservable { why });
+    Line::to(runtime, socket).call(socket, deadline).await
+}
+
+/// Calls of one runtime.
+enum Line {
+    Docker(docker::Line),
+    Containerd(containerd::Line),
+}
+
+impl Line {
+    fn to(runtime: Runtime, socket: &Path) -> Self {
+        match runtime {
+            Runtime::Docker => Self::Docker(docker::Line::new(socket)),
+            Runtime::Containerd => Self::Containerd(containerd::Line::new(socket)),
         }
     }
-    let called = async {
-        match runtime {
-            Runtime::Docker => docker::call(socket).await,
-            Runtime::Containerd => containerd::call(socket).await,
+
+    fn is_kept(&self) -> bool {
+        match self {
+            Self::Docker(line) => line.is_kept(),
+            Self::Containerd(line) => line.is_kept(),
         }
-    };
-    let answer = timeout(deadline, called).await;
-    Some(answer.unwrap_or(RuntimeAnswer::TimedOut { after: deadline }))
+    }
+
+    /// One real call; `None` where the socket is not there.
+    async fn call(&mut self, socket: &Path, deadline: Duration) -> Option<RuntimeAnswer> {
+        let there = if self.is_kept() {
+            Ok(true)
+        } else {
+            socket.try_exists()
+        };
+        match there {
+            Ok(true) => {}
+            Ok(false) => return None,
+            Err(error) => {
+                let why = format!("look for {}: {error}", socket.display());
+                return Some(RuntimeAnswer::Unobservable { why });
+            }
+        }
+        let called = async {
+            match self {
+                Self::Docker(line) => line.call().await,
+                Self::Containerd(line) => line.call().await,
+            }
+        };
+        let answer = timeout(deadline, called).await;
+        Some(answer.unwrap_or(RuntimeAnswer::TimedOut { after: deadline }))
+    }
 }
 
 async fn ask(
@@ -85,9 +120,10 @@ async fn ask(
     beat: Beat,
 ) {
     let mut seen = false;
+    let mut line = Line::to(runtime, &endpoint.socket);
     loop {
         let begun = Instant::now();
-        let answer = match call(runtime, &endpoint.socket, settings.deadline).await {
+        let answer = match line.call(&endpoint.socket, settings.deadline).await {
             Some(answer) => {
                 seen = true;
                 Some(answer)
