@@ -529,7 +529,7 @@ async fn lead(
         desk,
     } = open(house, &store, &tenure).await?;
     let policy = settings.cold_start.clone();
-    house.kept.note(leads(executor.epoch())).await;
+    house.kept.note(leads(executor.epoch()));
 
     let working = CancellationToken::new();
     let mut inner = JoinSet::new();
@@ -757,7 +757,7 @@ async fn deliver(
             ..What::default()
         };
         match fleet.deliver(order) {
-            Delivery::Queued => kept.note(ordered).await,
+            Delivery::Queued => kept.note(ordered),
             not_sent @ (Delivery::NotInSession | Delivery::Full) => {
                 tracing::debug!(%node, command, ?not_sent, "an order was dropped; it is sent again");
             }
@@ -780,7 +780,7 @@ async fn route(
         let Some(answer) = answer else {
             return stop.cancelled().await;
         };
-        kept.note(answered(&answer)).await;
+        kept.note(answered(&answer));
         let run = answer.command_id.split('/').next().unwrap_or_default();
         let to = if Runbook::of_run(run).is_some() {
             &to_runbooks

@@ -26,13 +26,25 @@ pub(super) fn make_directory(dir: &Path) -> Result<(), EnrolError> {
 
 /// In place of what is there. Durable once this has returned.
 pub(super) fn write(path: &Path, content: &[u8]) -> Result<(), EnrolError> {
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(".new");
-    let aside = PathBuf::from(aside);
+    let aside = aside(path);
     put(&aside, content)
         .and_then(|()| fs::rename(&aside, path))
         .and_then(|()| path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all()))
         .map_err(failed("write", path))
+}
+
+/// Whether a file could be replaced, before anybody is asked for what goes into it.
+pub(super) fn can_write(path: &Path) -> Result<(), EnrolError> {
+    let aside = aside(path);
+    put(&aside, b"")
+        .and_then(|()| fs::remove_file(&aside))
+        .map_err(failed("write", path))
+}
+
+fn aside(path: &Path) -> PathBuf {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".new");
+    PathBuf::from(aside)
 }
 
 fn put(path: &Path, content: &[u8]) -> io::Result<()> {

@@ -28,7 +28,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::EnrolError;
 use super::call::{Asked, Known, ask};
-use super::files::{failed, write};
+use super::files::{can_write, failed, write};
 use super::join::check;
 use super::key::NodeKey;
 use crate::causes::causes;
@@ -206,6 +206,8 @@ async fn renew(renewal: &Renewal, own: &Own) -> Result<Own, EnrolError> {
         what,
     })?;
     drop(pem);
+    // One that cannot be kept would be asked for again and again.
+    can_write(&files.certificate)?;
     let authority = fs::read(&files.ca).map_err(failed("read", &files.ca))?;
     let machine =
         machine::name(&renewal.machine_id).map_err(failed("read the machine's id", &renewal.machine_id))?;

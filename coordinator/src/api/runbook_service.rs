@@ -193,8 +193,13 @@ impl RunbookService for RunbookOperators {
         let id = request.get_ref().id.clone();
         let run = self.may(request.extensions(), Right::Approve, &id)?;
         let asked = &run.plan.request;
+        if run.is_proposal {
+            // Whoever accepts it starts it.
+            allowed(request.extensions(), Right::Operate, Place::In(&run.plan.cluster))?;
+        }
+        let started = run.accepted_by.as_ref().unwrap_or(&asked.by);
         self.roles
-            .second_person(asked.runbook.as_str(), &asked.by, &operator)?;
+            .second_person(asked.runbook.as_str(), started, &operator)?;
         let done = self.runbooks.approve(&id, operator.clone()).await;
         steered(&operator, "approve", done)
     }

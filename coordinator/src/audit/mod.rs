@@ -19,11 +19,12 @@ pub mod file;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
+use tokio::time::{Instant, timeout};
 
 use crate::events::{EventKind, Events, NewEvent, Severity};
 use chain::What;
@@ -33,6 +34,10 @@ use file::Log;
 const BACKLOG: usize = 1024;
 /// So many are written with one wait for the disk.
 const BATCH: usize = 256;
+/// A command waits no longer for its record: a disk that hangs keeps nobody from recovering.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Files that could not be written are opened anew no sooner: all of them are read for it.
+const AGAIN: Duration = Duration::from_secs(10);
 
 type Written = oneshot::Sender<()>;
 
@@ -41,6 +46,8 @@ type Written = oneshot::Sender<()>;
 pub struct Audit {
     to_writer: mpsc::Sender<(What, Option<Written>)>,
     dir: Arc<PathBuf>,
+    /// Records that found no room, and are not told of yet.
+    lost: Arc<AtomicU64>,
 }
 
 impl Audit {
@@ -50,9 +57,10 @@ impl Audit {
         let audit = Self {
             to_writer,
             dir: Arc::new(dir.to_owned()),
+            lost: Arc::default(),
         };
-        let dir = dir.to_owned();
-        tokio::task::spawn_blocking(move || write_all(&dir, waiting, &events));
+        let (dir, lost) = (dir.to_owned(), Arc::clone(&audit.lost));
+        tokio::task::spawn_blocking(move || write_all(&dir, waiting, &lost, &events));
         audit
     }
 
@@ -61,22 +69,34 @@ impl Audit {
         &self.dir
     }
 
-    /// Writes a record, and returns when it is durable, or cannot be.
+    /// Writes a record, and returns when it is durable, or cannot be, or takes too long.
     pub async fn write(&self, what: What) {
         let (done, written) = oneshot::channel();
-        if self.to_writer.send((what, Some(done))).await.is_ok() {
-            let _gone = written.await;
+        let write = async {
+            if self.to_writer.send((what, Some(done))).await.is_ok() {
+                let _gone = written.await;
+            }
+        };
+        if timeout(PATIENCE, write).await.is_err() {
+            tracing::warn!("the audit's disk does not answer; the command goes on");
         }
     }
 
-    /// Has a record written soon.
-    pub async fn note(&self, what: What) {
-        let _gone = self.to_writer.send((what, None)).await;
+    /// Has a record written soon. Waits for nothing: one that finds no room is lost, and that is told.
+    pub fn note(&self, what: What) {
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.to_writer.try_send((what, None)) {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
 /// The one writer. Ends when nobody can send any more, and has written everything by then.
-fn write_all(dir: &Path, mut waiting: mpsc::Receiver<(What, Option<Written>)>, events: &Events) {
+fn write_all(
+    dir: &Path,
+    mut waiting: mpsc::Receiver<(What, Option<Written>)>,
+    lost: &AtomicU64,
+    events: &Events,
+) {
     let troubled = AtomicBool::new(false);
     let trouble = |error: &std::io::Error| {
         tracing::error!(%error, dir = %dir.display(), "the audit cannot be written");
@@ -86,11 +106,18 @@ fn write_all(dir: &Path, mut waiting: mpsc::Receiver<(What, Option<Written>)>, e
         }
     };
     let mut log = None;
+    let mut again = Instant::now();
     let mut batch = Vec::new();
     while waiting.blocking_recv_many(&mut batch, BATCH) > 0 {
         let (records, written): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
-        if log.is_none() {
+        let missed = lost.swap(0, Ordering::Relaxed);
+        if missed > 0 {
+            let text = format!("{missed} records found no room in the audit, whose disk is too slow");
+            events.emit(NewEvent::new(Severity::Critical, EventKind::Audit, text));
+        }
+        if log.is_none() && Instant::now() >= again {
             log = Log::open(dir).inspect_err(trouble).ok();
+            again = Instant::now() + AGAIN;
         }
         if let Some(open) = &mut log {
             match open.append(records, now_unix_ms()) {

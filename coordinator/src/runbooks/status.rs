@@ -29,6 +29,8 @@ pub struct RunbookStatus {
     pub aborted_by: Option<String>,
     /// The coordinator proposes it, and nobody has let it be done: it is not at work.
     pub is_proposal: bool,
+    /// Who let a proposal be done.
+    pub accepted_by: Option<String>,
 }
 
 impl RunbookStatus {
@@ -46,6 +48,7 @@ impl RunbookStatus {
             changed_unix_ms: record.changed_unix_ms,
             aborted_by: record.aborted_by.clone(),
             is_proposal: record.is_proposal(),
+            accepted_by: record.accepted_by.clone(),
         }
     }
 

@@ -283,10 +283,15 @@ pub(crate) fn may_join(
     if now >= token.ends_at {
         return Err(Refusal::Expired(id(), now - token.ends_at));
     }
-    let again = known.is_some_and(|known| {
-        known.key == asks.key && known.machine == asks.machine && known.token.as_ref() == Some(&token.id)
-    });
-    if let Some(revocation) = revoked.filter(|revocation| token.made_at < revocation.at || again) {
+    let same_key = known.is_some_and(|known| known.key == asks.key);
+    let again = same_key
+        && known
+            .is_some_and(|known| known.machine == asks.machine && known.token.as_ref() == Some(&token.id));
+    // A key that was revoked stays so, whatever the token: others may have it. One that joined after that may ask again.
+    if let Some(revocation) = revoked.filter(|revocation| {
+        let joined_since = revocation.except.as_deref() == Some(asks.key);
+        (same_key && !joined_since) || (token.made_at < revocation.at && !(again && joined_since))
+    }) {
         return Err(of(revocation));
     }
     if again {

@@ -376,7 +376,6 @@ impl Desk {
             self.keep(TOKENS, &tokens)?;
             books.tokens = tokens;
         }
-        let given = self.issue(&mut books, asks, request, Some(id.to_owned()), now)?;
         if let Some(revocation) = revocation {
             // All of its older certificates stay revoked.
             let anew = Revocation {
@@ -388,6 +387,7 @@ impl Desk {
             revoked.0.insert(subject, anew);
             self.gate.put_in_force(revoked);
         }
+        let given = self.issue(&mut books, asks, request, Some(id.to_owned()), now)?;
         drop(books);
         let serial = &given.certified.serial;
         tracing::info!(%node, token = id, serial, again = joins == Joins::Again, "a node joins");
