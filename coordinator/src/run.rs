@@ -300,6 +300,7 @@ async fn open(house: &House, store: &Arc<dyn Store>, tenure: &Tenure) -> Result<
         epoch: executor.epoch(),
         tenure: tenure.clone(),
         timing: Timing::default(),
+        declared: Arc::new(house.settings.workloads.clone()),
     };
     let opened = spawn_blocking(move || Runbooks::open(of_runbooks));
     let (runbooks, work) = opened.await.map_err(RunError::Broke)??;

@@ -256,10 +256,15 @@ fn request(runbook: String, node: String, options: Options) -> v1::RunbookReques
         delete_local_data: options.delete_local_data,
         delete_unmanaged: options.delete_unmanaged,
         proof: options.proof,
+        ..v1::RunbookRequest::default()
     }
 }
 
-async fn begin(request: v1::RunbookRequest, how: &How, context: &mut Context<'_>) -> Result<(), Failure> {
+pub(super) async fn begin(
+    request: v1::RunbookRequest,
+    how: &How,
+    context: &mut Context<'_>,
+) -> Result<(), Failure> {
     let mut fleet = context.connect().await?;
     if how.dry_run {
         let plan = fleet.plan_runbook(request).await?;

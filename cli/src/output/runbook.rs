@@ -27,7 +27,7 @@ impl Listed for RunbookRun {
     const PLURAL: &'static str = "runs";
 
     fn header(wide: bool) -> Vec<&'static str> {
-        let mut header = vec!["RUN", "NODE", "STATE", "AGE", "STEP", "WAITING ON"];
+        let mut header = vec!["RUN", "OF", "STATE", "AGE", "STEP", "WAITING ON"];
         if wide {
             header.extend(["CLUSTER", "BY", "REASON"]);
         }
@@ -38,7 +38,7 @@ impl Listed for RunbookRun {
         let optional = |text: &Option<String>| Cell::new(text.as_deref().unwrap_or("-"));
         let mut row = vec![
             self.id.as_str().into(),
-            self.node.as_str().into(),
+            self.subject.as_deref().unwrap_or(&self.node).into(),
             Cell::tinted(self.state, state_tint(self)),
             age_at(self.started_at, now).into(),
             optional(&self.current),
@@ -68,7 +68,9 @@ fn state_tint(run: &RunbookRun) -> Tint {
 pub(crate) fn plan(plan: &RunbookPlan) -> Vec<Line> {
     let mut lines = vec![Line::new(format!(
         "{} of {} (cluster {})",
-        plan.runbook, plan.node, plan.cluster
+        plan.runbook,
+        plan.subject.as_deref().unwrap_or(&plan.node),
+        plan.cluster
     ))];
     if plan.steps.is_empty() {
         lines.push(Line::tinted("nothing would be done", Tint::Warning));
@@ -91,8 +93,13 @@ pub(crate) fn plan(plan: &RunbookPlan) -> Vec<Line> {
 /// A run as it stands.
 pub(crate) fn run(run: &RunbookRun) -> Vec<Line> {
     let mut lines = vec![
-        Line::new(format!("{} of {} (cluster {}): ", run.id, run.node, run.cluster))
-            .and(run.state, state_tint(run)),
+        Line::new(format!(
+            "{} of {} (cluster {}): ",
+            run.id,
+            run.subject.as_deref().unwrap_or(&run.node),
+            run.cluster
+        ))
+        .and(run.state, state_tint(run)),
         Line::new(format!(
             "asked for by {}{}",
             run.by,

@@ -4,6 +4,7 @@
 //! two together. An empty file is a valid one.
 
 mod read;
+mod workloads;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -16,6 +17,8 @@ use crate::fleetlock::FleetLockSettings;
 use crate::inventory::ClusterName;
 use crate::kubernetes::connection::Access;
 use crate::policy::{BackupPolicy, ColdStartPolicy, OutagePolicy, PermitPolicy, StormPolicy};
+
+use crate::runbooks::declared::Declared;
 
 pub use read::{ConfigError, load, parse};
 
@@ -55,6 +58,8 @@ pub struct Settings {
     pub backup: BackupPolicy,
     /// The ways to the clusters' APIs; a cluster without one has no runbooks.
     pub clusters: Vec<ClusterAccess>,
+    /// The workloads that are to be whole: `blackstart workload`.
+    pub workloads: Vec<Declared>,
 }
 
 impl Default for Settings {
@@ -76,6 +81,7 @@ impl Default for Settings {
             fleetlock: None,
             backup: BackupPolicy::default(),
             clusters: Vec::new(),
+            workloads: Vec::new(),
         }
     }
 }

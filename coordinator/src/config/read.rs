@@ -95,6 +95,7 @@ pub fn parse(name: &str, text: &str) -> Result<Settings, Problems> {
             backup(table, &mut to.backup);
         }
         clusters(top, &mut to.clusters);
+        super::workloads::read(top, &mut to.workloads);
         to
     })
 }

@@ -5,7 +5,9 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use super::capabilities::GroupVersion;
+use super::detail::{ContainerMemory, RESTARTED_AT, Toleration, WorkloadName};
 use super::objects::{Key, OUT_OF_SERVICE, Taint};
+use super::quantity;
 
 /// A node as it was when a call was decided: the call is refused (409) if it is another by then.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +69,30 @@ pub enum ApiCall {
         /// This one and no later one of its name.
         uid: String,
     },
+    /// Changes the pod template of a workload, with the marks of the run in the same write.
+    Template {
+        /// Which.
+        workload: WorkloadName,
+        /// This one and no later one of its name.
+        uid: String,
+        /// As it was seen.
+        resource_version: String,
+        /// What of it.
+        change: TemplateChange,
+        /// Who, and what was there before.
+        marks: Vec<Mark>,
+    },
+}
+
+/// What of a template is changed.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TemplateChange {
+    /// What these containers ask for; what is `None` is removed.
+    Memory(Vec<ContainerMemory>),
+    /// What its pods tolerate: all of it.
+    Tolerations(Vec<Toleration>),
+    /// Nothing but the time of a restart.
+    Restart(String),
 }
 
 /// What a call changes.
@@ -78,6 +104,8 @@ pub enum Target {
     Pod(String),
     /// A volume attachment, by uid.
     Attachment(String),
+    /// A workload, by uid.
+    Workload(String),
 }
 
 impl fmt::Display for ApiCall {
@@ -101,6 +129,21 @@ impl fmt::Display for ApiCall {
             Self::DeletePod { pod, force: true, .. } => write!(f, "delete pod {pod} by force"),
             Self::DeletePod { pod, .. } => write!(f, "delete pod {pod}"),
             Self::DeleteAttachment { name, .. } => write!(f, "delete volume attachment {name}"),
+            Self::Template {
+                workload,
+                change: TemplateChange::Memory(_),
+                ..
+            } => write!(f, "change the memory of {workload}"),
+            Self::Template {
+                workload,
+                change: TemplateChange::Tolerations(_),
+                ..
+            } => write!(f, "change the tolerations of {workload}"),
+            Self::Template {
+                workload,
+                change: TemplateChange::Restart(_),
+                ..
+            } => write!(f, "restart {workload}"),
         }
     }
 }
@@ -119,6 +162,8 @@ pub struct Wire {
 }
 
 const MERGE: &str = "application/merge-patch+json";
+/// Merges lists of containers by name; lists without a key, tolerations among them, it replaces whole.
+const STRATEGIC: &str = "application/strategic-merge-patch+json";
 const JSON: &str = "application/json";
 
 impl ApiCall {
@@ -130,6 +175,7 @@ impl ApiCall {
             }
             Self::Evict { uid, .. } | Self::DeletePod { uid, .. } => Target::Pod(uid.clone()),
             Self::DeleteAttachment { uid, .. } => Target::Attachment(uid.clone()),
+            Self::Template { uid, .. } => Target::Workload(uid.clone()),
         }
     }
 
@@ -188,6 +234,53 @@ impl ApiCall {
                 content_type: JSON,
                 body: delete_options(uid, false),
             },
+            Self::Template {
+                workload,
+                uid,
+                resource_version,
+                change,
+                marks,
+            } => {
+                let marks: serde_json::Map<String, Value> = marks
+                    .iter()
+                    .map(|(name, value)| ((*name).to_owned(), json!(value)))
+                    .collect();
+                Wire {
+                    method: "PATCH",
+                    path: format!(
+                        "/apis/apps/v1/namespaces/{}/{}/{}",
+                        workload.key.namespace,
+                        workload.kind.plural(),
+                        workload.key.name
+                    ),
+                    content_type: STRATEGIC,
+                    body: json!({
+                        "metadata": { "uid": uid, "resourceVersion": resource_version, "annotations": marks },
+                        "spec": { "template": change.template() },
+                    }),
+                }
+            }
+        }
+    }
+}
+
+impl TemplateChange {
+    fn template(&self) -> Value {
+        match self {
+            Self::Memory(containers) => {
+                let containers: Vec<_> = containers
+                    .iter()
+                    .map(|one| {
+                        json!({ "name": one.container, "resources": {
+                            "requests": { "memory": one.request.map(quantity::text) },
+                            "limits": { "memory": one.limit.map(quantity::text) },
+                        }})
+                    })
+                    .collect();
+                json!({ "spec": { "containers": containers } })
+            }
+            Self::Tolerations(tolerations) => json!({ "spec": { "tolerations": tolerations } }),
+            Self::Restart(at) => json!({ "metadata": { "annotations": { (RESTARTED_AT): at } } }),
         }
     }
 }
@@ -288,6 +381,51 @@ mod tests {
         assert_eq!(
             call(taints, None),
             json!([{"key": "a", "effect": "NoSchedule", "timeAdded": "t"}])
+        );
+    }
+
+    #[test]
+    fn a_template_is_changed_by_container_and_in_one_write_with_its_marks() {
+        let call = |change| ApiCall::Template {
+            workload: WorkloadName {
+                kind: super::super::detail::WorkloadKind::StatefulSet,
+                key: Key {
+                    namespace: "skiff-nsf".into(),
+                    name: "nsf-redis".into(),
+                },
+            },
+            uid: "u".into(),
+            resource_version: "7".into(),
+            change,
+            marks: vec![
+                ("blackstart.io/a", Some("pods-heal-1".into())),
+                ("blackstart.io/b", None),
+            ],
+        };
+        let wire = call(TemplateChange::Memory(vec![ContainerMemory {
+            container: "redis".into(),
+            request: None,
+            limit: Some(150 << 20),
+        }]))
+        .wire(None);
+        assert_eq!(
+            wire.path,
+            "/apis/apps/v1/namespaces/skiff-nsf/statefulsets/nsf-redis"
+        );
+        assert_eq!(wire.content_type, STRATEGIC);
+        assert_eq!(wire.body["metadata"]["resourceVersion"], "7");
+        assert_eq!(
+            wire.body["metadata"]["annotations"],
+            json!({"blackstart.io/a": "pods-heal-1", "blackstart.io/b": null})
+        );
+        assert_eq!(
+            wire.body["spec"]["template"]["spec"]["containers"],
+            json!([{"name": "redis", "resources": {"limits": {"memory": "150Mi"}, "requests": {"memory": null}}}])
+        );
+        let restart = call(TemplateChange::Restart("2026-11-28T08:00:00Z".into())).wire(None);
+        assert_eq!(
+            restart.body["spec"]["template"],
+            json!({"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": "2026-11-28T08:00:00Z"}}})
         );
     }
 

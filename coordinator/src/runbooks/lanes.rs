@@ -54,6 +54,14 @@ pub enum Busy {
         /// Which runs.
         runs: String,
     },
+    /// Another run mends pods of the same namespace.
+    #[error("run {run} is at work on {subject}, in the same namespace; abort it first, or wait for its end")]
+    Subject {
+        /// Which run.
+        run: String,
+        /// On what.
+        subject: String,
+    },
     /// A cold start goes first.
     #[error("{run} is bringing cluster {cluster} back: wait for its end (blackstart coldstart watch)")]
     ColdStart {
@@ -87,14 +95,23 @@ pub fn admit<'a>(
     let id = |run: &RunbookStatus| (run.id.clone(), run.plan.request.node.clone());
     if let Some(run) = active
         .iter()
-        .find(|run| run.plan.request.node == plan.request.node)
+        .find(|run| plan.request.subject.is_none() && run.plan.request.node == plan.request.node)
     {
         let (run, node) = id(run);
         return Err(Busy::Node { run, node });
     }
+    if let Some(subject) = &plan.request.subject {
+        let other = active.iter().find_map(|run| {
+            let of = run.plan.request.subject.as_ref().filter(|of| of.meets(subject))?;
+            Some((run.id.clone(), of.to_string()))
+        });
+        if let Some((run, subject)) = other {
+            return Err(Busy::Subject { run, subject });
+        }
+    }
     let takes = |runbook: Runbook| match runbook {
         Runbook::Drain | Runbook::MaintenanceBegin | Runbook::NodeDown => true,
-        Runbook::MaintenanceEnd => false,
+        Runbook::MaintenanceEnd | Runbook::PodsHeal | Runbook::WorkloadHeal | Runbook::NodeComponent => false,
     };
     if !takes(plan.request.runbook) {
         return Ok(());

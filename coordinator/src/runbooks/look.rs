@@ -4,6 +4,7 @@
 //! look, a call that was done already is not repeated, and one that may be sent twice carries what it rests on (uid,
 //! resource version).
 
+mod heal;
 mod pods;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::call::{Call, KubeletOrder};
+use super::mends::Mends;
 use super::plan::{Action, Request, Runbook, Step};
 use super::waiting::WaitingOn;
 use super::world::{Agent, ApiView, World, seconds};
@@ -45,6 +47,8 @@ pub struct Progress {
     pub heard: Option<(Answer, String, Instant)>,
     /// Calls that were refused, each not to be sent again before a time, with the reason.
     pub refused: BTreeMap<Target, (Instant, String)>,
+    /// Since when the pods that it waits for are well, and the same, as this process saw it.
+    pub steady: Option<Instant>,
 }
 
 /// What a step does next.
@@ -72,6 +76,14 @@ pub struct Context<'a> {
     pub request: &'a Request,
     /// It puts back what it changed: only what is its own is touched.
     pub undoing: bool,
+    /// The pods and templates that its plan is about.
+    pub mends: &'a Mends,
+}
+
+impl Context<'_> {
+    const fn rollback(&self) -> bool {
+        self.request.mending.rollback
+    }
 }
 
 /// Says what a step does next.
@@ -124,6 +136,18 @@ impl At<'_> {
             Action::RemoveTaint => self.of_node(Self::remove_taint),
             Action::AwaitMoved => self.of_api(|_, view| pods::await_moved(view)),
             Action::ForceDelete => self.of_api(Self::force_delete),
+            Action::Recreate => self.of_case(Self::recreate),
+            Action::FinishTermination => self.of_case(Self::finish_termination),
+            Action::RaiseMemory => {
+                self.of_case(|at, case| at.templates(case, |mend| !mend.memory.is_empty()))
+            }
+            Action::AddTolerations => {
+                self.of_case(|at, case| at.templates(case, |mend| mend.tolerations.is_some()))
+            }
+            Action::RestoreTemplates => self.of_case(Self::restore),
+            Action::RolloutRestart => self.of_case(Self::rollout_restart),
+            Action::AwaitRollout => self.of_case(Self::await_rollout),
+            Action::AwaitSteady => self.of_case(Self::await_steady),
         }
     }
 

@@ -143,6 +143,7 @@ pub(super) fn empty(request: Request, world: &World) -> RunbookPlan {
         steps: Vec::new(),
         refusals: Vec::new(),
         notes: Vec::new(),
+        mends: super::mends::Mends::default(),
     }
 }
 

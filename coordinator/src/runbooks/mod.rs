@@ -12,6 +12,9 @@
 //! runbook is a few steps on one node, some of which call an API server that may take seconds. They share the store, the agents'
 //! commands with their epochs, and the lanes.
 //!
+//! Runbooks on pods and workloads (`pods_heal`, `workload_heal`, `node_component`) are decided on a `case` as well: what is read of them for
+//! each look, since caches keep too little. `diagnosis` says what is wrong with it.
+//!
 //! A step is decided by a look at the world, before and after a crash alike; so a run resumes by looking, and nothing that was done is
 //! done again. An abort puts back, last change first, what the journal says that the run may have changed, and says what it leaves.
 
@@ -33,6 +36,15 @@ pub mod waiting;
 mod work;
 pub mod world;
 
+pub mod case;
+pub mod declared;
+pub mod diagnosis;
+pub mod mends;
+pub mod node_component;
+pub mod pods_heal;
+pub mod subject;
+pub mod workload_heal;
+
 pub use self::ports::Ports;
 pub use self::refusal::{OpenError, Refusal};
 pub use self::work::Work;
@@ -44,14 +56,21 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 
+use self::case::read::Depth;
+use self::declared::Declared;
+use self::diagnosis::Diagnosis;
 use self::driver::{Driver, Heard};
 use self::journal::{Entry, Event};
+use self::mends::Awaited;
 use self::plan::{Request, Runbook, RunbookPlan};
 use self::record::{Record, RunState};
 use self::status::RunbookStatus;
+use self::subject::{Of, Subject};
 use self::waiting::WaitingOn;
 use self::world::World;
 use crate::events::{EventKind, NewEvent, Severity};
+use crate::kubernetes::detail::{PodDetail, Workload, WorkloadName};
+use crate::kubernetes::objects::Key;
 use crate::store::NewEntry;
 
 /// So many words and answers wait for a run.
@@ -113,6 +132,18 @@ pub const fn describe(runbook: Runbook) -> (&'static str, &'static str) {
             "restart the kubelet of a node that does not answer, or move its pods once it is proved dead",
             "操作系统宕机",
         ),
+        Runbook::PodsHeal => (
+            "mend pods that do not run: made again, memory raised, a stuck end finished with proof",
+            "Pod 故障恢复",
+        ),
+        Runbook::WorkloadHeal => (
+            "make a workload whole: rolling restart, memory, tolerations, with rollback",
+            "GatewayProxy / NSF 故障恢复",
+        ),
+        Runbook::NodeComponent => (
+            "restart a node's kubelet, make its CNI pod again, and verify both",
+            "节点组件异常恢复",
+        ),
     }
 }
 
@@ -123,6 +154,9 @@ pub fn plan(request: Request, world: &World) -> RunbookPlan {
         Runbook::MaintenanceBegin => maintenance::begin(request, world),
         Runbook::MaintenanceEnd => maintenance::end(request, world),
         Runbook::NodeDown => node_down::plan(request, world),
+        Runbook::PodsHeal => pods_heal::plan(request, world),
+        Runbook::WorkloadHeal => workload_heal::plan(request, world),
+        Runbook::NodeComponent => node_component::plan(request, world),
     }
 }
 
@@ -171,14 +205,83 @@ impl Runbooks {
         Ok((handle, work))
     }
 
-    /// What would be done, from what is known now. Does nothing.
+    /// What would be done, from what is known now; what is about pods is read for it. Does nothing.
     ///
     /// # Errors
-    /// The node is not declared.
-    pub fn plan(&self, request: Request) -> Result<RunbookPlan, Refusal> {
-        let world = observe::world(&self.shared.ports, &request.node)
-            .ok_or_else(|| Refusal::UnknownNode(request.node.clone()))?;
+    /// The node or the cluster is not declared.
+    pub async fn plan(&self, request: Request) -> Result<RunbookPlan, Refusal> {
+        let ports = &self.shared.ports;
+        let case = if request.runbook.wants_case() {
+            Some(observe::case(ports, &request, Depth::Reasons).await.map(Arc::new))
+        } else {
+            None
+        };
+        let mut world = observe::of(ports, &request)?;
+        world.case = case;
         Ok(plan(request, &world))
+    }
+
+    /// What is wrong with pods, and what could not be looked at.
+    ///
+    /// # Errors
+    /// The cluster is not declared, or its pods cannot be read.
+    pub async fn diagnose(&self, subject: &Subject) -> Result<(Vec<Diagnosis>, Vec<String>), Refusal> {
+        let ports = &self.shared.ports;
+        if ports.inventory.cluster(&subject.cluster).is_none() {
+            return Err(Refusal::UnknownCluster(subject.cluster.clone()));
+        }
+        let case = observe::case_of(ports, subject, Depth::Reasons).await;
+        let case = case.map_err(Refusal::Read)?;
+        let now = i64::try_from(unix_ms()).unwrap_or_default();
+        let mut found = diagnosis::all(&case, jiff::Timestamp::from_millisecond(now).unwrap_or_default());
+        if let Of::Pod(name) = &subject.of {
+            if !case.pods.iter().any(|pod| pod.key.name == *name) {
+                return Err(Refusal::UnknownPod(subject.to_string()));
+            }
+            found.retain(|one| one.kind == "Pod" && one.key.name == *name);
+        }
+        Ok((found, case.lacks))
+    }
+
+    /// The workloads that operators declared.
+    pub fn declared(&self) -> &[Declared] {
+        &self.shared.ports.declared
+    }
+
+    /// The declared workloads, each as it stands, or why that is not known.
+    pub async fn workloads(&self) -> Vec<(Declared, Result<(Workload, u64), String>)> {
+        let ports = &self.shared.ports;
+        let of = async |declared: &Declared| {
+            let subject = Subject {
+                cluster: declared.cluster.clone(),
+                namespace: declared.namespace.clone(),
+                of: Of::AllPods,
+            };
+            let case = observe::case_of(ports, &subject, Depth::Pods).await?;
+            let key = Key {
+                namespace: declared.namespace.clone(),
+                name: declared.object.clone(),
+            };
+            let awaited = Awaited {
+                kind: declared.kind.to_string(),
+                key: key.clone(),
+                node: None,
+            };
+            let name = WorkloadName {
+                kind: declared.kind,
+                key,
+            };
+            let restarts = case.pods_of(&awaited).map(PodDetail::restarts).sum();
+            let workload = case.workload(&name).cloned();
+            workload
+                .map(|workload| (workload, restarts))
+                .ok_or_else(|| format!("cluster {} has no {name}", declared.cluster))
+        };
+        let mut all = Vec::new();
+        for declared in ports.declared.iter() {
+            all.push((declared.clone(), of(declared).await));
+        }
+        all
     }
 
     /// Begins a run. Returns once its plan is durable.
@@ -187,7 +290,7 @@ impl Runbooks {
     /// The plan refuses, a lane is busy, or the journal cannot be written.
     pub async fn start(&self, request: Request) -> Result<Arc<RunbookStatus>, Refusal> {
         let _turn = self.shared.starting.lock().await;
-        let plan = self.plan(request)?;
+        let plan = self.plan(request).await?;
         if !plan.may_run() {
             let refusals = plan.refusals.iter();
             return Err(Refusal::Plan(
@@ -335,7 +438,13 @@ impl Shared {
     }
 
     fn tell(&self, record: &Record, event: NewEvent) {
-        let event = event.run(&record.id).node(&record.plan.request.node);
+        let request = &record.plan.request;
+        let event = event.run(&record.id);
+        let event = if request.subject.is_some() {
+            event
+        } else {
+            event.node(&request.node)
+        };
         self.ports.events.emit(event.cluster(&record.plan.cluster));
     }
 }

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::mends::Mends;
+use super::subject::{Mending, Subject};
 use crate::inventory::{ClusterName, NodeName, Role};
 
 /// The runbooks that there are. A new one is a variant, a file, and a line in [`super::describe`].
@@ -22,15 +24,24 @@ pub enum Runbook {
     MaintenanceEnd,
     /// A node that does not answer.
     NodeDown,
+    /// Pods that do not run as they should.
+    PodsHeal,
+    /// A workload that is not whole.
+    WorkloadHeal,
+    /// The kubelet and the CNI pod of a node.
+    NodeComponent,
 }
 
 impl Runbook {
     /// All of them.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 7] = [
         Self::Drain,
         Self::MaintenanceBegin,
         Self::MaintenanceEnd,
         Self::NodeDown,
+        Self::PodsHeal,
+        Self::WorkloadHeal,
+        Self::NodeComponent,
     ];
 
     /// Its name on the wire, in run ids and in the terminal.
@@ -40,12 +51,35 @@ impl Runbook {
             Self::MaintenanceBegin => "maintenance-begin",
             Self::MaintenanceEnd => "maintenance-end",
             Self::NodeDown => "node-down",
+            Self::PodsHeal => "pods-heal",
+            Self::WorkloadHeal => "workload-heal",
+            Self::NodeComponent => "node-component",
         }
     }
 
     /// The runbook of this name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|one| one.as_str() == name)
+    }
+
+    /// It is planned on pods and workloads as they are read for it.
+    pub const fn wants_case(self) -> bool {
+        match self {
+            Self::PodsHeal | Self::WorkloadHeal | Self::NodeComponent => true,
+            Self::Drain | Self::MaintenanceBegin | Self::MaintenanceEnd | Self::NodeDown => false,
+        }
+    }
+
+    /// It is about a subject, and not about a node.
+    pub const fn has_subject(self) -> bool {
+        match self {
+            Self::PodsHeal | Self::WorkloadHeal => true,
+            Self::Drain
+            | Self::MaintenanceBegin
+            | Self::MaintenanceEnd
+            | Self::NodeDown
+            | Self::NodeComponent => false,
+        }
     }
 
     /// The runbook whose run this is, by its id: `drain-3`.
@@ -86,6 +120,12 @@ pub struct Request {
     /// That the machine is off, and who says so.
     #[serde(default)]
     pub proof: Option<Proof>,
+    /// What it is about in place of a node, whose name is empty then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<Subject>,
+    /// How pods and workloads may be mended.
+    #[serde(default)]
+    pub mending: Mending,
 }
 
 /// Why a machine is known to be off. Silence is none: a node that is cut off goes on writing to its volumes.
@@ -130,6 +170,9 @@ pub struct RunbookPlan {
     pub refusals: Vec<Refusal>,
     /// What a person should know before running it.
     pub notes: Vec<String>,
+    /// The pods and templates that its steps are about.
+    #[serde(default)]
+    pub mends: Mends,
 }
 
 impl RunbookPlan {
@@ -195,6 +238,22 @@ pub enum Action {
     AwaitMoved,
     /// Deletes its pods without their kubelet's word, and its volume attachments.
     ForceDelete,
+    /// Deletes pods that do not serve, so that their controllers make them again.
+    Recreate,
+    /// Deletes pods of a node that is off without their kubelet's word.
+    FinishTermination,
+    /// Raises the memory of workloads' templates.
+    RaiseMemory,
+    /// Has workloads' pods tolerate more taints.
+    AddTolerations,
+    /// Puts workloads' templates back as they were.
+    RestoreTemplates,
+    /// Makes a workload's pods anew, as its own strategy goes.
+    RolloutRestart,
+    /// Every pod of the workloads is of their newest template, and serves.
+    AwaitRollout,
+    /// Pods run, and none was started again for a while.
+    AwaitSteady,
 }
 
 impl Action {
@@ -215,6 +274,14 @@ impl Action {
             Self::RemoveTaint => "remove-taint",
             Self::AwaitMoved => "await-moved",
             Self::ForceDelete => "force-delete",
+            Self::Recreate => "recreate",
+            Self::FinishTermination => "finish-termination",
+            Self::RaiseMemory => "raise-memory",
+            Self::AddTolerations => "add-tolerations",
+            Self::RestoreTemplates => "restore-templates",
+            Self::RolloutRestart => "rollout-restart",
+            Self::AwaitRollout => "await-rollout",
+            Self::AwaitSteady => "await-steady",
         }
     }
 
@@ -225,6 +292,7 @@ impl Action {
             Self::Cordon => Some(Self::Uncordon),
             Self::StopKubelet => Some(Self::StartKubelet),
             Self::TaintOutOfService => Some(Self::RemoveTaint),
+            Self::RaiseMemory | Self::AddTolerations => Some(Self::RestoreTemplates),
             Self::Unsilence
             | Self::Uncordon
             | Self::Drain
@@ -234,7 +302,13 @@ impl Action {
             | Self::AwaitReady
             | Self::RemoveTaint
             | Self::AwaitMoved
-            | Self::ForceDelete => None,
+            | Self::ForceDelete
+            | Self::Recreate
+            | Self::FinishTermination
+            | Self::RestoreTemplates
+            | Self::RolloutRestart
+            | Self::AwaitRollout
+            | Self::AwaitSteady => None,
         }
     }
 
@@ -249,12 +323,48 @@ impl Action {
             Self::StartKubelet => Some("the kubelet was started"),
             Self::RestartKubelet => Some("the kubelet was restarted"),
             Self::RemoveTaint => Some("the out-of-service taint was removed"),
+            Self::Recreate => Some("the pods that were deleted are made again by their controllers"),
+            Self::FinishTermination => Some("the pods that were deleted by force stay so"),
+            Self::RestoreTemplates => Some("templates were put back as they were before earlier runs"),
+            Self::RolloutRestart => Some("the pods that were restarted run anew"),
             Self::Silence
             | Self::Cordon
             | Self::StopKubelet
             | Self::AwaitReady
             | Self::TaintOutOfService
-            | Self::AwaitMoved => None,
+            | Self::AwaitMoved
+            | Self::RaiseMemory
+            | Self::AddTolerations
+            | Self::AwaitRollout
+            | Self::AwaitSteady => None,
+        }
+    }
+
+    /// It is decided on pods and workloads as they are read for it, and not on caches alone.
+    pub const fn wants_case(self) -> bool {
+        match self {
+            Self::Recreate
+            | Self::FinishTermination
+            | Self::RaiseMemory
+            | Self::AddTolerations
+            | Self::RestoreTemplates
+            | Self::RolloutRestart
+            | Self::AwaitRollout
+            | Self::AwaitSteady => true,
+            Self::Silence
+            | Self::Unsilence
+            | Self::Cordon
+            | Self::Uncordon
+            | Self::Drain
+            | Self::DeleteRemaining
+            | Self::StopKubelet
+            | Self::StartKubelet
+            | Self::RestartKubelet
+            | Self::AwaitReady
+            | Self::TaintOutOfService
+            | Self::RemoveTaint
+            | Self::AwaitMoved
+            | Self::ForceDelete => false,
         }
     }
 }
@@ -266,16 +376,16 @@ impl fmt::Display for Action {
 }
 
 /// Durations in the journal, as whole milliseconds.
-mod millis {
+pub(super) mod millis {
     use std::time::Duration;
 
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    pub(in super::super) fn serialize<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
         u64::deserialize(from).map(Duration::from_millis)
     }
 }

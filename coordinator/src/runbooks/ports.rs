@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
+use super::declared::Declared;
 use super::world::Timing;
 use crate::brakes::BrakesHandle;
 use crate::events::Events;
@@ -40,6 +41,8 @@ pub struct Ports {
     pub tenure: Tenure,
     /// How long signs of life count.
     pub timing: Timing,
+    /// The workloads that operators declared.
+    pub declared: Arc<Vec<Declared>>,
 }
 
 impl std::fmt::Debug for Ports {

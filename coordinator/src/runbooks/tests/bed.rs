@@ -12,9 +12,11 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::super::declared::Declared;
 use super::super::plan::{Request, Runbook, RunbookPlan};
 use super::super::record::{Phase as StepPhase, RunState};
 use super::super::status::RunbookStatus;
+use super::super::subject::Mending;
 use super::super::world::Timing;
 use super::super::{Ports, Refusal, Runbooks};
 use super::agents::{Agents, agents, look, picture};
@@ -63,6 +65,7 @@ pub(super) struct Bed {
     inventory: Arc<Inventory>,
     pub(super) agents: Arc<Mutex<Agents>>,
     running: Option<Running>,
+    pub(super) declared: Arc<Vec<Declared>>,
 }
 
 impl Bed {
@@ -102,6 +105,7 @@ impl Bed {
             inventory: Arc::new(crate::inventory::parse("f", INVENTORY).unwrap().inventory),
             agents: Arc::default(),
             running: None,
+            declared: Arc::default(),
         }
     }
 
@@ -140,6 +144,7 @@ impl Bed {
                 renewal: Duration::from_secs(1),
                 ..Timing::default()
             },
+            declared: Arc::clone(&self.declared),
         };
         let Ok((runbooks, work)) = Runbooks::open(ports) else {
             return false;
@@ -187,7 +192,7 @@ impl Bed {
     /// Until what is known makes such a plan.
     pub(super) async fn plans(&self, request: &Request, like: impl Fn(&RunbookPlan) -> bool) {
         within("a plan", async {
-            while !like(&self.runbooks().plan(request.clone()).unwrap()) {
+            while !like(&self.runbooks().plan(request.clone()).await.unwrap()) {
                 sleep(Duration::from_millis(50)).await;
             }
         })
@@ -302,6 +307,8 @@ pub(super) fn request(runbook: Runbook) -> Request {
         delete_local_data: false,
         delete_unmanaged: false,
         proof: None,
+        subject: None,
+        mending: Mending::default(),
     }
 }
 

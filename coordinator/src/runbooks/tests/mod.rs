@@ -6,3 +6,8 @@ mod crash;
 mod maintenance;
 mod node_down;
 mod plans;
+
+mod heal;
+mod heal_crash;
+mod node_component;
+mod workload_heal;

@@ -61,6 +61,8 @@ fn world() -> World {
             observed: now,
         },
         silence: None,
+        case: None,
+        declared: std::sync::Arc::default(),
     }
 }
 
