@@ -129,7 +129,7 @@ fn subject(
             Ok(())
         } else {
             Err(Status::invalid_argument(format!(
-                "{what} {text:?}: expected a name"
+                "{runbook} is about pods and not about a node: the {what} {text:?} is no name (blackstart pods heal, blackstart workload heal)"
             )))
         }
     };
@@ -149,6 +149,7 @@ fn subject(
 /// As it may stand in a path of the API.
 fn is_name(text: &str) -> bool {
     (1..=253).contains(&text.len())
+        && text.starts_with(|first: char| first.is_ascii_alphanumeric())
         && text
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'))

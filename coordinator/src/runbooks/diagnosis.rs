@@ -183,7 +183,8 @@ fn look(pod: &PodDetail, case: &Case, now: Timestamp) -> Option<(State, Vec<Find
     }
     if pod.node.is_empty() {
         let findings = scheduling::findings(pod, case, &events);
-        return (!(findings.is_empty() && young)).then_some((State::Pending, findings));
+        let is_told = findings.iter().any(|one| one.cause != Cause::NotScheduled);
+        return (is_told || !young).then_some((State::Pending, findings));
     }
     if let Some(found) = containers::look(pod, case, &events, now) {
         return Some(found);

@@ -60,8 +60,9 @@ fn one(container: &Container, events: &[&Event], now: Timestamp) -> Option<(Stat
             let lately = ended
                 .finished
                 .is_none_or(|finished| now.duration_since(finished) < LATELY);
-            (container.restarts >= RESTARTS && lately)
-                .then(|| (State::Restarting, vec![self::ended(container, ended, events)]))
+            // Who was killed for its memory once is going to be again.
+            let often = container.restarts >= RESTARTS || ended.reason == "OOMKilled";
+            (often && lately).then(|| (State::Restarting, vec![self::ended(container, ended, events)]))
         }
         ContainerState::Terminated(ended) if container.is_init && ended.code == 0 => None,
         ContainerState::Terminated(ended) => (ended.code != 0).then(|| {

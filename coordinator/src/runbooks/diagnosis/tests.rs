@@ -140,21 +140,27 @@ fn a_container_that_ends_over_and_over_is_told_by_how_it_ended() {
 
 #[test]
 fn a_container_that_was_started_again_often_and_lately_is_told_though_it_runs() {
-    let restarted = |count: u64, finished: &str| {
+    let restarted = |count: u64, reason: &str, finished: &str| {
         pod(
             json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}], "containerStatuses": [
                 {"name": "c", "restartCount": count, "ready": true, "state": {"running": {}}, "lastState": {"terminated": {
-                    "exitCode": 137, "reason": "OOMKilled", "finishedAt": finished}}},
+                    "exitCode": 137, "reason": reason, "finishedAt": finished}}},
             ]}),
         )
     };
-    let found = only(&case(&restarted(3, "2026-11-28T07:55:00Z"), Vec::new()));
-    assert_eq!(
-        (found.state, &found.findings[0].cause),
-        (State::Restarting, &Cause::OomKilled)
-    );
-    for (count, finished) in [(2, "2026-11-28T07:55:00Z"), (9, "2026-11-28T07:45:00Z")] {
-        assert_eq!(all(&case(&restarted(count, finished), Vec::new()), now()), []);
+    let soon = "2026-11-28T07:55:00Z";
+    for (count, reason, cause) in [(3, "Error", Cause::Killed), (1, "OOMKilled", Cause::OomKilled)] {
+        let found = only(&case(&restarted(count, reason, soon), Vec::new()));
+        assert_eq!(
+            (found.state, &found.findings[0].cause),
+            (State::Restarting, &cause)
+        );
+    }
+    for (count, finished) in [(2, soon), (9, "2026-11-28T07:45:00Z")] {
+        assert_eq!(
+            all(&case(&restarted(count, "Error", finished), Vec::new()), now()),
+            []
+        );
     }
 }
 

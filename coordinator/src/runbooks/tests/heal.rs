@@ -1,5 +1,6 @@
 //! Pods that do not run, one scenario a state: what is said of them, what is mended, and what is refused with what is missing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use blackstart_apiserver::{DeleteOptions, Outcome, Release};
@@ -11,6 +12,7 @@ use super::super::diagnosis::{Cause, Diagnosis, State};
 use super::super::mends::{BEFORE, CHANGED_BY};
 use super::super::plan::{Proof, Request, Runbook, RunbookPlan};
 use super::super::record::{Phase, RunState};
+use super::super::status::RunbookStatus;
 use super::super::subject::{Mending, Of, Subject};
 use super::bed::{Bed, phase, request, wants, within};
 use crate::inventory::{ClusterName, NodeName};
@@ -133,6 +135,20 @@ pub(super) async fn planned(
                 return plan;
             }
             sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await
+}
+
+/// Begins it; pods that happen to run between two ends are looked at again.
+pub(super) async fn started(bed: &Bed, request: &Request) -> Arc<RunbookStatus> {
+    within("its beginning", async {
+        loop {
+            match bed.runbooks().start(request.clone()).await {
+                Ok(run) => return run,
+                Err(Refusal::Plan(_)) => sleep(Duration::from_millis(50)).await,
+                Err(refusal) => panic!("{refusal}"),
+            }
         }
     })
     .await
@@ -278,7 +294,7 @@ async fn an_image_that_cannot_be_had_is_told_and_its_back_off_is_skipped_once_so
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_loop_is_cut_short_only_once_what_it_needs_is_back() {
     let mut bed = Bed::cold(Release::CURRENT).await;
-    bed.declared = std::sync::Arc::new(vec![super::super::declared::Declared {
+    bed.declared = Arc::new(vec![super::super::declared::Declared {
         name: "web".into(),
         cluster: ClusterName("biz".into()),
         namespace: NAMESPACE.into(),
@@ -320,7 +336,7 @@ async fn a_crash_loop_is_cut_short_only_once_what_it_needs_is_back() {
         .iter()
         .map(|pod| pod["metadata"]["uid"].clone())
         .collect();
-    let run = bed.runbooks().start(heal).await.unwrap();
+    let run = started(&bed, &heal).await;
     fare(&bed, None).await;
     let run = bed.ends(&run.id).await;
     assert_eq!(run.state, RunState::Succeeded, "{run:#?}");
@@ -405,7 +421,7 @@ async fn a_pod_that_does_not_end_is_deleted_by_force_only_with_proof_that_its_no
     assert!(plan.steps.is_empty(), "{plan:#?}");
     let plan = planned(&bed, &heal, |plan| !plan.steps.is_empty()).await;
     assert_eq!(ids(&plan), ["finish-termination", "await-steady"]);
-    let run = bed.runbooks().start(heal).await.unwrap();
+    let run = started(&bed, &heal).await;
     let run = bed.ends(&run.id).await;
     assert_eq!(run.state, RunState::Succeeded, "{run:#?}");
     assert!(object(&bed, "pods", &name).await.is_null());
@@ -439,7 +455,7 @@ async fn oom(kind: &'static str, resource: &'static str, release: Release, steps
         "{}",
         plan.steps[0].evidence
     );
-    let run = bed.runbooks().start(heal.clone()).await.unwrap();
+    let run = started(&bed, &heal).await;
     bed.until(&run.id, "asking", wants).await;
     assert_eq!(
         memory(&object(&bed, resource, "web").await),
@@ -519,7 +535,7 @@ async fn an_abort_puts_memory_back_and_a_limit_range_or_quota_refuses_it_by_name
     .await;
     let heal = asked(Runbook::PodsHeal, Of::AllPods);
     planned(&bed, &heal, |plan| !plan.steps.is_empty()).await;
-    let run = bed.runbooks().start(heal.clone()).await.unwrap();
+    let run = started(&bed, &heal).await;
     bed.until(&run.id, "asking", wants).await;
     bed.runbooks().approve(&run.id, "bob".into()).await.unwrap();
     bed.until(&run.id, "at its rollout", |run| {

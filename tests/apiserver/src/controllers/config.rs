@@ -1,5 +1,5 @@
 //! What a pod is given from config maps and secrets: a container is not made while one of them is missing, and its kubelet says which
-//! (pkg/kubelet/kuberuntime/kuberuntime_container.go, pkg/volume/configmap).
+//! (`pkg/kubelet/kuberuntime/kuberuntime_container.go`, `pkg/volume/configmap`).
 
 use crate::json::{at, is_true, items, namespace, text};
 use crate::world::World;
