@@ -108,11 +108,8 @@ impl Case {
                 if pod.phase == PodPhase::Succeeded {
                     continue;
                 }
-                if pod.deleted.is_some() {
-                    return Wellness::Not(format!("pod {} is on its way out", pod.key));
-                }
-                if pod.phase == PodPhase::Failed {
-                    // What has failed for good serves nobody, and its successor is looked at by itself.
+                if pod.deleted.is_some() || pod.phase == PodPhase::Failed {
+                    // It serves nobody, and its successor is looked at by itself.
                     continue;
                 }
                 if !pod.is_ready || pod.phase != PodPhase::Running {

@@ -351,7 +351,7 @@ fn refused_creation(message: &str) -> Cause {
     if has(&["PodSecurityPolicy", "pod security policy", "violates PodSecurity"]) {
         return Cause::PolicyViolated;
     }
-    if has(&["serviceaccount", "service account"]) {
+    if has(&["error looking up service account", "serviceaccount \""]) {
         return Cause::ServiceAccountMissing;
     }
     if has(&["failed calling webhook", "failed calling admission webhook"]) {
