@@ -8,6 +8,7 @@
 //! | [`yaml`] | reads YAML so that every error is told, with line and field |
 //! | [`identity`] | who a certificate speaks for |
 //! | [`leader`] | what coordinators that follow say: who leads, how an answer came about, and for whom they ask |
+//! | [`listen`] | listeners that take a few connections at a time |
 //! | [`remedy`] | the remedies that can be held, by name |
 //! | [`tls`] | the three PEM files, and mutual TLS on the client side |
 //! | [`v1`] | messages and services generated from `proto/blackstart/v1` |
@@ -19,6 +20,7 @@ pub mod codec;
 pub mod component;
 pub mod identity;
 pub mod leader;
+pub mod listen;
 pub mod remedy;
 pub mod tls;
 pub mod yaml;

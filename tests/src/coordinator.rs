@@ -22,7 +22,7 @@ use crate::settings::{self, Yaml};
 use crate::wait;
 
 /// From its start to an open port, and from a polite stop to its end.
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_mins(2);
 /// Where agents and operators find it.
 const PORT: u16 = 7443;
 /// Directories of further coordinators.

@@ -48,10 +48,10 @@ impl Disk {
     /// Waits until no loop device holds it: a node that is started earlier gets the shut-down file system back.
     ///
     /// # Errors
-    /// It is still held after ten seconds.
+    /// It is still held after a minute.
     pub async fn released(&self) -> anyhow::Result<()> {
         let what = format!("loop devices to let go of {}", self.image.display());
-        wait::until(&what, Duration::from_secs(10), async || {
+        wait::until(&what, Duration::from_mins(1), async || {
             let held = tool(Command::new("losetup").arg("--associated").arg(&self.image)).await?;
             Ok(held.is_empty().then_some(()))
         })

@@ -13,7 +13,7 @@ use tokio::process::Command;
 /// What every container and network of a bed is labelled with; the value is the bed's name.
 pub const BED_LABEL: &str = "blackstart.testbed";
 /// How long an answer of the engine may take.
-const DEADLINE: Duration = Duration::from_mins(1);
+const DEADLINE: Duration = Duration::from_mins(3);
 /// Bit of `CAP_SYS_RESOURCE` in a capability mask.
 const SYS_RESOURCE: u32 = 24;
 

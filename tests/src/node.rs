@@ -23,7 +23,7 @@ pub const DISK: &str = "/var/lib/node-disk";
 /// Label of a node's own name.
 const NODE_LABEL: &str = "blackstart.testbed.node";
 /// From power to an answering systemd.
-const BOOT_DEADLINE: Duration = Duration::from_mins(1);
+const BOOT_DEADLINE: Duration = Duration::from_mins(3);
 
 /// What a node is made of.
 #[derive(Debug, Clone)]

@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 
 const KUBELET: &str = "kubelet.service";
 const AGENT: &str = "blackstart-agent.service";
-const LONG: Duration = Duration::from_mins(2);
+const LONG: Duration = Duration::from_mins(3);
 
 async fn raise(docker: &Docker, name: &str, wish: &Wish) -> Bed {
     let bed = Bed::raise(docker, name, wish).await.unwrap();

@@ -22,7 +22,7 @@ const BUS: &str = "blackstart-daemonset-bus";
 const LOGS: &str = "blackstart-daemonset-logs";
 const STATE: &str = "blackstart-daemonset-state";
 const KUBELET: &str = "kubelet.service";
-const LONG: Duration = Duration::from_mins(2);
+const LONG: Duration = Duration::from_mins(3);
 const CAPABILITIES: [&str; 5] = ["DAC_OVERRIDE", "SYS_PTRACE", "SYSLOG", "KILL", "FOWNER"];
 
 /// What an earlier run, or this one, left.

@@ -16,7 +16,7 @@ use tokio::process::{Child, Command};
 
 /// The bed of the command.
 const BED: &str = "drill";
-const DEADLINE: Duration = Duration::from_mins(5);
+const DEADLINE: Duration = Duration::from_mins(10);
 
 fn drill(args: &[&str], report: &Path) -> Child {
     Command::new(program("blackstart").unwrap())

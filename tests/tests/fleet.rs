@@ -9,7 +9,7 @@ use blackstart_tests::fleet::stage::Stage;
 use blackstart_tests::wait;
 
 const NODES: usize = 200;
-const DEADLINE: Duration = Duration::from_mins(2);
+const DEADLINE: Duration = Duration::from_mins(3);
 
 #[tokio::test]
 async fn a_fleet_that_was_cut_off_is_registered_again_and_operators_are_answered_meanwhile() {

@@ -35,7 +35,7 @@ const NO_PRESSURE: &str =
 const PRESSURE: &str = "/proc/pressure/memory";
 
 /// For what takes as long as it takes.
-const LONG: Duration = Duration::from_mins(2);
+const LONG: Duration = Duration::from_mins(3);
 
 /// Waits for a deed of this name that has ended.
 async fn deed(node: &Node, remedy: &str) -> Deed {

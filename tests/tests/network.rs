@@ -13,7 +13,7 @@ use blackstart_tests::node::Node;
 use blackstart_tests::settings::Yaml;
 use blackstart_tests::wait;
 
-const LONG: Duration = Duration::from_mins(2);
+const LONG: Duration = Duration::from_mins(3);
 const CNI: &str = "stand-in-cni.service";
 
 /// Writes the configuration at its start, as flanneld and its kind do.

@@ -21,7 +21,7 @@ use serde_json::Value;
 
 const KUBELET: &str = "kubelet.service";
 const GATE: &str = "blackstart-gate.service";
-const DEADLINE: Duration = Duration::from_mins(2);
+const DEADLINE: Duration = Duration::from_mins(3);
 /// Of three masters.
 const QUORUM: usize = 2;
 

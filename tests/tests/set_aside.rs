@@ -15,7 +15,7 @@ use serde_json::Value;
 const KUBELET: &str = "kubelet.service";
 const MANIFESTS: &str = "/etc/kubernetes/manifests";
 const HELD: &str = "/etc/kubernetes/blackstart-held";
-const DEADLINE: Duration = Duration::from_mins(2);
+const DEADLINE: Duration = Duration::from_mins(3);
 /// Each with its health port.
 const PODS: [(&str, u16); 3] = [
     ("etcd", 2381),

@@ -18,7 +18,7 @@ const AGENT: &str = "blackstart-agent.service";
 const MANIFESTS: &str = "/etc/kubernetes/manifests";
 const HELD: &str = "/etc/kubernetes/blackstart-held";
 /// For what takes as long as it takes.
-const LONG: Duration = Duration::from_mins(1);
+const LONG: Duration = Duration::from_mins(3);
 
 /// What the agents here are told of static pods, with times for people who wait.
 fn settings(rest: &str) -> Yaml {

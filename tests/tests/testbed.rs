@@ -92,7 +92,7 @@ async fn stand_ins_do_wrong_as_they_are_told() {
         ..Wish::fleet(3, 0)
     };
     let bed = Bed::raise(&docker, "stand-ins", &wish).await.unwrap();
-    bed.kubelets_answer(bed.of_role(Role::Master), Duration::from_secs(20))
+    bed.kubelets_answer(bed.of_role(Role::Master), Duration::from_mins(3))
         .await
         .unwrap();
     let node = bed.node("master-1").unwrap();
@@ -166,7 +166,7 @@ async fn status(node: &Node, url: &str) -> String {
 }
 
 async fn until(what: &str, mut look: impl AsyncFnMut() -> bool) {
-    let looked = wait::until(what, Duration::from_secs(20), async || {
+    let looked = wait::until(what, Duration::from_mins(3), async || {
         Ok(look().await.then_some(()))
     })
     .await;

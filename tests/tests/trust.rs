@@ -11,7 +11,7 @@ use blackstart_tests::docker::Docker;
 use blackstart_tests::node;
 use blackstart_tests::wait;
 
-const DEADLINE: Duration = Duration::from_mins(1);
+const DEADLINE: Duration = Duration::from_mins(3);
 const NODES: &[&str] = &["get", "nodes"];
 
 /// A field of a node, as the coordinator knows it.

@@ -25,7 +25,7 @@ const LIMITED: &str = "limited.service";
 const UNWANTED: &str = "unwanted.service";
 const HANGS: &str = "hangs.service";
 /// For what takes as long as it takes.
-const LONG: Duration = Duration::from_mins(1);
+const LONG: Duration = Duration::from_mins(3);
 
 /// A runtime with a shim. Both units of the real packages have `KillMode=process`.
 fn runtime(after: &str) -> String {
@@ -229,7 +229,7 @@ async fn units_that_fail_together_come_back_in_order_and_a_kill_leaves_the_shims
                 .with("units", format!("[{KUBELET}, {DOCKER}, {CONTAINERD}]"))
                 .with(
                     "restart",
-                    "{restarts: 0, kill_restarts: 9, backoff_first: 100ms, backoff_max: 500ms}",
+                    "{restarts: 0, kill_restarts: 60, backoff_first: 100ms, backoff_max: 500ms}",
                 )
         },
         units: vec![
@@ -242,22 +242,22 @@ async fn units_that_fail_together_come_back_in_order_and_a_kill_leaves_the_shims
     let node = bed.node("worker-1").unwrap();
     let shim = async || node.exec(&["pgrep", "--full", "sleep 10000[1]"]).await.unwrap();
     let before = shim().await;
-    let pids = [
-        main_pid(node, KUBELET).await,
-        main_pid(node, DOCKER).await,
-        main_pid(node, CONTAINERD).await,
-    ];
-    // The dependents first, and what they need refuses to start for a while.
+    let dependents = [main_pid(node, KUBELET).await, main_pid(node, DOCKER).await];
+    // What they need refuses to start for a while. It fails first: whatever failed milliseconds before it may have been restarted by then.
     node.write("/run/refuse", "").unwrap();
-    for pid in pids {
-        kill(pid, Signal::SIGKILL).unwrap();
-    }
+    kill(main_pid(node, CONTAINERD).await, Signal::SIGKILL).unwrap();
     wait::until("a kill-restart of containerd that fails", LONG, async || {
         let mut ledger = node.ledger().await?.into_iter();
         Ok(ledger.find(|deed| deed.subject == CONTAINERD && deed.succeeded == Some(false)))
     })
     .await
     .unwrap();
+    for pid in dependents {
+        kill(pid, Signal::SIGKILL).unwrap();
+    }
+    for unit in [DOCKER, KUBELET] {
+        stands(node, "UnitFailed", unit).await;
+    }
     std::fs::remove_file(node.path("/run/refuse").unwrap()).unwrap();
     for unit in [CONTAINERD, DOCKER, KUBELET] {
         mended(node, "kill-restart-unit", unit).await;

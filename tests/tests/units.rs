@@ -18,7 +18,7 @@ const UNWANTED: &str = "unwanted.service";
 /// What the product promises for a hung kubelet.
 const MENDED: Duration = Duration::from_secs(20);
 /// For what takes as long as it takes.
-const LONG: Duration = Duration::from_mins(1);
+const LONG: Duration = Duration::from_mins(3);
 
 async fn raise(docker: &Docker, name: &str, wish: &Wish) -> Bed {
     let bed = Bed::raise(docker, name, wish).await.unwrap();

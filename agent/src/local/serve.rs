@@ -1,17 +1,13 @@
 //! The agent's end of the socket. That it cannot be served never takes the agent down: it is tried again.
 
-use std::fs::{self, Permissions};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use blackstart_proto::listen;
 use nix::unistd::geteuid;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -28,7 +24,7 @@ const AGAIN: Duration = Duration::from_secs(30);
 pub async fn serve(window: Window, stop: CancellationToken) {
     let path = window.settings().socket();
     loop {
-        match listen(&path) {
+        match listen::private_socket(&path) {
             Ok(listener) => return accept(&listener, &Arc::new(window), &stop).await,
             Err(error) => warn!(
                 path = %path.display(), %error,
@@ -42,51 +38,18 @@ pub async fn serve(window: Window, stop: CancellationToken) {
     }
 }
 
-/// Made aside and renamed: there is no moment at which it exists for others, nor one without any.
-fn listen(path: &Path) -> io::Result<UnixListener> {
-    let aside = path.with_extension("new");
-    match fs::remove_file(&aside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Err(_) | Ok(()) => {}
-    }
-    let listener = UnixListener::bind(&aside)?;
-    fs::set_permissions(&aside, Permissions::from_mode(0o600))?;
-    fs::rename(&aside, path)?;
-    Ok(listener)
-}
-
 async fn accept(listener: &UnixListener, window: &Arc<Window>, stop: &CancellationToken) {
-    let room = Arc::new(Semaphore::new(AT_ONCE));
-    let mut running = JoinSet::new();
-    loop {
-        let next = async {
-            let turn = Arc::clone(&room).acquire_owned().await;
-            (turn, listener.accept().await)
-        };
-        tokio::select! {
-            () = stop.cancelled() => break,
-            Some(_) = running.join_next() => {}
-            (turn, accepted) = next => match accepted {
-                Ok((stream, _)) => {
-                    let window = Arc::clone(window);
-                    running.spawn(async move {
-                        let _turn = turn;
-                        match timeout(DEADLINE, converse(stream, window)).await {
-                            Ok(Ok(())) => {}
-                            Ok(Err(error)) => debug!(%error, "a question was not answered"),
-                            Err(_) => debug!("a question was not answered in time"),
-                        }
-                    });
-                }
-                Err(error) => {
-                    debug!(%error, "accept");
-                    // Out of descriptors: no loop without a pause.
-                    sleep(Duration::from_millis(100)).await;
-                }
-            },
+    listen::each(listener, AT_ONCE, stop, |stream| {
+        let window = Arc::clone(window);
+        async move {
+            match timeout(DEADLINE, converse(stream, window)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => debug!(%error, "a question was not answered"),
+                Err(_) => debug!("a question was not answered in time"),
+            }
         }
-    }
-    running.shutdown().await;
+    })
+    .await;
 }
 
 async fn converse(stream: UnixStream, window: Arc<Window>) -> io::Result<()> {

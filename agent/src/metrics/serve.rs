@@ -3,9 +3,9 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
+use blackstart_proto::listen;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CONTENT_TYPE};
@@ -14,8 +14,6 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -75,35 +73,15 @@ pub(super) async fn accept(
     window: &Window,
     stop: &CancellationToken,
 ) {
-    let room = Arc::new(Semaphore::new(AT_ONCE));
-    let mut running = JoinSet::new();
-    loop {
-        let next = async {
-            let turn = Arc::clone(&room).acquire_owned().await;
-            (turn, listener.accept().await)
-        };
-        tokio::select! {
-            () = stop.cancelled() => break,
-            Some(_) = running.join_next() => {}
-            (turn, accepted) = next => match accepted {
-                Ok((stream, _)) => {
-                    let (meters, window) = (meters.clone(), window.clone());
-                    running.spawn(async move {
-                        let _turn = turn;
-                        if timeout(DEADLINE, converse(stream, meters, window)).await.is_err() {
-                            debug!("a scrape was not over in time");
-                        }
-                    });
-                }
-                Err(error) => {
-                    debug!(%error, "accept");
-                    // Out of descriptors: no loop without a pause.
-                    sleep(Duration::from_millis(100)).await;
-                }
-            },
+    listen::each(listener, AT_ONCE, stop, |stream| {
+        let (meters, window) = (meters.clone(), window.clone());
+        async move {
+            if timeout(DEADLINE, converse(stream, meters, window)).await.is_err() {
+                debug!("a scrape was not over in time");
+            }
         }
-    }
-    running.shutdown().await;
+    })
+    .await;
 }
 
 async fn converse(stream: TcpStream, meters: Meters, window: Window) {

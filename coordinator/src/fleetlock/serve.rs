@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use blackstart_proto::listen;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
@@ -13,8 +14,6 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -79,35 +78,15 @@ pub async fn serve(address: std::net::SocketAddr, door: Door, stop: Cancellation
 }
 
 async fn accept(listener: &TcpListener, door: &Door, stop: &CancellationToken) {
-    let room = Arc::new(Semaphore::new(AT_ONCE));
-    let mut running = JoinSet::new();
-    loop {
-        let next = async {
-            let turn = Arc::clone(&room).acquire_owned().await;
-            (turn, listener.accept().await)
-        };
-        tokio::select! {
-            () = stop.cancelled() => break,
-            Some(_) = running.join_next() => {}
-            (turn, accepted) = next => match accepted {
-                Ok((stream, from)) => {
-                    let door = door.clone();
-                    running.spawn(async move {
-                        let _turn = turn;
-                        if timeout(DEADLINE, welcome(stream, door)).await.is_err() {
-                            tracing::debug!(%from, "a FleetLock request was not over in time");
-                        }
-                    });
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "accept");
-                    // Out of descriptors: no loop without a pause.
-                    sleep(Duration::from_millis(100)).await;
-                }
-            },
+    listen::each(listener, AT_ONCE, stop, |stream| {
+        let door = door.clone();
+        async move {
+            if timeout(DEADLINE, welcome(stream, door)).await.is_err() {
+                tracing::debug!("a FleetLock request was not over in time");
+            }
         }
-    }
-    running.shutdown().await;
+    })
+    .await;
 }
 
 async fn welcome(stream: TcpStream, door: Door) {

@@ -1,13 +1,12 @@
 //! How a running coordinator, which has its store locked, gives a backup of it: whoever connects is sent one. The form tells
 //! whether all of it arrived.
 
-use std::fs::{self, Permissions};
 use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use blackstart_proto::listen;
 use nix::unistd::geteuid;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{UnixListener, UnixStream};
@@ -26,10 +25,11 @@ const AGAIN: Duration = Duration::from_secs(30);
 /// How an answer begins that is none.
 const SORRY: &str = "blackstart-sorry ";
 
-/// Gives backups until `stop`. That it cannot be done never takes the coordinator down: it is tried again.
+/// Gives backups until `stop`. Who has the store has the socket: one that a coordinator before left is replaced.
+/// That it cannot be done never takes the coordinator down: it is tried again.
 pub async fn serve(store: Arc<RedbStore>, path: PathBuf, stop: CancellationToken) {
     loop {
-        match listen(&path) {
+        match listen::private_socket(&path) {
             Ok(listener) => return accept(&listener, &store, &stop).await,
             Err(error) => tracing::warn!(
                 path = %path.display(), %error,
@@ -43,41 +43,18 @@ pub async fn serve(store: Arc<RedbStore>, path: PathBuf, stop: CancellationToken
     }
 }
 
-/// Made aside and renamed: there is no moment at which it exists for others. One that a coordinator before left is replaced: who
-/// has the store has the socket.
-fn listen(path: &Path) -> io::Result<UnixListener> {
-    let aside = path.with_extension("new");
-    match fs::remove_file(&aside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Err(_) | Ok(()) => {}
-    }
-    let listener = UnixListener::bind(&aside)?;
-    fs::set_permissions(&aside, Permissions::from_mode(0o600))?;
-    fs::rename(&aside, path)?;
-    Ok(listener)
-}
-
+/// One after the other: each has all of the store in memory.
 async fn accept(listener: &UnixListener, store: &Arc<RedbStore>, stop: &CancellationToken) {
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        let given = async {
-            let (stream, _) = accepted?;
-            timeout(DEADLINE, give(stream, Arc::clone(store))).await?
-        };
-        // One after the other: each has all of the store in memory.
-        let given: io::Result<()> = tokio::select! {
-            () = stop.cancelled() => return,
-            given = given => given,
-        };
-        if let Err(error) = given {
-            tracing::warn!(%error, "a backup that was asked for was not given");
-            // Out of descriptors: no loop without a pause.
-            sleep(Duration::from_millis(100)).await;
+    listen::each(listener, 1, stop, |stream| {
+        let store = Arc::clone(store);
+        async move {
+            let given = timeout(DEADLINE, give(stream, store)).await;
+            if let Err(error) = given.map_err(io::Error::from).flatten() {
+                tracing::warn!(%error, "a backup that was asked for was not given");
+            }
         }
-    }
+    })
+    .await;
 }
 
 async fn give(mut stream: UnixStream, store: Arc<RedbStore>) -> io::Result<()> {

@@ -148,7 +148,10 @@ impl Pass<'_> {
     fn is_undone(&mut self, hold: usize, node: &NodeName, component: Component) -> bool {
         let step = &self.run.steps[hold];
         let again = match step.phase {
-            Phase::Done => true,
+            // An agent that has moved it, and has not looked since, says nothing against that.
+            Phase::Done => {
+                step.clock.seen_away || self.manifest(node, component) != Some(ManifestState::Unknown)
+            }
             // Given up in this same boot, it was tried often enough.
             Phase::Residue => step.clock.seen_away,
             Phase::Open | Phase::Started | Phase::Failed | Phase::Cancelled => false,

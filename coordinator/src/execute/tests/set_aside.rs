@@ -83,6 +83,18 @@ async fn controllers_go_before_the_kubelet_and_come_back_when_enough_kubelets_ru
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_agent_that_has_moved_a_manifest_and_not_looked_since_is_not_told_again() {
+    let mut world = World::new(&[("c", &[], 1, 1)]).with_controllers();
+    let looks_at = Some(Instant::now() + Duration::from_secs(3));
+    world.machine("c-m1").looks_at = looks_at;
+    let executor = begin(&mut world).await;
+    succeeds(&mut world, &executor).await;
+    let sent = commands(&world, "c-m1");
+    let holds = sent.iter().filter(|id| id.starts_with("hold/"));
+    assert_eq!(holds.count(), 2, "{sent:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn too_few_kubelets_keep_controllers_away_no_longer_than_they_may() {
     let mut world = World::new(&[("c", &[], 1, 2)]).with_controllers();
     world.policy.set_aside.max_hold = Duration::from_secs(30);

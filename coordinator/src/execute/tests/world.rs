@@ -99,6 +99,21 @@ pub(super) struct Machine {
     ledger: BTreeMap<String, Answer>,
     /// Where its manifests are: on disk, whatever happens to its power. Empty: its agent does not tell.
     pub(super) manifests: Manifests,
+    /// Until then its agent has not looked where they are, and says so.
+    pub(super) looks_at: Option<Instant>,
+}
+
+impl Machine {
+    /// Where its agent says that the manifests are.
+    fn told(&self, now: Instant) -> Manifests {
+        let mut manifests = self.manifests.clone();
+        if self.looks_at.is_some_and(|at| now < at) {
+            for state in manifests.values_mut() {
+                *state = ManifestState::Unknown;
+            }
+        }
+        manifests
+    }
 }
 
 pub(super) struct World {
@@ -146,6 +161,7 @@ impl World {
             said_epoch: 0,
             ledger: BTreeMap::new(),
             manifests: Manifests::new(),
+            looks_at: None,
         };
         Self {
             machines: inventory
@@ -456,7 +472,7 @@ impl World {
                     now
                 },
                 waiting_on: String::new(),
-                manifests: machine.manifests.clone(),
+                manifests: machine.told(now),
             });
             view
         };
