@@ -64,7 +64,7 @@ Examples:
 
 /// Where pods are.
 #[derive(Debug, Args)]
-pub struct Place {
+pub(crate) struct Place {
     /// The cluster, as the inventory calls it
     #[arg(long, value_name = "CLUSTER")]
     cluster: String,
@@ -88,7 +88,7 @@ pub struct DiagnoseArgs {
 
 /// How mending is asked for.
 #[derive(Debug, Args)]
-pub struct Mend {
+pub(crate) struct Mend {
     /// Why; it stands in the run
     #[arg(short, long, value_name = "TEXT", default_value = "")]
     reason: String,

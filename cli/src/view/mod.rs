@@ -17,7 +17,7 @@ mod heal;
 use jiff::Timestamp;
 use serde::Serialize;
 
-pub(crate) use heal::{PodDiagnosis, PodFinding, Workload};
+pub(crate) use heal::{PodDiagnosis, Workload};
 pub(crate) use holds::{Freeze, Hold, Storm};
 pub(crate) use local::{Certificate, Lint};
 pub(crate) use node::{
