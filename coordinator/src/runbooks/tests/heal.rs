@@ -396,7 +396,7 @@ async fn a_pod_that_does_not_end_is_deleted_by_force_only_with_proof_that_its_no
     double.with(|world| {
         // Its successor is not to go there.
         world.change("nodes", "", &node, |node| {
-            node["spec"]["unschedulable"] = true.into()
+            node["spec"]["unschedulable"] = true.into();
         });
         world.power_off(&node);
         let pods = blackstart_apiserver::resources::named("pods");
