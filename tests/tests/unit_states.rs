@@ -125,7 +125,8 @@ async fn a_crash_loop_is_told_a_start_limit_is_mended_and_a_masked_unit_is_left_
                 .with("unit_states", "{flapping_restarts: 5, flapping_window: 15s}")
                 .with(
                     "restart",
-                    "{inactive_hold: 1s, restarts: 50, backoff_first: 100ms, backoff_max: 1s}",
+                    // Longer than systemd takes from the stop of a unit that is masked to the word that it is.
+                    "{inactive_hold: 10s, restarts: 50, backoff_first: 100ms, backoff_max: 1s}",
                 )
         },
         units: vec![
