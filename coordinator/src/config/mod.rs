@@ -5,6 +5,7 @@
 
 mod read;
 mod runbooks;
+mod workloads;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -18,6 +19,8 @@ use crate::inventory::ClusterName;
 use crate::kubernetes::connection::Access;
 use crate::policy::{BackupPolicy, ColdStartPolicy, OutagePolicy, PermitPolicy, StormPolicy};
 use crate::runbooks::policy::RunbookPolicy;
+
+use crate::runbooks::declared::Declared;
 
 pub use read::{ConfigError, load, parse};
 
@@ -59,6 +62,8 @@ pub struct Settings {
     pub clusters: Vec<ClusterAccess>,
     /// When runbooks begin by themselves, and when none is to change anything.
     pub runbooks: RunbookPolicy,
+    /// The workloads that are to be whole: `blackstart workload`.
+    pub workloads: Vec<Declared>,
 }
 
 impl Default for Settings {
@@ -81,6 +86,7 @@ impl Default for Settings {
             backup: BackupPolicy::default(),
             clusters: Vec::new(),
             runbooks: RunbookPolicy::default(),
+            workloads: Vec::new(),
         }
     }
 }

@@ -98,6 +98,7 @@ pub fn parse(name: &str, text: &str) -> Result<Settings, Problems> {
         if let Some(table) = top.table("runbooks") {
             runbooks::read(table, &mut to.runbooks);
         }
+        super::workloads::read(top, &mut to.workloads);
         to
     })
 }
