@@ -14,6 +14,7 @@ use crate::commands::completion::CompletionArgs;
 use crate::commands::describe::DescribeCommand;
 use crate::commands::events::EventsArgs;
 use crate::commands::get::GetCommand;
+use crate::commands::heal::{PodsCommand, WorkloadCommand};
 use crate::commands::hold::{HoldArgs, SilenceArgs, UnholdArgs, UnsilenceArgs};
 use crate::commands::inventory::InventoryCommand;
 use crate::commands::node::NodeCommand;
@@ -45,6 +46,7 @@ Examples:
   blackstart coldstart watch               follow the one that is active
   blackstart hold --node biz-4 --reason …  keep its agent from acting
   blackstart maintenance begin biz-4 …     drain a node and stop its kubelet
+  blackstart pods diagnose --cluster biz   what is wrong with pods, and why
   blackstart drill power-loss              rehearse a power loss; needs no cluster
   blackstart inventory lint inventory.yaml check a declared fleet
   blackstart token create --node biz-4     how a node joins
@@ -183,7 +185,13 @@ pub enum Command {
     Maintenance(MaintenanceCommand),
     /// Cordon a node and evict its pods
     Drain(DrainArgs),
-    /// Mend a node that is down, cannot be reached or has too much to do; revoke its certificates
+    /// Say what is wrong with pods, and mend them
+    #[command(subcommand, visible_alias = "pod")]
+    Pods(PodsCommand),
+    /// Declared workloads: see them, and make them whole
+    #[command(subcommand, visible_alias = "wl")]
+    Workload(WorkloadCommand),
+    /// Mend a node that is down, cannot be reached, has too much to do or whose components are not well; revoke its certificates
     #[command(subcommand)]
     Node(NodeCommand),
     /// Rehearse an outage

@@ -394,6 +394,7 @@ async fn open(house: &House, store: &Arc<dyn Store>, tenure: &Tenure) -> Result<
         outage: house.settings.outage.clone(),
         permits: permits.watch(),
         in_hand,
+        declared: Arc::new(house.settings.workloads.clone()),
     };
     let opened = spawn_blocking(move || Runbooks::open(of_runbooks));
     let (runbooks, work) = opened.await.map_err(RunError::Broke)??;

@@ -4,7 +4,7 @@ use blackstart_proto::v1;
 
 use super::{Fleet, within};
 use crate::failure::Failure;
-use crate::view::{Runbook, RunbookPlan, RunbookRun};
+use crate::view::{PodDiagnosis, Runbook, RunbookPlan, RunbookRun, Workload};
 
 impl Fleet {
     pub(crate) async fn runbooks(&mut self) -> Result<Vec<Runbook>, Failure> {
@@ -21,6 +21,22 @@ impl Fleet {
     pub(crate) async fn start_runbook(&mut self, request: v1::RunbookRequest) -> Result<RunbookRun, Failure> {
         let answer = within(self.patience, self.address, self.runbooks.start_runbook(request)).await;
         answer.map(RunbookRun::from).map_err(as_it_was_said)
+    }
+
+    pub(crate) async fn diagnose_pods(
+        &mut self,
+        request: v1::DiagnosePodsRequest,
+    ) -> Result<(Vec<PodDiagnosis>, Vec<String>), Failure> {
+        let answer = within(self.patience, self.address, self.runbooks.diagnose_pods(request)).await;
+        let answer = answer.map_err(as_it_was_said)?;
+        let found = answer.diagnoses.into_iter().map(PodDiagnosis::from);
+        Ok((found.collect(), answer.lacks))
+    }
+
+    pub(crate) async fn workloads(&mut self) -> Result<Vec<Workload>, Failure> {
+        let answer = self.runbooks.list_workloads(v1::ListWorkloadsRequest {});
+        let answer = within(self.patience, self.address, answer).await?;
+        Ok(answer.workloads.into_iter().map(Workload::from).collect())
     }
 
     pub(crate) async fn runbook_runs(&mut self) -> Result<Vec<RunbookRun>, Failure> {

@@ -6,6 +6,7 @@ pub(crate) mod completion;
 pub(crate) mod describe;
 pub(crate) mod events;
 pub(crate) mod get;
+pub(crate) mod heal;
 pub(crate) mod hold;
 pub(crate) mod inventory;
 pub(crate) mod node;
@@ -75,6 +76,8 @@ pub(crate) async fn run(cli: Cli, environment: &Environment, output: &mut Output
         Command::Runbook(command) => runbook::run(command, &mut context).await,
         Command::Maintenance(command) => runbook::maintenance(command, &mut context).await,
         Command::Drain(args) => runbook::drain(args, &mut context).await,
+        Command::Pods(command) => heal::pods(command, &mut context).await,
+        Command::Workload(command) => heal::workload(command, &mut context).await,
         Command::Node(command) => node::run(command, &mut context).await,
         Command::Drill(args) => drill::run(args, context.output).await,
         Command::Inventory(command) => inventory::run(&command, &mut context),

@@ -7,7 +7,8 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use tokio::time::sleep;
 
-use super::{Absence, Context};
+use super::heal::CniArgs;
+use super::{Absence, Context, heal};
 use crate::cli::duration;
 use crate::failure::Failure;
 use crate::output::runbook as output;
@@ -108,6 +109,12 @@ Examples:
   blackstart node relieve biz-4 --dry-run
   blackstart node relieve biz-4 --threshold 70 --hold 5m --at-most 3 --wait")]
     Relieve(WrongArgs),
+    /// Restart a node's kubelet if it is not well, make its CNI pod again if that is not ready, and verify both (node-component)
+    #[command(after_help = "\
+Examples:
+  blackstart node heal-cni biz-4 --dry-run
+  blackstart node heal-cni biz-4 --wait")]
+    HealCni(CniArgs),
 }
 
 /// What is wrong with which node.
@@ -351,6 +358,7 @@ pub(super) async fn node(command: NodeCommand, context: &mut Context<'_>) -> Res
         NodeCommand::Down(args) => ("node-down", args),
         NodeCommand::Unreachable(args) => ("network-loss", args),
         NodeCommand::Relieve(args) => ("overload", args),
+        NodeCommand::HealCni(args) => return heal::cni(args, context).await,
     };
     let NodeArgs { node, options, how } = args.of;
     let request = with(request(runbook.to_owned(), node, options), args.more);
@@ -371,7 +379,11 @@ fn request(runbook: String, node: String, options: Options) -> v1::RunbookReques
     }
 }
 
-async fn begin(request: v1::RunbookRequest, how: &How, context: &mut Context<'_>) -> Result<(), Failure> {
+pub(super) async fn begin(
+    request: v1::RunbookRequest,
+    how: &How,
+    context: &mut Context<'_>,
+) -> Result<(), Failure> {
     let mut fleet = context.connect().await?;
     if how.dry_run {
         let plan = fleet.plan_runbook(request).await?;

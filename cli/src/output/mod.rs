@@ -17,6 +17,7 @@
 
 pub(crate) mod describe;
 pub(crate) mod events;
+mod heal;
 pub(crate) mod lists;
 pub(crate) mod live;
 pub(crate) mod local;

@@ -27,7 +27,7 @@ impl Listed for RunbookRun {
     const PLURAL: &'static str = "runs";
 
     fn header(wide: bool) -> Vec<&'static str> {
-        let mut header = vec!["RUN", "NODE", "STATE", "AGE", "STEP", "WAITING ON"];
+        let mut header = vec!["RUN", "OF", "STATE", "AGE", "STEP", "WAITING ON"];
         if wide {
             header.extend(["CLUSTER", "BY", "REASON"]);
         }
@@ -38,7 +38,7 @@ impl Listed for RunbookRun {
         let optional = |text: &Option<String>| Cell::new(text.as_deref().unwrap_or("-"));
         let mut row = vec![
             self.id.as_str().into(),
-            subject(&self.node, &self.cluster).into(),
+            subject(self.subject.as_deref(), &self.node, &self.cluster).into(),
             Cell::tinted(self.state, state_tint(self)),
             age_at(self.started_at, now).into(),
             optional(&self.current),
@@ -64,20 +64,20 @@ fn state_tint(run: &RunbookRun) -> Tint {
     }
 }
 
-/// A run is about a node, or about a whole cluster.
-fn subject(node: &str, cluster: &str) -> String {
-    if node.is_empty() {
-        format!("({cluster})")
-    } else {
-        node.to_owned()
+/// A run is about a node, about pods or a workload, or about a whole cluster.
+fn subject(subject: Option<&str>, node: &str, cluster: &str) -> String {
+    match subject {
+        Some(subject) => subject.to_owned(),
+        None if node.is_empty() => format!("({cluster})"),
+        None => node.to_owned(),
     }
 }
 
-fn whom(node: &str, cluster: &str) -> String {
-    if node.is_empty() {
-        format!("cluster {cluster}")
-    } else {
-        format!("{node} (cluster {cluster})")
+fn whom(subject: Option<&str>, node: &str, cluster: &str) -> String {
+    match subject {
+        Some(subject) => format!("{subject} (cluster {cluster})"),
+        None if node.is_empty() => format!("cluster {cluster}"),
+        None => format!("{node} (cluster {cluster})"),
     }
 }
 
@@ -86,7 +86,7 @@ pub(crate) fn plan(plan: &RunbookPlan) -> Vec<Line> {
     let mut lines = vec![Line::new(format!(
         "{} of {}",
         plan.runbook,
-        whom(&plan.node, &plan.cluster)
+        whom(plan.subject.as_deref(), &plan.node, &plan.cluster)
     ))];
     if plan.steps.is_empty() {
         lines.push(Line::tinted("nothing would be done", Tint::Warning));
@@ -109,8 +109,12 @@ pub(crate) fn plan(plan: &RunbookPlan) -> Vec<Line> {
 /// A run as it stands.
 pub(crate) fn run(run: &RunbookRun) -> Vec<Line> {
     let mut lines = vec![
-        Line::new(format!("{} of {}: ", run.id, whom(&run.node, &run.cluster)))
-            .and(run.state, state_tint(run)),
+        Line::new(format!(
+            "{} of {}: ",
+            run.id,
+            whom(run.subject.as_deref(), &run.node, &run.cluster)
+        ))
+        .and(run.state, state_tint(run)),
         Line::new(format!(
             "asked for by {}{}",
             run.by,

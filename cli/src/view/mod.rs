@@ -13,9 +13,12 @@ mod run;
 mod runbook;
 mod trust;
 
+mod heal;
+
 use jiff::Timestamp;
 use serde::Serialize;
 
+pub(crate) use heal::{PodDiagnosis, Workload};
 pub(crate) use holds::{Freeze, Hold, Storm};
 pub(crate) use local::{Certificate, Lint};
 pub(crate) use node::{

@@ -20,7 +20,10 @@ pub(crate) struct Runbook {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct RunbookPlan {
     pub(crate) runbook: String,
+    /// Empty for what is about pods or a workload.
     pub(crate) node: String,
+    /// Pods or a workload: `pods of biz`.
+    pub(crate) subject: Option<String>,
     pub(crate) cluster: String,
     pub(crate) steps: Vec<RunbookStep>,
     pub(crate) refusals: Vec<Refusal>,
@@ -53,7 +56,10 @@ pub(crate) struct Refusal {
 pub(crate) struct RunbookRun {
     pub(crate) id: String,
     pub(crate) runbook: String,
+    /// Empty for what is about pods or a workload.
     pub(crate) node: String,
+    /// Pods or a workload: `pods of biz`.
+    pub(crate) subject: Option<String>,
     pub(crate) cluster: String,
     /// `running`, `halted`, `undoing`, `succeeded`, `aborted`.
     pub(crate) state: &'static str,
@@ -122,6 +128,7 @@ impl From<v1::RunbookPlan> for RunbookPlan {
         Self {
             runbook: wire.runbook,
             node: wire.node,
+            subject: given(wire.subject),
             cluster: wire.cluster,
             steps: wire.steps.into_iter().map(RunbookStep::from).collect(),
             refusals: wire.refusals.into_iter().map(Refusal::from).collect(),
@@ -173,6 +180,7 @@ impl From<v1::RunbookRun> for RunbookRun {
             id: wire.id,
             runbook: wire.runbook,
             node: wire.node,
+            subject: given(wire.subject),
             cluster: wire.cluster,
             by: wire.by,
             reason: given(wire.reason),

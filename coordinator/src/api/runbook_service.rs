@@ -12,9 +12,12 @@ mod options;
 use super::auth;
 use super::convert::runbook as convert;
 use super::door::allowed;
-use crate::inventory::NodeName;
+use crate::inventory::{ClusterName, NodeName};
+use crate::kubernetes::detail::WorkloadKind;
+use crate::runbooks::declared::Declared;
 use crate::runbooks::plan::{Proof, Request as Asked, Runbook};
 use crate::runbooks::status::RunbookStatus;
+use crate::runbooks::subject::{Mending, Of, Subject};
 use crate::runbooks::{Refusal, Runbooks, describe};
 use crate::trust::rights::{Place, Right, Roles};
 
@@ -51,7 +54,7 @@ impl RunbookOperators {
     }
 }
 
-fn asked(by: &str, wire: v1::RunbookRequest) -> Result<Asked, Status> {
+fn asked(by: &str, wire: v1::RunbookRequest, declared: &[Declared]) -> Result<Asked, Status> {
     let runbook = Runbook::named(&wire.runbook).ok_or_else(|| {
         Status::not_found(format!(
             "there is no runbook {:?}; known: {}",
@@ -59,7 +62,12 @@ fn asked(by: &str, wire: v1::RunbookRequest) -> Result<Asked, Status> {
             Runbook::ALL.map(Runbook::as_str).join(", ")
         ))
     })?;
-    let options = options::asked(&wire)?;
+    let subject = subject(runbook, &wire, declared)?;
+    let mut options = options::asked(&wire)?;
+    if subject.is_some() {
+        // It is the subject's.
+        options.cluster = None;
+    }
     let words = |text: String| -> String { text.trim().chars().take(WORDS).collect() };
     let proof = words(wire.proof);
     Ok(Asked {
@@ -78,16 +86,103 @@ fn asked(by: &str, wire: v1::RunbookRequest) -> Result<Asked, Status> {
             by: by.to_owned(),
             what: proof,
         }),
+        subject,
+        mending: Mending {
+            skip_back_off: wire.skip_back_off,
+            add_memory: wire.add_memory,
+            rollback: wire.rollback,
+            steady: match wire.steady_ms {
+                0 => Mending::default().steady,
+                ms => Duration::from_millis(ms),
+            },
+        },
     })
+}
+
+/// What a request is about in place of a node.
+fn subject(
+    runbook: Runbook,
+    wire: &v1::RunbookRequest,
+    declared: &[Declared],
+) -> Result<Option<Subject>, Status> {
+    if !runbook.has_subject() {
+        return Ok(None);
+    }
+    let of = if runbook == Runbook::WorkloadHeal {
+        if let Some(known) = declared.iter().find(|one| one.name == wire.workload) {
+            return Ok(Some(Subject {
+                cluster: known.cluster.clone(),
+                namespace: known.namespace.clone(),
+                of: Of::Workload {
+                    kind: known.kind,
+                    name: known.object.clone(),
+                },
+            }));
+        }
+        let given = wire.workload.split_once('/');
+        let Some((kind, name)) = given.and_then(|(kind, name)| Some((WorkloadKind::named(kind)?, name)))
+        else {
+            let known: Vec<_> = declared.iter().map(|one| one.name.as_str()).collect();
+            return Err(Status::not_found(format!(
+                "no workload {:?} is declared; declared: {}; or say KIND/NAME with --cluster and --namespace",
+                wire.workload,
+                if known.is_empty() {
+                    "none".to_owned()
+                } else {
+                    known.join(", ")
+                }
+            )));
+        };
+        Of::Workload {
+            kind,
+            name: name.to_owned(),
+        }
+    } else if wire.pod.is_empty() {
+        Of::AllPods
+    } else {
+        Of::Pod(wire.pod.clone())
+    };
+    let called = |what: &str, text: &str| {
+        if is_name(text) {
+            Ok(())
+        } else {
+            Err(Status::invalid_argument(format!(
+                "{runbook} is about pods and not about a node: the {what} {text:?} is no name (blackstart pods heal, blackstart workload heal)"
+            )))
+        }
+    };
+    called("cluster", &wire.cluster)?;
+    called("namespace", &wire.namespace)?;
+    match &of {
+        Of::AllPods => {}
+        Of::Pod(name) | Of::Workload { name, .. } => called("name", name)?,
+    }
+    Ok(Some(Subject {
+        cluster: ClusterName(wire.cluster.clone()),
+        namespace: wire.namespace.clone(),
+        of,
+    }))
+}
+
+/// As it may stand in a path of the API.
+fn is_name(text: &str) -> bool {
+    (1..=253).contains(&text.len())
+        && text.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'))
 }
 
 fn refused(refusal: &Refusal) -> Status {
     let why = refusal.to_string();
     match refusal {
-        Refusal::UnknownNode(_) | Refusal::UnknownRun(_) | Refusal::UnknownSubject { .. } => {
-            Status::not_found(why)
-        }
+        Refusal::UnknownNode(_)
+        | Refusal::UnknownRun(_)
+        | Refusal::UnknownSubject { .. }
+        | Refusal::UnknownCluster(_)
+        | Refusal::UnknownPod(_) => Status::not_found(why),
         Refusal::Storm { .. }
+        | Refusal::Read(_)
         | Refusal::Open(_)
         | Refusal::Plan(_)
         | Refusal::Lane(_)
@@ -139,9 +234,13 @@ impl RunbookService for RunbookOperators {
         request: Request<v1::RunbookRequest>,
     ) -> Result<Response<v1::RunbookPlan>, Status> {
         let operator = auth::require_operator(&request)?;
-        let asked = asked(&operator, request.into_inner())?;
+        let asked = asked(&operator, request.into_inner(), self.runbooks.declared())?;
         self.runbooks.ask(&asked).await;
-        let plan = self.runbooks.plan(asked).map_err(|refusal| refused(&refusal))?;
+        let plan = self
+            .runbooks
+            .plan(asked)
+            .await
+            .map_err(|refusal| refused(&refusal))?;
         Ok(Response::new(convert::plan(&plan)))
     }
 
@@ -150,14 +249,15 @@ impl RunbookService for RunbookOperators {
         request: Request<v1::RunbookRequest>,
     ) -> Result<Response<v1::RunbookRun>, Status> {
         let operator = auth::require_operator(&request)?;
-        let asked = asked(&operator, request.get_ref().clone())?;
+        let asked = asked(&operator, request.get_ref().clone(), self.runbooks.declared())?;
         if asked.options.despite_storm {
-            tracing::warn!(operator, runbook = %asked.runbook, subject = asked.subject(), "an operator begins a runbook whatever the storm");
+            tracing::warn!(operator, runbook = %asked.runbook, subject = asked.about(), "an operator begins a runbook whatever the storm");
         }
         self.runbooks.ask(&asked).await;
         let plan = self
             .runbooks
             .plan(asked.clone())
+            .await
             .map_err(|refusal| refused(&refusal))?;
         allowed(request.extensions(), Right::Operate, Place::In(&plan.cluster))?;
         steered(&operator, "start", self.runbooks.start(asked).await)
@@ -213,5 +313,48 @@ impl RunbookService for RunbookOperators {
         let id = request.into_inner().id;
         let done = self.runbooks.abort(&id, operator.clone()).await;
         steered(&operator, "abort", done)
+    }
+
+    async fn diagnose_pods(
+        &self,
+        request: Request<v1::DiagnosePodsRequest>,
+    ) -> Result<Response<v1::DiagnosePodsResponse>, Status> {
+        auth::require_operator(&request)?;
+        let wire = request.into_inner();
+        for (what, text) in [("namespace", &wire.namespace), ("pod", &wire.pod)] {
+            if !text.is_empty() && !is_name(text) {
+                return Err(Status::invalid_argument(format!(
+                    "{what} {text:?}: expected a name"
+                )));
+            }
+        }
+        let subject = Subject {
+            cluster: ClusterName(wire.cluster),
+            namespace: wire.namespace,
+            of: if wire.pod.is_empty() {
+                Of::AllPods
+            } else {
+                Of::Pod(wire.pod)
+            },
+        };
+        let (found, lacks) = self
+            .runbooks
+            .diagnose(&subject)
+            .await
+            .map_err(|refusal| refused(&refusal))?;
+        let diagnoses = found.into_iter().map(convert::diagnosis).collect();
+        Ok(Response::new(v1::DiagnosePodsResponse { diagnoses, lacks }))
+    }
+
+    async fn list_workloads(
+        &self,
+        request: Request<v1::ListWorkloadsRequest>,
+    ) -> Result<Response<v1::ListWorkloadsResponse>, Status> {
+        auth::require_operator(&request)?;
+        let all = self.runbooks.workloads().await.into_iter();
+        let workloads = all
+            .map(|(declared, known)| convert::workload(declared, known))
+            .collect();
+        Ok(Response::new(v1::ListWorkloadsResponse { workloads }))
     }
 }

@@ -6,6 +6,7 @@
 mod read;
 mod runbooks;
 mod trust;
+mod workloads;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -21,6 +22,8 @@ use crate::policy::{BackupPolicy, ColdStartPolicy, OutagePolicy, PermitPolicy, S
 use crate::runbooks::policy::RunbookPolicy;
 use crate::trust::desk::EnrolmentSettings;
 use crate::trust::rights::Roles;
+
+use crate::runbooks::declared::Declared;
 
 pub use read::{ConfigError, load, parse};
 
@@ -66,6 +69,8 @@ pub struct Settings {
     pub enrolment: Option<EnrolmentSettings>,
     /// What operators may do.
     pub roles: Roles,
+    /// The workloads that are to be whole: `blackstart workload`.
+    pub workloads: Vec<Declared>,
 }
 
 impl Default for Settings {
@@ -90,6 +95,7 @@ impl Default for Settings {
             runbooks: RunbookPolicy::default(),
             enrolment: None,
             roles: Roles::default(),
+            workloads: Vec::new(),
         }
     }
 }

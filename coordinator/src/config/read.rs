@@ -100,6 +100,7 @@ pub fn parse(name: &str, text: &str) -> Result<Settings, Problems> {
         }
         to.enrolment = top.table("enrolment").map(trust::enrolment);
         trust::roles(top, &mut to.roles);
+        super::workloads::read(top, &mut to.workloads);
         to
     })
 }

@@ -5,9 +5,10 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use super::capabilities::GroupVersion;
-use super::objects::scheduling::Toleration;
-use super::objects::workload::{TOLERATIONS_BEFORE, TOLERATIONS_BY, WorkloadName};
-use super::objects::{Key, OUT_OF_SERVICE, Taint};
+use super::detail::{ContainerMemory, RESTARTED_AT, Toleration, WorkloadName};
+use super::objects::workload::{TOLERATIONS_BEFORE, TOLERATIONS_BY};
+use super::objects::{Key, OUT_OF_SERVICE, Taint, scheduling, workload};
+use super::quantity;
 
 /// A node as it was when a call was decided: the call is refused (409) if it is another by then.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,16 +73,40 @@ pub enum ApiCall {
     /// Sets what the pods that a workload makes tolerate, with the mark of the run in the same write.
     Tolerations {
         /// Which.
-        workload: WorkloadName,
+        workload: workload::WorkloadName,
         /// This one and no later one of its name.
         uid: String,
         /// As it was seen.
         resource_version: String,
         /// All of them; `None`: its template says nothing of them.
-        tolerations: Option<Vec<Toleration>>,
+        tolerations: Option<Vec<scheduling::Toleration>>,
         /// The run that shortens them, and what they were before as JSON; `None`: they are put back.
         mark: Option<(String, String)>,
     },
+    /// Changes the pod template of a workload, with the marks of the run in the same write.
+    Template {
+        /// Which.
+        workload: WorkloadName,
+        /// This one and no later one of its name.
+        uid: String,
+        /// As it was seen.
+        resource_version: String,
+        /// What of it.
+        change: TemplateChange,
+        /// Who, and what was there before.
+        marks: Vec<Mark>,
+    },
+}
+
+/// What of a template is changed.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TemplateChange {
+    /// What these containers ask for; what is `None` is removed.
+    Memory(Vec<ContainerMemory>),
+    /// What its pods tolerate: all of it.
+    Tolerations(Vec<Toleration>),
+    /// Nothing but the time of a restart.
+    Restart(String),
 }
 
 /// What a call changes.
@@ -124,6 +149,21 @@ impl fmt::Display for ApiCall {
                 ..
             } => write!(f, "shorten the tolerations of {workload}"),
             Self::Tolerations { workload, .. } => write!(f, "put the tolerations of {workload} back"),
+            Self::Template {
+                workload,
+                change: TemplateChange::Memory(_),
+                ..
+            } => write!(f, "change the memory of {workload}"),
+            Self::Template {
+                workload,
+                change: TemplateChange::Tolerations(_),
+                ..
+            } => write!(f, "change the tolerations of {workload}"),
+            Self::Template {
+                workload,
+                change: TemplateChange::Restart(_),
+                ..
+            } => write!(f, "restart {workload}"),
         }
     }
 }
@@ -142,6 +182,8 @@ pub struct Wire {
 }
 
 const MERGE: &str = "application/merge-patch+json";
+/// Merges lists of containers by name; lists without a key, tolerations among them, it replaces whole.
+const STRATEGIC: &str = "application/strategic-merge-patch+json";
 const JSON: &str = "application/json";
 
 impl ApiCall {
@@ -153,7 +195,7 @@ impl ApiCall {
             }
             Self::Evict { uid, .. } | Self::DeletePod { uid, .. } => Target::Pod(uid.clone()),
             Self::DeleteAttachment { uid, .. } => Target::Attachment(uid.clone()),
-            Self::Tolerations { uid, .. } => Target::Workload(uid.clone()),
+            Self::Tolerations { uid, .. } | Self::Template { uid, .. } => Target::Workload(uid.clone()),
         }
     }
 
@@ -222,12 +264,7 @@ impl ApiCall {
                 let (by, before) = mark.clone().unzip();
                 Wire {
                     method: "PATCH",
-                    path: format!(
-                        "/apis/apps/v1/namespaces/{}/{}/{}",
-                        workload.key.namespace,
-                        workload.kind.plural(),
-                        workload.key.name
-                    ),
+                    path: workload_path(workload.kind.plural(), &workload.key),
                     content_type: MERGE,
                     // A merge patch replaces the list whole, so the resource version is part of it; null removes.
                     body: json!({
@@ -240,6 +277,52 @@ impl ApiCall {
                     }),
                 }
             }
+            Self::Template {
+                workload,
+                uid,
+                resource_version,
+                change,
+                marks,
+            } => {
+                let marks: serde_json::Map<String, Value> = marks
+                    .iter()
+                    .map(|(name, value)| ((*name).to_owned(), json!(value)))
+                    .collect();
+                Wire {
+                    method: "PATCH",
+                    path: workload_path(workload.kind.plural(), &workload.key),
+                    content_type: STRATEGIC,
+                    body: json!({
+                        "metadata": { "uid": uid, "resourceVersion": resource_version, "annotations": marks },
+                        "spec": { "template": change.template() },
+                    }),
+                }
+            }
+        }
+    }
+}
+
+fn workload_path(plural: &str, key: &Key) -> String {
+    format!("/apis/apps/v1/namespaces/{}/{plural}/{}", key.namespace, key.name)
+}
+
+impl TemplateChange {
+    fn template(&self) -> Value {
+        match self {
+            Self::Memory(containers) => {
+                let containers: Vec<_> = containers
+                    .iter()
+                    .map(|one| {
+                        json!({ "name": one.container, "resources": {
+                            "requests": { "memory": one.request.map(quantity::text) },
+                            "limits": { "memory": one.limit.map(quantity::text) },
+                        }})
+                    })
+                    .collect();
+                json!({ "spec": { "containers": containers } })
+            }
+            Self::Tolerations(tolerations) => json!({ "spec": { "tolerations": tolerations } }),
+            Self::Restart(at) => json!({ "metadata": { "annotations": { (RESTARTED_AT): at } } }),
         }
     }
 }
@@ -340,6 +423,51 @@ mod tests {
         assert_eq!(
             call(taints, None),
             json!([{"key": "a", "effect": "NoSchedule", "timeAdded": "t"}])
+        );
+    }
+
+    #[test]
+    fn a_template_is_changed_by_container_and_in_one_write_with_its_marks() {
+        let call = |change| ApiCall::Template {
+            workload: WorkloadName {
+                kind: super::super::detail::WorkloadKind::StatefulSet,
+                key: Key {
+                    namespace: "skiff-nsf".into(),
+                    name: "nsf-redis".into(),
+                },
+            },
+            uid: "u".into(),
+            resource_version: "7".into(),
+            change,
+            marks: vec![
+                ("blackstart.io/a", Some("pods-heal-1".into())),
+                ("blackstart.io/b", None),
+            ],
+        };
+        let wire = call(TemplateChange::Memory(vec![ContainerMemory {
+            container: "redis".into(),
+            request: None,
+            limit: Some(150 << 20),
+        }]))
+        .wire(None);
+        assert_eq!(
+            wire.path,
+            "/apis/apps/v1/namespaces/skiff-nsf/statefulsets/nsf-redis"
+        );
+        assert_eq!(wire.content_type, STRATEGIC);
+        assert_eq!(wire.body["metadata"]["resourceVersion"], "7");
+        assert_eq!(
+            wire.body["metadata"]["annotations"],
+            json!({"blackstart.io/a": "pods-heal-1", "blackstart.io/b": null})
+        );
+        assert_eq!(
+            wire.body["spec"]["template"]["spec"]["containers"],
+            json!([{"name": "redis", "resources": {"limits": {"memory": "150Mi"}, "requests": {"memory": null}}}])
+        );
+        let restart = call(TemplateChange::Restart("2026-11-28T08:00:00Z".into())).wire(None);
+        assert_eq!(
+            restart.body["spec"]["template"],
+            json!({"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": "2026-11-28T08:00:00Z"}}})
         );
     }
 

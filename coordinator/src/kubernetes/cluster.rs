@@ -141,6 +141,10 @@ impl Cluster {
         &self.name
     }
 
+    pub(super) const fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
     /// Counts up at each change of what is known of it.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()

@@ -11,7 +11,8 @@
 //!                        └─► calls (pure)              cordon, evict, delete, taint: each with what it rests on
 //! ```
 //!
-//! Nobody waits for an API server here but who asks it for a change: everything else reads caches, and is told their age.
+//! Nobody waits for an API server here but who asks it for a change, or for what caches do not keep (`reads`, `detail`: pods whole,
+//! events, workloads): everything else reads caches, and is told their age.
 
 pub mod access;
 pub mod asked;
@@ -24,6 +25,10 @@ mod limits;
 pub mod objects;
 mod transport;
 pub mod view;
+
+pub mod detail;
+pub mod quantity;
+pub mod reads;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -17,6 +17,7 @@ use tower::{BoxError, Service};
 
 use super::access::{CONNECT, Endpoint};
 use super::connection::{ANSWER, Inner, causes, lock};
+use super::reads::Aside;
 
 /// A body that says nothing for so long is over. A watch is ended by the server before that (see `cache`).
 const SILENCE: Duration = Duration::from_secs(30);
@@ -47,7 +48,11 @@ impl Transport {
     async fn send(&self, request: Request<Body>) -> Result<Response<Heard>, BoxError> {
         let (parts, body) = request.into_parts();
         let body = body.collect().await?.to_bytes();
-        let path = parts.uri.path().to_owned();
+        // What is read aside says nothing of the watch on the same path.
+        let path = match parts.extensions.get::<Aside>() {
+            Some(Aside) => String::new(),
+            None => parts.uri.path().to_owned(),
+        };
         let count = self.endpoints.len();
         let first = self.inner.current.load(Ordering::Relaxed);
         let mut failures = Vec::new();

@@ -2,7 +2,7 @@
 
 mod act;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::call::Call;
+use super::case::read::Depth;
+use super::case::{Case, Wellness};
 use super::journal::{Entry, Event};
 use super::look::{Context, Look, Progress, look};
 use super::plan::Action;
@@ -28,6 +30,8 @@ use crate::store::{NewEntry, StoreError};
 const TICK: Duration = Duration::from_secs(1);
 /// Changes that come together are looked at together.
 const PACE: Duration = Duration::from_millis(50);
+/// What is read of pods is good for so long; a few lists each time.
+const READ_AGAIN: Duration = Duration::from_millis(900);
 /// The journal is tried again so long after it could not be written.
 const JOURNAL_RETRY: Duration = Duration::from_secs(2);
 
@@ -59,6 +63,10 @@ struct Memory {
     heard: Option<(Answer, String, Instant)>,
     refused: BTreeMap<Target, (Instant, String)>,
     acted: Option<Instant>,
+    /// The pods that it is about, and when they were read.
+    case: Option<(Instant, Result<Arc<Case>, String>)>,
+    /// The pods that were well then, and since when they are.
+    steady: Option<(BTreeSet<(String, u64)>, Instant)>,
 }
 
 impl Driver {
@@ -162,16 +170,22 @@ impl Driver {
             };
         }
         observe::ask(&self.shared.ports, &self.run.plan.request).await;
-        let Some(world) = self.shared.world(&self.run.plan.request, Some(&self.run.plan)) else {
-            let why = "the node is not in the inventory any more".to_owned();
-            return self.write(Event::Failed { step: at, why }).await;
+        let case = self.case(at).await;
+        let mut world = match self.shared.world(&self.run.plan.request, Some(&self.run.plan)) {
+            Ok(world) => world,
+            Err(refusal) => {
+                let why = format!("{refusal} any more");
+                return self.write(Event::Failed { step: at, why }).await;
+            }
         };
+        world.case = case;
         let record = &self.run.steps[at];
         let context = Context {
             run: &self.run.id,
             request: &self.run.plan.request,
             plan: &self.run.plan,
             undoing: record.undo.is_some(),
+            mends: &self.run.plan.mends,
         };
         match look(&record.step, &self.progress(at), context, &world) {
             Look::Done(evidence) => {
@@ -220,7 +234,35 @@ impl Driver {
             refused: self.memory.refused.clone(),
             notes: step.notes.clone(),
             acted: self.memory.acted,
+            steady: self.memory.steady.as_ref().map(|(_, since)| *since),
         }
+    }
+
+    /// What the step is about, read anew unless it was just now.
+    async fn case(&mut self, at: usize) -> Option<Result<Arc<Case>, String>> {
+        if !self.run.steps[at].step.action.wants_case() {
+            return None;
+        }
+        if let Some((read, case)) = &self.memory.case
+            && read.elapsed() < READ_AGAIN
+        {
+            return Some(case.clone());
+        }
+        let case = observe::case(&self.shared.ports, &self.run.plan.request, Depth::Pods)
+            .await
+            .map(Arc::new);
+        let now = Instant::now();
+        let well = case
+            .as_ref()
+            .ok()
+            .map(|case| case.wellness(&self.run.plan.mends.awaited));
+        self.memory.steady = match (well, self.memory.steady.take()) {
+            (Some(Wellness::Well(pods)), Some((before, since))) if pods == before => Some((pods, since)),
+            (Some(Wellness::Well(pods)), _) => Some((pods, now)),
+            (Some(Wellness::Not(_)) | None, _) => None,
+        };
+        self.memory.case = Some((now, case.clone()));
+        Some(case)
     }
 
     /// What keeps a step from changing anything now.

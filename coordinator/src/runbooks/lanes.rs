@@ -68,6 +68,14 @@ pub enum Busy {
         /// Of which cluster.
         cluster: ClusterName,
     },
+    /// Another run mends pods of the same namespace.
+    #[error("run {run} is at work on {subject}, in the same namespace; abort it first, or wait for its end")]
+    Subject {
+        /// Which run.
+        run: String,
+        /// On what.
+        subject: String,
+    },
     /// A cold start goes first.
     #[error("{run} is bringing cluster {cluster} back: wait for its end (blackstart coldstart watch)")]
     ColdStart {
@@ -100,15 +108,25 @@ pub fn admit<'a>(
     let active: Vec<_> = runs
         .filter(|run| run.state.is_active() && !run.is_proposal && run.plan.cluster == plan.cluster)
         .collect();
-    let id = |run: &RunbookStatus| (run.id.clone(), NodeName(run.plan.request.subject()));
+    let id = |run: &RunbookStatus| (run.id.clone(), NodeName(run.plan.request.about()));
     let is_of_node = !plan.request.node.0.is_empty();
     let same_runbook = |run: &RunbookStatus| run.plan.request.runbook == plan.request.runbook;
     if let Some(run) = active
         .iter()
+        .filter(|_| plan.request.subject.is_none())
         .find(|run| run.plan.request.has_subject_of(&plan.request) && (is_of_node || same_runbook(run)))
     {
         let (run, node) = id(run);
         return Err(Busy::Node { run, node });
+    }
+    if let Some(subject) = &plan.request.subject {
+        let other = active.iter().find_map(|run| {
+            let of = run.plan.request.subject.as_ref().filter(|of| of.meets(subject))?;
+            Some((run.id.clone(), of.to_string()))
+        });
+        if let Some((run, subject)) = other {
+            return Err(Busy::Subject { run, subject });
+        }
     }
     if !takes(plan.request.runbook) {
         return Ok(());
@@ -184,7 +202,12 @@ pub const fn takes(runbook: Runbook) -> bool {
         | Runbook::NodeDown
         | Runbook::NetworkLoss
         | Runbook::Overload => true,
-        Runbook::MaintenanceEnd | Runbook::ResourceShortage | Runbook::ColdStartVerify => false,
+        Runbook::MaintenanceEnd
+        | Runbook::ResourceShortage
+        | Runbook::ColdStartVerify
+        | Runbook::PodsHeal
+        | Runbook::WorkloadHeal
+        | Runbook::NodeComponent => false,
     }
 }
 

@@ -4,6 +4,7 @@
 //! look, a call that was done already is not repeated, and one that may be sent twice carries what it rests on (uid,
 //! resource version).
 
+mod heal;
 mod pods;
 mod relief;
 mod running;
@@ -16,6 +17,7 @@ use tokio::time::Instant;
 
 use super::call::{Call, KubeletOrder};
 use super::journal::Memo;
+use super::mends::Mends;
 use super::plan::{Action, Request, Runbook, RunbookPlan, Step};
 use super::waiting::WaitingOn;
 use super::world::{Agent, ApiView, World, seconds};
@@ -53,6 +55,8 @@ pub struct Progress {
     pub notes: Vec<Memo>,
     /// When this process last changed something for it.
     pub acted: Option<Instant>,
+    /// Since when the pods that it waits for are well, and the same, as this process saw it.
+    pub steady: Option<Instant>,
 }
 
 /// In [`Progress::refused`]: it was done, and its cache has not heard of it.
@@ -85,6 +89,14 @@ pub struct Context<'a> {
     pub plan: &'a RunbookPlan,
     /// It puts back what it changed: only what is its own is touched.
     pub undoing: bool,
+    /// The pods and templates that its plan is about.
+    pub mends: &'a Mends,
+}
+
+impl Context<'_> {
+    const fn rollback(&self) -> bool {
+        self.request.mending.rollback
+    }
 }
 
 /// Says what a step does next.
@@ -149,6 +161,18 @@ impl At<'_> {
             Action::AwaitReachable => self.await_reachable(),
             Action::RestoreTolerations => self.restore_tolerations(),
             Action::AwaitWorkloads => self.await_workloads(),
+            Action::Recreate => self.of_case(Self::recreate),
+            Action::FinishTermination => self.of_case(Self::finish_termination),
+            Action::RaiseMemory => {
+                self.of_case(|at, case| at.templates(case, |mend| !mend.memory.is_empty()))
+            }
+            Action::AddTolerations => {
+                self.of_case(|at, case| at.templates(case, |mend| mend.tolerations.is_some()))
+            }
+            Action::RestoreTemplates => self.of_case(Self::restore),
+            Action::RolloutRestart => self.of_case(Self::rollout_restart),
+            Action::AwaitRollout => self.of_case(Self::await_rollout),
+            Action::AwaitSteady => self.of_case(Self::await_steady),
         }
     }
 

@@ -146,6 +146,7 @@ pub(super) fn empty(request: Request, world: &World) -> RunbookPlan {
         pods: Vec::new(),
         before: Vec::new(),
         readiness: None,
+        mends: super::mends::Mends::default(),
     }
 }
 

@@ -12,6 +12,9 @@
 //! runbook is a few steps on one node, some of which call an API server that may take seconds. They share the store, the agents'
 //! commands with their epochs, and the lanes.
 //!
+//! Runbooks on pods and workloads (`pods_heal`, `workload_heal`, `node_component`) are decided on a `case` as well: what is read of them for
+//! each look, since caches keep too little. `diagnosis` says what is wrong with it.
+//!
 //! A step is decided by a look at the world, before and after a crash alike; so a run resumes by looking, and nothing that was done is
 //! done again. An abort puts back, last change first, what the journal says that the run may have changed, and says what it leaves.
 
@@ -46,6 +49,15 @@ pub mod weather;
 mod work;
 pub mod world;
 
+pub mod case;
+pub mod declared;
+pub mod diagnosis;
+pub mod mends;
+pub mod node_component;
+pub mod pods_heal;
+pub mod subject;
+pub mod workload_heal;
+
 pub use self::ports::Ports;
 pub use self::refusal::{OpenError, Refusal};
 pub use self::work::Work;
@@ -57,18 +69,25 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 
+use self::case::read::Depth;
+use self::declared::Declared;
+use self::diagnosis::Diagnosis;
 use self::driver::{Driver, Heard};
 use self::journal::{Entry, Event};
+use self::mends::Awaited;
 use self::observe::Known;
 use self::plan::{Request, Runbook, RunbookPlan};
 use self::readiness::Readiness;
 use self::record::{Record, RunState};
 use self::status::RunbookStatus;
+use self::subject::{Of, Subject};
 use self::waiting::WaitingOn;
 use self::weather::{Lookout, Weather};
 use self::world::World;
 use crate::events::{EventKind, NewEvent, Severity};
 use crate::inventory::{ClusterName, NodeName};
+use crate::kubernetes::detail::{PodDetail, Workload, WorkloadName};
+use crate::kubernetes::objects::Key;
 use crate::store::NewEntry;
 
 /// So many words and answers wait for a run.
@@ -149,6 +168,18 @@ pub const fn describe(runbook: Runbook) -> (&'static str, &'static str) {
             "await that as many pods of each workload are ready as before a power loss, and name what did not start",
             "机房断电",
         ),
+        Runbook::PodsHeal => (
+            "mend pods that do not run: made again, memory raised, a stuck end finished with proof",
+            "Pod 故障恢复",
+        ),
+        Runbook::WorkloadHeal => (
+            "make a workload whole: rolling restart, memory, tolerations, with rollback",
+            "GatewayProxy / NSF 故障恢复",
+        ),
+        Runbook::NodeComponent => (
+            "restart a node's kubelet, make its CNI pod again, and verify both",
+            "节点组件异常恢复",
+        ),
     }
 }
 
@@ -163,6 +194,9 @@ pub fn plan(request: Request, world: &World) -> RunbookPlan {
         Runbook::NetworkLoss => network_loss::plan(request, world),
         Runbook::Overload => overload::plan(request, world),
         Runbook::ColdStartVerify => verify::plan(request, world),
+        Runbook::PodsHeal => pods_heal::plan(request, world),
+        Runbook::WorkloadHeal => workload_heal::plan(request, world),
+        Runbook::NodeComponent => node_component::plan(request, world),
     }
 }
 
@@ -215,27 +249,96 @@ impl Runbooks {
         Ok((handle, work))
     }
 
-    /// What would be done, from what is known now. Does nothing.
+    /// What would be done, from what is known now; what is about pods is read for it. Does nothing.
     ///
     /// # Errors
-    /// The node is not declared.
-    pub fn plan(&self, mut request: Request) -> Result<RunbookPlan, Refusal> {
+    /// The node or the cluster is not declared.
+    pub async fn plan(&self, mut request: Request) -> Result<RunbookPlan, Refusal> {
+        let ports = &self.shared.ports;
         if request.runbook == Runbook::NetworkLoss {
-            let (options, policy) = (&mut request.options, &self.shared.ports.policy);
+            let (options, policy) = (&mut request.options, &ports.policy);
             if options.workloads.is_empty() {
                 options.workloads.clone_from(&policy.workloads);
             }
             let seconds = u32::try_from(policy.tolerate.as_secs()).unwrap_or(u32::MAX);
             options.tolerate_seconds.get_or_insert(seconds);
         }
-        let world = self.shared.world(&request, None);
-        let world = world.ok_or_else(|| unknown(&request))?;
+        let case = if request.runbook.wants_case() {
+            Some(observe::case(ports, &request, Depth::Reasons).await.map(Arc::new))
+        } else {
+            None
+        };
+        let mut world = self.shared.world(&request, None)?;
+        world.case = case;
         Ok(plan(request, &world))
     }
 
     /// Asks the cluster for what the plan of such a request needs and caches do not have. Takes seconds at most.
     pub async fn ask(&self, request: &Request) {
         observe::ask(&self.shared.ports, request).await;
+    }
+
+    /// What is wrong with pods, and what could not be looked at.
+    ///
+    /// # Errors
+    /// The cluster is not declared, or its pods cannot be read.
+    pub async fn diagnose(&self, subject: &Subject) -> Result<(Vec<Diagnosis>, Vec<String>), Refusal> {
+        let ports = &self.shared.ports;
+        if ports.inventory.cluster(&subject.cluster).is_none() {
+            return Err(Refusal::UnknownCluster(subject.cluster.clone()));
+        }
+        let case = observe::case_of(ports, subject, Depth::Reasons).await;
+        let case = case.map_err(Refusal::Read)?;
+        let now = i64::try_from(unix_ms()).unwrap_or_default();
+        let mut found = diagnosis::all(&case, jiff::Timestamp::from_millisecond(now).unwrap_or_default());
+        if let Of::Pod(name) = &subject.of {
+            if !case.pods.iter().any(|pod| pod.key.name == *name) {
+                return Err(Refusal::UnknownPod(subject.to_string()));
+            }
+            found.retain(|one| one.kind == "Pod" && one.key.name == *name);
+        }
+        Ok((found, case.lacks))
+    }
+
+    /// The workloads that operators declared.
+    pub fn declared(&self) -> &[Declared] {
+        &self.shared.ports.declared
+    }
+
+    /// The declared workloads, each as it stands, or why that is not known.
+    pub async fn workloads(&self) -> Vec<(Declared, Result<(Workload, u64), String>)> {
+        let ports = &self.shared.ports;
+        let of = async |declared: &Declared| {
+            let subject = Subject {
+                cluster: declared.cluster.clone(),
+                namespace: declared.namespace.clone(),
+                of: Of::AllPods,
+            };
+            let case = observe::case_of(ports, &subject, Depth::Pods).await?;
+            let key = Key {
+                namespace: declared.namespace.clone(),
+                name: declared.object.clone(),
+            };
+            let awaited = Awaited {
+                kind: declared.kind.to_string(),
+                key: key.clone(),
+                node: None,
+            };
+            let name = WorkloadName {
+                kind: declared.kind,
+                key,
+            };
+            let restarts = case.pods_of(&awaited).map(PodDetail::restarts).sum();
+            let workload = case.workload(&name).cloned();
+            workload
+                .map(|workload| (workload, restarts))
+                .ok_or_else(|| format!("cluster {} has no {name}", declared.cluster))
+        };
+        let mut all = Vec::new();
+        for declared in ports.declared.iter() {
+            all.push((declared.clone(), of(declared).await));
+        }
+        all
     }
 
     /// Begins a run. Returns once its plan is durable.
@@ -245,7 +348,7 @@ impl Runbooks {
     pub async fn start(&self, request: Request) -> Result<Arc<RunbookStatus>, Refusal> {
         let _turn = self.shared.starting.lock().await;
         self.ask(&request).await;
-        let plan = self.plan(request)?;
+        let plan = self.plan(request).await?;
         if !plan.may_run() {
             let refusals = plan.refusals.iter();
             return Err(Refusal::Plan(
@@ -398,14 +501,14 @@ impl Shared {
         self.lookout.weather(&self.ports)
     }
 
-    fn world(&self, request: &Request, plan: Option<&RunbookPlan>) -> Option<World> {
-        let cluster = observe::cluster(&self.ports, request)?;
+    fn world(&self, request: &Request, plan: Option<&RunbookPlan>) -> Result<World, Refusal> {
+        let cluster = observe::cluster(&self.ports, request).ok_or_else(|| unknown(request))?;
         let weather = self.weather();
         let known = Known {
             weather: &weather,
             readiness: self.readiness().get(&cluster).cloned(),
         };
-        observe::world(&self.ports, request, plan, &known)
+        Ok(observe::world(&self.ports, request, plan, &known, cluster))
     }
 
     /// Whether a run may be at work beside these.
@@ -476,6 +579,9 @@ impl Shared {
 }
 
 fn unknown(request: &Request) -> Refusal {
+    if let Some(subject) = &request.subject {
+        return Refusal::UnknownCluster(subject.cluster.clone());
+    }
     if request.node.0.is_empty() || request.options.cluster.is_some() {
         return Refusal::UnknownSubject {
             runbook: request.runbook,

@@ -137,7 +137,7 @@ fn silent(mut plan: RunbookPlan, world: &World) -> RunbookPlan {
 
 /// Why a node does not count as down.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum NotDead {
+pub enum NotDead {
     /// It shows signs of life.
     Lives(String),
     /// Nobody can tell, so far.

@@ -7,8 +7,12 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::around::{Around, Finding, Neighbours, Pressed};
+use super::case::Case;
+use super::case::read::{Depth, Place, read};
+use super::node_down::dead;
 use super::plan::{Request, Runbook, RunbookPlan};
 use super::readiness::Readiness;
+use super::subject::Subject;
 use super::weather::Weather;
 use super::world::{Agent, Api, Silence, World};
 use super::{Ports, unix_ms};
@@ -28,6 +32,10 @@ pub(super) struct Known<'a> {
 
 /// The cluster that a request is about; `None`: it, or the node, is not declared.
 pub(super) fn cluster(ports: &Ports, request: &Request) -> Option<ClusterName> {
+    if let Some(subject) = &request.subject {
+        let cluster = ports.inventory.cluster(&subject.cluster)?;
+        return Some(cluster.name.clone());
+    }
     if let Some(spec) = ports.inventory.node(&request.node) {
         return Some(spec.cluster.clone());
     }
@@ -48,34 +56,52 @@ pub(super) async fn ask(ports: &Ports, request: &Request) {
         | Runbook::MaintenanceBegin
         | Runbook::MaintenanceEnd
         | Runbook::NodeDown
-        | Runbook::ResourceShortage => {}
+        | Runbook::ResourceShortage
+        | Runbook::PodsHeal
+        | Runbook::WorkloadHeal
+        | Runbook::NodeComponent => {}
     }
 }
 
 /// Workloads are asked for so often while a run waits for them.
 const WORKLOADS: std::time::Duration = std::time::Duration::from_secs(5);
 
-/// `None`: neither node nor cluster is declared.
+/// The world of a request: its node's, or that of no node for what is about pods or a cluster, which is `cluster`.
 pub(super) fn world(
     ports: &Ports,
     request: &Request,
     plan: Option<&RunbookPlan>,
     known: &Known<'_>,
-) -> Option<World> {
-    let node = &request.node;
-    let cluster = cluster(ports, request)?;
+    cluster: ClusterName,
+) -> World {
+    let spec = ports.inventory.node(&request.node);
+    let view = Arc::clone(&ports.view.borrow());
+    let mut world = bare(ports, &request.node, cluster);
+    world.around = around(
+        ports,
+        request,
+        plan,
+        known,
+        (&world.cluster, spec, &view, world.now),
+    );
+    world
+}
+
+/// What is known of a node alone.
+fn bare(ports: &Ports, node: &NodeName, cluster: ClusterName) -> World {
     let spec = ports.inventory.node(node);
     let now = Instant::now();
     let view = Arc::clone(&ports.view.borrow());
     let brakes = ports.brakes.of(node);
     let silence = brakes.holds.iter().find(|hold| hold.what == Held::Silence);
+    let silence = silence.filter(|_| !node.0.is_empty());
     let api = match ports.clusters.get(&cluster) {
         Some(cluster) => cluster.view(&node.0, now),
         None => Api::Unknown {
             why: no_way(&cluster),
         },
     };
-    Some(World {
+    World {
         timing: ports.timing,
         now,
         unix_ms: unix_ms(),
@@ -93,9 +119,11 @@ pub(super) fn world(
             by: hold.by.clone(),
             own: hold.scope == Scope::Node(node.clone()),
         }),
-        around: around(ports, request, plan, known, (&cluster, spec, &view, now)),
+        around: Around::default(),
+        case: None,
+        declared: Arc::clone(&ports.declared),
         cluster,
-    })
+    }
 }
 
 fn no_way(cluster: &ClusterName) -> String {
@@ -122,7 +150,13 @@ fn around(
         None => Err(no_way(cluster)),
     };
     match request.runbook {
-        Runbook::Drain | Runbook::MaintenanceBegin | Runbook::MaintenanceEnd | Runbook::NodeDown => {}
+        Runbook::Drain
+        | Runbook::MaintenanceBegin
+        | Runbook::MaintenanceEnd
+        | Runbook::NodeDown
+        | Runbook::PodsHeal
+        | Runbook::WorkloadHeal
+        | Runbook::NodeComponent => {}
         Runbook::Overload => {
             to.conditions = findings(ports, &request.node);
             to.room = room();
@@ -219,6 +253,57 @@ fn neighbours(ports: &Ports, cluster: &ClusterName, spec: Option<&NodeSpec>, vie
         }
     }
     to
+}
+
+/// Reads what a request is about. Waits for the API, for seconds.
+pub(super) async fn case(ports: &Ports, request: &Request, depth: Depth) -> Result<Case, String> {
+    if let Some(subject) = &request.subject {
+        return case_of(ports, subject, depth).await;
+    }
+    let node = &request.node;
+    let spec = ports.inventory.node(node);
+    let cluster = spec.and_then(|spec| ports.clusters.get(&spec.cluster));
+    let Some(cluster) = cluster else {
+        return Err(spec.map_or_else(String::new, |spec| no_way(&spec.cluster)));
+    };
+    read(cluster, Place::Node(&node.0), depth, &[]).await
+}
+
+/// The same, of a subject.
+pub(super) async fn case_of(ports: &Ports, subject: &Subject, depth: Depth) -> Result<Case, String> {
+    let cluster = ports
+        .clusters
+        .get(&subject.cluster)
+        .ok_or_else(|| no_way(&subject.cluster))?;
+    let mut needs: Vec<_> = ports
+        .declared
+        .iter()
+        .filter(|one| {
+            depth == Depth::Reasons && one.cluster == subject.cluster && one.namespace == subject.namespace
+        })
+        .flat_map(|one| one.needs.iter().cloned())
+        .collect();
+    needs.sort();
+    needs.dedup();
+    let mut case = read(cluster, Place::Namespace(&subject.namespace), depth, &needs).await?;
+    let ending: BTreeSet<_> = case
+        .pods
+        .iter()
+        .filter(|pod| pod.deleted.is_some() && !pod.node.is_empty())
+        .map(|pod| pod.node.clone())
+        .collect();
+    for node in ending {
+        let name = NodeName(node.clone());
+        let is_ours = ports
+            .inventory
+            .node(&name)
+            .is_some_and(|spec| spec.cluster == subject.cluster);
+        if is_ours {
+            let world = bare(ports, &name, subject.cluster.clone());
+            case.down.insert(node, dead(&world));
+        }
+    }
+    Ok(case)
 }
 
 fn agent(node: &NodeView) -> Agent {

@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::mends::Mends;
 use super::options::Options;
 use super::readiness::Readiness;
+use super::subject::{Mending, Subject};
 use crate::inventory::{ClusterName, NodeName, Role};
 use crate::kubernetes::objects::Key;
 use crate::kubernetes::objects::scheduling::Toleration;
@@ -35,11 +37,17 @@ pub enum Runbook {
     Overload,
     /// What runs again after a power event.
     ColdStartVerify,
+    /// Pods that do not run as they should.
+    PodsHeal,
+    /// A workload that is not whole.
+    WorkloadHeal,
+    /// The kubelet and the CNI pod of a node.
+    NodeComponent,
 }
 
 impl Runbook {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::Drain,
         Self::MaintenanceBegin,
         Self::MaintenanceEnd,
@@ -48,6 +56,9 @@ impl Runbook {
         Self::NetworkLoss,
         Self::Overload,
         Self::ColdStartVerify,
+        Self::PodsHeal,
+        Self::WorkloadHeal,
+        Self::NodeComponent,
     ];
 
     /// Its name on the wire, in run ids and in the terminal.
@@ -61,6 +72,9 @@ impl Runbook {
             Self::NetworkLoss => "network-loss",
             Self::Overload => "overload",
             Self::ColdStartVerify => "cold-start-verify",
+            Self::PodsHeal => "pods-heal",
+            Self::WorkloadHeal => "workload-heal",
+            Self::NodeComponent => "node-component",
         }
     }
 
@@ -73,13 +87,47 @@ impl Runbook {
             | Self::MaintenanceEnd
             | Self::NodeDown
             | Self::NetworkLoss
-            | Self::Overload => false,
+            | Self::Overload
+            | Self::PodsHeal
+            | Self::WorkloadHeal
+            | Self::NodeComponent => false,
         }
     }
 
     /// The runbook of this name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|one| one.as_str() == name)
+    }
+
+    /// It is planned on pods and workloads as they are read for it.
+    pub const fn wants_case(self) -> bool {
+        match self {
+            Self::PodsHeal | Self::WorkloadHeal | Self::NodeComponent => true,
+            Self::Drain
+            | Self::MaintenanceBegin
+            | Self::MaintenanceEnd
+            | Self::NodeDown
+            | Self::ResourceShortage
+            | Self::NetworkLoss
+            | Self::Overload
+            | Self::ColdStartVerify => false,
+        }
+    }
+
+    /// It is about a subject, and not about a node.
+    pub const fn has_subject(self) -> bool {
+        match self {
+            Self::PodsHeal | Self::WorkloadHeal => true,
+            Self::Drain
+            | Self::MaintenanceBegin
+            | Self::MaintenanceEnd
+            | Self::NodeDown
+            | Self::ResourceShortage
+            | Self::NetworkLoss
+            | Self::Overload
+            | Self::ColdStartVerify
+            | Self::NodeComponent => false,
+        }
     }
 
     /// The runbook whose run this is, by its id: `drain-3`.
@@ -123,11 +171,20 @@ pub struct Request {
     /// What only some runbooks are told.
     #[serde(default)]
     pub options: Options,
+    /// What it is about in place of a node, whose name is empty then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<Subject>,
+    /// How pods and workloads may be mended.
+    #[serde(default)]
+    pub mending: Mending,
 }
 
 impl Request {
-    /// What it is about, for people: the node, or the cluster where none is named.
-    pub fn subject(&self) -> String {
+    /// What it is about, for people: the node, pods or a workload, or the cluster where none is named.
+    pub fn about(&self) -> String {
+        if let Some(subject) = &self.subject {
+            return subject.to_string();
+        }
         match &self.options.cluster {
             Some(cluster) if self.node.0.is_empty() => format!("cluster {cluster}"),
             Some(_) | None => self.node.to_string(),
@@ -136,7 +193,9 @@ impl Request {
 
     /// It is about the same.
     pub fn has_subject_of(&self, other: &Self) -> bool {
-        self.node == other.node && (!self.node.0.is_empty() || self.options.cluster == other.options.cluster)
+        self.node == other.node
+            && self.subject == other.subject
+            && (!self.node.0.is_empty() || self.options.cluster == other.options.cluster)
     }
 }
 
@@ -191,6 +250,9 @@ pub struct RunbookPlan {
     /// How ready its cluster was in better days.
     #[serde(default)]
     pub readiness: Option<Readiness>,
+    /// The pods and templates that its steps are about.
+    #[serde(default)]
+    pub mends: Mends,
 }
 
 /// A pod by name.
@@ -293,6 +355,22 @@ pub enum Action {
     RestoreTolerations,
     /// As many pods of each workload are ready as before.
     AwaitWorkloads,
+    /// Deletes pods that do not serve, so that their controllers make them again.
+    Recreate,
+    /// Deletes pods of a node that is off without their kubelet's word.
+    FinishTermination,
+    /// Raises the memory of workloads' templates.
+    RaiseMemory,
+    /// Has workloads' pods tolerate more taints.
+    AddTolerations,
+    /// Puts workloads' templates back as they were.
+    RestoreTemplates,
+    /// Makes a workload's pods anew, as its own strategy goes.
+    RolloutRestart,
+    /// Every pod of the workloads is of their newest template, and serves.
+    AwaitRollout,
+    /// Pods run, and none was started again for a while.
+    AwaitSteady,
 }
 
 impl Action {
@@ -320,6 +398,14 @@ impl Action {
             Self::AwaitReachable => "await-reachable",
             Self::RestoreTolerations => "restore-tolerations",
             Self::AwaitWorkloads => "await-workloads",
+            Self::Recreate => "recreate",
+            Self::FinishTermination => "finish-termination",
+            Self::RaiseMemory => "raise-memory",
+            Self::AddTolerations => "add-tolerations",
+            Self::RestoreTemplates => "restore-templates",
+            Self::RolloutRestart => "rollout-restart",
+            Self::AwaitRollout => "await-rollout",
+            Self::AwaitSteady => "await-steady",
         }
     }
 
@@ -331,6 +417,7 @@ impl Action {
             Self::StopKubelet => Some(Self::StartKubelet),
             Self::TaintOutOfService => Some(Self::RemoveTaint),
             Self::ShortenTolerations => Some(Self::RestoreTolerations),
+            Self::RaiseMemory | Self::AddTolerations => Some(Self::RestoreTemplates),
             Self::Relieve
             | Self::AwaitReclaim
             | Self::AwaitRunning
@@ -346,7 +433,13 @@ impl Action {
             | Self::AwaitReady
             | Self::RemoveTaint
             | Self::AwaitMoved
-            | Self::ForceDelete => None,
+            | Self::ForceDelete
+            | Self::Recreate
+            | Self::FinishTermination
+            | Self::RestoreTemplates
+            | Self::RolloutRestart
+            | Self::AwaitRollout
+            | Self::AwaitSteady => None,
         }
     }
 
@@ -361,6 +454,10 @@ impl Action {
             Self::StartKubelet => Some("the kubelet was started"),
             Self::RestartKubelet => Some("the kubelet was restarted"),
             Self::RemoveTaint => Some("the out-of-service taint was removed"),
+            Self::Recreate => Some("the pods that were deleted are made again by their controllers"),
+            Self::FinishTermination => Some("the pods that were deleted by force stay so"),
+            Self::RestoreTemplates => Some("templates were put back as they were before earlier runs"),
+            Self::RolloutRestart => Some("the pods that were restarted run anew"),
             Self::ShortenTolerations
             | Self::RestoreTolerations
             | Self::AwaitReclaim
@@ -372,7 +469,46 @@ impl Action {
             | Self::StopKubelet
             | Self::AwaitReady
             | Self::TaintOutOfService
-            | Self::AwaitMoved => None,
+            | Self::AwaitMoved
+            | Self::RaiseMemory
+            | Self::AddTolerations
+            | Self::AwaitRollout
+            | Self::AwaitSteady => None,
+        }
+    }
+
+    /// It is decided on pods and workloads as they are read for it, and not on caches alone.
+    pub const fn wants_case(self) -> bool {
+        match self {
+            Self::Recreate
+            | Self::FinishTermination
+            | Self::RaiseMemory
+            | Self::AddTolerations
+            | Self::RestoreTemplates
+            | Self::RolloutRestart
+            | Self::AwaitRollout
+            | Self::AwaitSteady => true,
+            Self::Silence
+            | Self::Unsilence
+            | Self::Cordon
+            | Self::Uncordon
+            | Self::Drain
+            | Self::DeleteRemaining
+            | Self::StopKubelet
+            | Self::StartKubelet
+            | Self::RestartKubelet
+            | Self::AwaitReady
+            | Self::TaintOutOfService
+            | Self::RemoveTaint
+            | Self::AwaitMoved
+            | Self::ForceDelete
+            | Self::Relieve
+            | Self::AwaitReclaim
+            | Self::AwaitRunning
+            | Self::ShortenTolerations
+            | Self::AwaitReachable
+            | Self::RestoreTolerations
+            | Self::AwaitWorkloads => false,
         }
     }
 }
@@ -384,16 +520,16 @@ impl fmt::Display for Action {
 }
 
 /// Durations in the journal, as whole milliseconds.
-mod millis {
+pub(super) mod millis {
     use std::time::Duration;
 
     use serde::{Deserialize, Deserializer, Serializer};
 
-    pub(super) fn serialize<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    pub(in super::super) fn serialize<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
         u64::deserialize(from).map(Duration::from_millis)
     }
 }

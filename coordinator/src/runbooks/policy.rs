@@ -56,7 +56,12 @@ impl Triggers {
             Runbook::Overload => self.overload,
             Runbook::ResourceShortage => self.resource_shortage,
             Runbook::ColdStartVerify => self.cold_start_verify,
-            Runbook::Drain | Runbook::MaintenanceBegin | Runbook::MaintenanceEnd => Trigger::Off,
+            Runbook::Drain
+            | Runbook::MaintenanceBegin
+            | Runbook::MaintenanceEnd
+            | Runbook::PodsHeal
+            | Runbook::WorkloadHeal
+            | Runbook::NodeComponent => Trigger::Off,
         }
     }
 }

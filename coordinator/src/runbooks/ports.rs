@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 use super::conditions::Conditions;
+use super::declared::Declared;
 use super::policy::RunbookPolicy;
 use super::world::Timing;
 use crate::brakes::BrakesHandle;
@@ -55,6 +56,8 @@ pub struct Ports {
     pub permits: watch::Receiver<Arc<Book>>,
     /// Nodes that runs have in hand, told to whoever gives permits.
     pub in_hand: watch::Sender<BTreeSet<NodeName>>,
+    /// The workloads that operators declared.
+    pub declared: Arc<Vec<Declared>>,
 }
 
 impl std::fmt::Debug for Ports {

@@ -2,7 +2,7 @@
 
 use super::lanes;
 use super::plan::Runbook;
-use crate::inventory::NodeName;
+use crate::inventory::{ClusterName, NodeName};
 use crate::store::StoreError;
 
 /// Why something that was asked of a runbook was not done.
@@ -11,6 +11,15 @@ pub enum Refusal {
     /// The node is not declared.
     #[error("node {0} is not in the inventory")]
     UnknownNode(NodeName),
+    /// The cluster is not declared.
+    #[error("cluster {0} is not in the inventory")]
+    UnknownCluster(ClusterName),
+    /// There is no such pod.
+    #[error("there is no {0}")]
+    UnknownPod(String),
+    /// What it is about could not be read.
+    #[error("{0}")]
+    Read(String),
     /// There is no such run.
     #[error("there is no run {0}; `blackstart runbook status` lists them")]
     UnknownRun(String),

@@ -129,9 +129,11 @@ fn rests(sign: &Sign, runs: &[&RunbookStatus], policy: &RunbookPolicy, now_unix_
 mod tests {
     use super::super::journal::{Entry, Event};
     use super::super::maintenance::step;
+    use super::super::mends::Mends;
     use super::super::options::Options;
     use super::super::plan::{Action, RunbookPlan};
     use super::super::record::Record;
+    use super::super::subject::Mending;
     use super::*;
     use crate::inventory::Role;
 
@@ -160,6 +162,8 @@ mod tests {
                     proposed: proposed.then(|| "load".to_owned()),
                     ..Options::default()
                 },
+                subject: None,
+                mending: Mending::default(),
             },
             cluster: ClusterName("biz".into()),
             role: Role::Worker,
@@ -169,6 +173,7 @@ mod tests {
             pods: Vec::new(),
             before: Vec::new(),
             readiness: None,
+            mends: Mends::default(),
         };
         let plan = Box::new(plan);
         let mut record = Record::begin(

@@ -18,6 +18,7 @@ use super::overload::CONDITION;
 use super::plan::{Request, Runbook};
 use super::readiness::Readiness;
 use super::status::RunbookStatus;
+use super::subject::Mending;
 use super::trigger::{BY, Decision, Sign, decide};
 use super::weather::Weather;
 use super::world::{Api, seconds};
@@ -121,6 +122,8 @@ impl Watchman {
                 proposed: propose.then(|| sign.evidence.clone()),
                 ..Options::default()
             },
+            subject: None,
+            mending: Mending::default(),
         };
         let run = self.runbooks.start(request).await?;
         tracing::warn!(

@@ -1,10 +1,13 @@
 //! What is known of one node and its cluster, as one value: all that plans and steps of a runbook are decided on.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::around::Around;
+use super::case::Case;
+use super::declared::Declared;
 use crate::inventory::{ClusterName, NodeName, Role};
 use crate::kubernetes::objects::Node;
 pub use crate::kubernetes::view::{Api, ApiView, Life};
@@ -61,6 +64,10 @@ pub struct World {
     pub silence: Option<Silence>,
     /// What is known beyond the node, where the runbook needs it.
     pub around: Around,
+    /// What was read of the pods that it is about, or why they could not be read; `None`: it is about none.
+    pub case: Option<Result<Arc<Case>, String>>,
+    /// The workloads that operators declared.
+    pub declared: Arc<Vec<Declared>>,
 }
 
 /// A node's agent mends nothing.

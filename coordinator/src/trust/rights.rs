@@ -196,7 +196,11 @@ pub(crate) fn of_call(path: &str) -> Option<For> {
             | "GetRun" | "WatchEvents" | "WatchRun" | "PlanColdStart" | "ListHolds" | "ListStorms"
             | "ListPermits",
         )
-        | ("RunbookService", "ListRunbooks" | "PlanRunbook" | "ListRunbookRuns" | "GetRunbookRun")
+        | (
+            "RunbookService",
+            "ListRunbooks" | "PlanRunbook" | "ListRunbookRuns" | "GetRunbookRun" | "DiagnosePods"
+            | "ListWorkloads",
+        )
         | ("TrustService", "ListCertificates") => View,
         (
             "FleetService",

@@ -3,7 +3,11 @@
 use blackstart_proto::v1;
 
 use super::milliseconds;
-use crate::runbooks::plan::{Refusal, RunbookPlan};
+use crate::kubernetes::detail::Workload;
+use crate::runbooks::declared::Declared;
+use crate::runbooks::diagnosis::Diagnosis;
+use crate::runbooks::mends::BEFORE;
+use crate::runbooks::plan::{Refusal, Request, RunbookPlan};
 use crate::runbooks::record::{Phase, RunState, StepRecord};
 use crate::runbooks::status::RunbookStatus;
 
@@ -27,7 +31,16 @@ pub(in crate::api) fn plan(plan: &RunbookPlan) -> v1::RunbookPlan {
             .collect(),
         refusals: plan.refusals.iter().map(refusal).collect(),
         notes: plan.notes.clone(),
+        subject: subject(&plan.request),
     }
+}
+
+fn subject(request: &Request) -> String {
+    request
+        .subject
+        .as_ref()
+        .map(ToString::to_string)
+        .unwrap_or_default()
 }
 
 fn refusal(refusal: &Refusal) -> v1::RunbookRefusal {
@@ -65,6 +78,7 @@ pub(in crate::api) fn run(run: &RunbookStatus) -> v1::RunbookRun {
         refusals: run.plan.refusals.iter().map(refusal).collect(),
         notes: run.plan.notes.clone(),
         proposal: run.is_proposal,
+        subject: subject(&run.plan.request),
     }
 }
 
@@ -88,4 +102,51 @@ fn step(step: &StepRecord) -> v1::RunbookStep {
         .into(),
         approved_by: step.approved.clone().unwrap_or_default(),
     }
+}
+
+/// What is wrong with a pod or a workload.
+pub(in crate::api) fn diagnosis(one: Diagnosis) -> v1::PodDiagnosis {
+    let findings = one.findings.into_iter().map(|finding| v1::PodFinding {
+        cause: finding.cause.as_str().to_owned(),
+        container: finding.container.unwrap_or_default(),
+        advice: finding.cause.advice(),
+        evidence: finding.evidence,
+    });
+    v1::PodDiagnosis {
+        findings: findings.collect(),
+        kind: one.kind,
+        namespace: one.key.namespace,
+        name: one.key.name,
+        node: one.node,
+        controller: one.controller.unwrap_or_default(),
+        state: one.state.as_str().to_owned(),
+        restarts: one.restarts,
+    }
+}
+
+/// A declared workload as it stands.
+pub(in crate::api) fn workload(
+    declared: Declared,
+    known: Result<(Workload, u64), String>,
+) -> v1::WorkloadState {
+    let mut wire = v1::WorkloadState {
+        name: declared.name,
+        cluster: declared.cluster.0,
+        namespace: declared.namespace,
+        kind: declared.kind.to_string(),
+        object: declared.object,
+        ..v1::WorkloadState::default()
+    };
+    match known {
+        Ok((workload, restarts)) => {
+            wire.desired = workload.desired;
+            wire.updated = workload.updated;
+            wire.available = workload.available;
+            wire.restarts = restarts;
+            wire.whole = workload.is_whole();
+            wire.changed = workload.annotations.contains_key(BEFORE);
+        }
+        Err(trouble) => wire.trouble = trouble,
+    }
+    wire
 }

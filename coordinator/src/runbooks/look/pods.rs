@@ -111,7 +111,7 @@ impl At<'_> {
         }
     }
 
-    fn several(&self, calls: impl Iterator<Item = ApiCall>, words: &str) -> Look {
+    pub(super) fn several(&self, calls: impl Iterator<Item = ApiCall>, words: &str) -> Look {
         let now = self.world.now;
         let mut held = None;
         let calls = calls.filter(|call| match self.progress.refused.get(&call.target()) {

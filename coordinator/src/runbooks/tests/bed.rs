@@ -14,11 +14,13 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::super::declared::Declared;
 use super::super::options::Options;
 use super::super::plan::{Request, Runbook, RunbookPlan};
 use super::super::policy::{RunbookPolicy, Triggers};
 use super::super::record::{Phase as StepPhase, RunState};
 use super::super::status::RunbookStatus;
+use super::super::subject::Mending;
 use super::super::world::Timing;
 use super::super::{Ports, Refusal, Runbooks};
 use super::agents::{Agents, agents, conditions, look, picture};
@@ -71,6 +73,7 @@ pub(super) struct Bed {
     pub(super) policy: RunbookPolicy,
     pub(super) permits: watch::Sender<Arc<Book>>,
     running: Option<Running>,
+    pub(super) declared: Arc<Vec<Declared>>,
 }
 
 impl Bed {
@@ -127,6 +130,7 @@ impl Bed {
             },
             permits: watch::Sender::default(),
             running: None,
+            declared: Arc::default(),
         }
     }
 
@@ -172,6 +176,7 @@ impl Bed {
             outage: OutagePolicy::default(),
             permits: self.permits.subscribe(),
             in_hand: watch::Sender::default(),
+            declared: Arc::clone(&self.declared),
         };
         let Ok((runbooks, work)) = Runbooks::open(ports) else {
             return false;
@@ -219,7 +224,7 @@ impl Bed {
     /// Until what is known makes such a plan.
     pub(super) async fn plans(&self, request: &Request, like: impl Fn(&RunbookPlan) -> bool) {
         within("a plan", async {
-            while !like(&self.runbooks().plan(request.clone()).unwrap()) {
+            while !like(&self.runbooks().plan(request.clone()).await.unwrap()) {
                 sleep(Duration::from_millis(50)).await;
             }
         })
@@ -413,6 +418,8 @@ pub(super) fn request(runbook: Runbook) -> Request {
         delete_unmanaged: false,
         proof: None,
         options: Options::default(),
+        subject: None,
+        mending: Mending::default(),
     }
 }
 

@@ -12,3 +12,8 @@ mod shortage;
 mod storm;
 mod triggers;
 mod verify;
+
+mod heal;
+mod heal_crash;
+mod node_component;
+mod workload_heal;

@@ -32,7 +32,7 @@ async fn cut_off(bed: &Bed) {
         loop {
             let asked = chosen(&["default/deployment/web"]);
             bed.runbooks().ask(&asked).await;
-            let plan = bed.runbooks().plan(asked).unwrap();
+            let plan = bed.runbooks().plan(asked).await.unwrap();
             if plan.steps.len() == 5 {
                 return;
             }
@@ -179,7 +179,7 @@ async fn what_is_no_partition_is_refused_by_what_it_is() {
     })
     .await;
     bed.runbooks().ask(&chosen(&[])).await;
-    let plan = bed.runbooks().plan(chosen(&[])).unwrap();
+    let plan = bed.runbooks().plan(chosen(&[])).await.unwrap();
     assert!(
         plan.refusals
             .iter()

@@ -40,7 +40,7 @@ async fn within_plans(bed: &Bed, percent: u32) {
     super::bed::within("a plan", async {
         loop {
             bed.runbooks().ask(&over(percent)).await;
-            if bed.runbooks().plan(over(percent)).unwrap().may_run() {
+            if bed.runbooks().plan(over(percent)).await.unwrap().may_run() {
                 return;
             }
             sleep(Duration::from_millis(50)).await;
@@ -54,7 +54,7 @@ async fn the_heaviest_pod_goes_and_no_other_once_the_load_is_low() {
     let bed = Bed::new(Release::CURRENT).await;
     loaded(&bed).await;
     overloaded(&bed, 70).await;
-    let plan = bed.runbooks().plan(over(70)).unwrap();
+    let plan = bed.runbooks().plan(over(70)).await.unwrap();
     let relieve = &plan.steps[1].evidence;
     assert!(
         relieve.contains("cpu 81%") && relieve.contains("the threshold is 70%"),
@@ -90,7 +90,7 @@ async fn what_a_budget_holds_stays_and_the_next_goes_and_the_system_is_never_mov
     bed.cordon("worker-2", false).await;
     bed.protect("hog").await;
     overloaded(&bed, 70).await;
-    let plan = bed.runbooks().plan(over(70)).unwrap();
+    let plan = bed.runbooks().plan(over(70)).await.unwrap();
     assert!(
         plan.refusals
             .iter()
@@ -179,7 +179,7 @@ async fn without_metrics_the_agent_tells_who_is_heavy_and_when_it_is_over() {
     bed.agents.lock().unwrap().silent.insert(NODE.into());
     super::bed::within("silence", async {
         loop {
-            let plan = bed.runbooks().plan(over(70)).unwrap();
+            let plan = bed.runbooks().plan(over(70)).await.unwrap();
             if plan
                 .refusals
                 .iter()

@@ -64,6 +64,8 @@ fn world() -> World {
         },
         silence: None,
         around: Around::default(),
+        case: None,
+        declared: std::sync::Arc::default(),
     }
 }
 

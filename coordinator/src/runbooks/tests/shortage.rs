@@ -37,7 +37,7 @@ async fn pods_that_find_no_room_are_explained_by_arithmetic_and_awaited() {
         plan.may_run() && plan.notes[0].contains("the scheduler says")
     })
     .await;
-    let plan = bed.runbooks().plan(asked()).unwrap();
+    let plan = bed.runbooks().plan(asked()).await.unwrap();
     let note = &plan.notes[0];
     for part in [
         "it wants cpu 3; of 4 nodes",
@@ -60,7 +60,7 @@ async fn pods_that_find_no_room_are_explained_by_arithmetic_and_awaited() {
         plan.notes
     );
     let run = bed.runbooks().start(asked()).await.unwrap();
-    assert_eq!(run.plan.request.subject(), "cluster biz");
+    assert_eq!(run.plan.request.about(), "cluster biz");
     bed.until(&run.id, "waiting for room", |run| {
         run.waiting
             .as_ref()
@@ -88,7 +88,7 @@ async fn a_pod_that_is_made_smaller_by_its_deployment_is_gone_and_what_took_its_
     picky["spec"]["template"]["spec"]["nodeSelector"] = json!({"disk": "ssd"});
     bed.put(picky).await;
     bed.plans(&asked(), RunbookPlan::may_run).await;
-    let plan = bed.runbooks().plan(asked()).unwrap();
+    let plan = bed.runbooks().plan(asked()).await.unwrap();
     assert!(
         plan.notes
             .iter()
@@ -144,7 +144,7 @@ async fn space_is_awaited_where_an_agent_gives_it_back_and_refused_where_none_ca
     bed.agents.lock().unwrap().silent.insert("worker-2".into());
     bed.plans(&asked(), |plan| plan.may_run() && plan.refusals.len() == 1)
         .await;
-    let plan = bed.runbooks().plan(asked()).unwrap();
+    let plan = bed.runbooks().plan(asked()).await.unwrap();
     assert!(
         plan.refusals[0].missing.contains("not in session"),
         "{:?}",

@@ -30,9 +30,22 @@ pub enum Outcome {
     Fails,
     /// It runs, and takes its whole grace period to end.
     IgnoresTermination,
+    /// Its liveness probe fails as soon as it has started, over and over.
+    LivenessFails,
 }
 
 impl Outcome {
+    /// How a pod fares by the annotation `apiserver-double/outcome`; `oom-below=150Mi`: killed for its memory unless its limit is that.
+    pub(crate) fn of(text: &str, pod: &Value) -> Option<Self> {
+        let Some(least) = text.strip_prefix("oom-below=") else {
+            return Self::parse(text);
+        };
+        let limit =
+            crate::quantity::millis(crate::json::at(pod, "/spec/containers/0/resources/limits/memory"));
+        let enough = limit == 0 || limit >= crate::quantity::millis(&json!(least));
+        Some(if enough { Self::Runs } else { Self::OomKilled })
+    }
+
     /// Reads the annotation `apiserver-double/outcome`.
     pub fn parse(text: &str) -> Option<Self> {
         Some(match text {
@@ -44,6 +57,7 @@ impl Outcome {
             "completes" => Self::Completes,
             "fails" => Self::Fails,
             "ignores-termination" => Self::IgnoresTermination,
+            "liveness-fails" => Self::LivenessFails,
             _ => return None,
         })
     }
@@ -79,6 +93,7 @@ pub(crate) fn go_on(container: &mut Container, fate: Outcome, now: Timestamp) {
         Outcome::Fails => (1, "Error", false),
         Outcome::CrashLoopBackOff => (1, "Error", true),
         Outcome::OomKilled => (137, "OOMKilled", true),
+        Outcome::LivenessFails => (137, "Error", true),
         Outcome::Runs | Outcome::NeverReady | Outcome::ImagePullBackOff | Outcome::IgnoresTermination => {
             return;
         }
@@ -137,6 +152,7 @@ pub(crate) fn status(
         | Outcome::ImagePullBackOff
         | Outcome::CrashLoopBackOff
         | Outcome::OomKilled
+        | Outcome::LivenessFails
         | Outcome::IgnoresTermination => {
             let main = text(pod, "/spec/containers/0/name");
             let message = format!(

@@ -1,7 +1,7 @@
 //! A kubelet a machine: heartbeats, and pods that start, fail by script, and end.
 
 use super::containers::{Container, Outcome, STEP, go_on, status};
-use super::{attach, conditions};
+use super::{attach, conditions, config};
 use crate::clock::{self, elapsed};
 use crate::json::{
     at, condition, default, is_terminating, items, member, name, namespace, number, set, text, uid,
@@ -201,7 +201,8 @@ fn renew(world: &mut World, node: &Value) {
 }
 
 fn outcome(world: &World, pod: &Value) -> Outcome {
-    let annotated = member(pod, "/metadata/annotations", "apiserver-double/outcome").and_then(Outcome::parse);
+    let annotated = member(pod, "/metadata/annotations", "apiserver-double/outcome");
+    let annotated = annotated.and_then(|text| Outcome::of(text, pod));
     let image = text(pod, "/spec/containers/0/image");
     let by_image = world
         .outcomes
@@ -253,12 +254,23 @@ fn sync(world: &mut World, node: &str, machine: &mut Machine, pod: &Value) {
     if steady && container.told == text(pod, "/metadata/resourceVersion") {
         return;
     }
-    if !attach::is_attached(world, pod) {
+    let lacking = container
+        .started
+        .is_none()
+        .then(|| config::missing(world, pod))
+        .flatten();
+    if lacking.is_some() || !attach::is_attached(world, pod) {
         container.next = Some(now + SignedDuration::from_secs(STEP));
     } else if fate != Outcome::ImagePullBackOff {
         go_on(container, fate, now);
     }
-    let status = status(container, fate, pod, now);
+    let status = match &lacking {
+        Some(lack) => {
+            lack.tell(world, pod);
+            (lack.state(), "Pending")
+        }
+        None => status(container, fate, pod, now),
+    };
     tell(world, pod, container, fate, &status);
     report(world, node, pod, container, fate, &status);
     let told = world
@@ -303,6 +315,12 @@ fn tell(
             uid(pod)
         );
         world.event(("pods", pod), "Warning", "BackOff", &message, "kubelet");
+        if fate == Outcome::LivenessFails {
+            let message = "Liveness probe failed: HTTP probe failed with statuscode: 500";
+            world.event(("pods", pod), "Warning", "Unhealthy", message, "kubelet");
+            let message = format!("Container {called} failed liveness probe, will be restarted");
+            world.event(("pods", pod), "Normal", "Killing", &message, "kubelet");
+        }
     } else if at(old, "/running").is_null() && !at(state, "/running").is_null() {
         if container.restarts == 0 {
             let message = format!("Container image \"{image}\" already present on machine");
@@ -315,6 +333,10 @@ fn tell(
             &format!("Started container {called}"),
             "kubelet",
         );
+        if fate == Outcome::NeverReady {
+            let message = "Readiness probe failed: HTTP probe failed with statuscode: 503";
+            world.event(("pods", pod), "Warning", "Unhealthy", message, "kubelet");
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 pub mod attach;
 pub mod conditions;
+mod config;
 pub mod containers;
 pub mod daemonsets;
 pub mod deployments;
@@ -28,7 +29,7 @@ pub enum Controller {
     Scheduler,
     /// Heartbeats that stop: conditions, taints, and evictions by taint.
     NodeLifecycle,
-    /// Deployments, replica sets, stateful sets, daemon sets, jobs.
+    /// Deployments, replica sets, stateful sets, daemon sets, jobs; what quotas count.
     Workloads,
     /// Volume attachments.
     Attach,
@@ -69,6 +70,7 @@ impl Controller {
                 statefulsets::pass(world);
                 daemonsets::pass(world);
                 jobs::pass(world);
+                crate::verbs::admission::count(world);
             }
             Self::Attach => attach::pass(world),
             Self::Garbage => garbage::pass(world),

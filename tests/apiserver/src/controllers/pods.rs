@@ -7,6 +7,9 @@ use crate::world::World;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
+/// Seconds between two tries to make a pod that is refused.
+const REFUSED: i64 = 5;
+
 /// The reference by which an object owns another.
 pub fn owner(resource: &'static str, object: &Value) -> Value {
     let known = named(resource);
@@ -54,6 +57,9 @@ pub fn of_template(resource: &'static str, owned_by: &Value, template: &Value) -
 /// Creates a pod, and says so or why not in an event of its owner.
 pub fn create(world: &mut World, resource: &'static str, owned_by: &Value, pod: Value) {
     let component = format!("{}-controller", named(resource).kind.to_lowercase());
+    if refused_lately(world, owned_by) {
+        return;
+    }
     match world.create(named("pods"), namespace(owned_by), pod) {
         Ok(pod) => {
             let message = format!("Created pod: {}", name(&pod));
@@ -76,6 +82,18 @@ pub fn create(world: &mut World, resource: &'static str, owned_by: &Value, pod: 
             );
         }
     }
+}
+
+/// Who was refused waits before the next try, as the real ones back off.
+fn refused_lately(world: &World, owned_by: &Value) -> bool {
+    world
+        .store
+        .list("events", Some(namespace(owned_by)))
+        .filter(|event| {
+            text(event, "/reason") == "FailedCreate" && text(event, "/involvedObject/uid") == uid(owned_by)
+        })
+        .filter_map(|event| clock::parse(at(event, "/lastTimestamp")))
+        .any(|last| clock::elapsed(last, world.now) < REFUSED)
 }
 
 /// Deletes a pod with its grace period.

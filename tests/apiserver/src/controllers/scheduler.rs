@@ -43,20 +43,36 @@ pub fn pass(world: &mut World) {
     }
     let nodes = world.store.all("nodes");
     let mut loads: BTreeMap<String, Load> = BTreeMap::new();
+    let mut ports: BTreeMap<String, Vec<(String, i64)>> = BTreeMap::new();
     for pod in world.store.list("pods", None) {
         if !matches!(text(pod, "/status/phase"), "Succeeded" | "Failed") {
             loads
                 .entry(text(pod, "/spec/nodeName").to_owned())
                 .or_default()
                 .add(pod);
+            ports
+                .entry(text(pod, "/spec/nodeName").to_owned())
+                .or_default()
+                .extend(host_ports(pod));
         }
     }
     for pod in waiting {
+        if let Some(claim) = missing_claim(world, &pod) {
+            let message = format!("persistentvolumeclaim \"{claim}\" not found");
+            let told = if world.release.minor < 22 {
+                message
+            } else {
+                format!("0/{0} nodes are available: {0} {message}.", nodes.len())
+            };
+            say(world, &pod, &told);
+            continue;
+        }
         let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
         let mut best: Option<(i64, &str)> = None;
         for node in &nodes {
             let load = loads.get(name(node)).copied().unwrap_or_default();
-            let refused = refusals(world.release.minor, &pod, node, load);
+            let taken = ports.get(name(node)).map_or(&[][..], Vec::as_slice);
+            let refused = refusals(world.release.minor, &pod, node, load, taken);
             let candidate = (load.pods, name(node));
             if refused.is_empty() && best.is_none_or(|best| candidate < best) {
                 best = Some(candidate);
@@ -67,6 +83,7 @@ pub fn pass(world: &mut World) {
         }
         if let Some((_, node)) = best {
             loads.entry(node.to_owned()).or_default().add(&pod);
+            ports.entry(node.to_owned()).or_default().extend(host_ports(&pod));
             // Nobody else binds meanwhile: the world is locked.
             let _ = world.bind(namespace(&pod), name(&pod), node);
             let message = format!(
@@ -124,6 +141,11 @@ fn fail(world: &mut World, pod: &Value, nodes: usize, reasons: &BTreeMap<String,
             help.join(", ")
         );
     }
+    say(world, pod, &message);
+}
+
+/// Says why a pod is not scheduled, once for as long as it is the same.
+fn say(world: &mut World, pod: &Value, message: &str) {
     let now = world.now;
     let said = crate::json::find(pod, "/status/conditions", "type", "PodScheduled")
         .is_some_and(|said| text(said, "/message") == message);
@@ -132,11 +154,11 @@ fn fail(world: &mut World, pod: &Value, nodes: usize, reasons: &BTreeMap<String,
             ("pods", pod),
             "Warning",
             "FailedScheduling",
-            &message,
+            message,
             "default-scheduler",
         );
         world.change("pods", namespace(pod), name(pod), |pod| {
-            conditions::set(pod, "PodScheduled", "False", ("Unschedulable", &message), now);
+            conditions::set(pod, "PodScheduled", "False", ("Unschedulable", message), now);
         });
     }
 }
@@ -151,7 +173,7 @@ pub(crate) fn requests(pod: &Value, what: &str) -> i64 {
 }
 
 /// Why a pod cannot go to a node, by the first plugin that says no.
-fn refusals(minor: u8, pod: &Value, node: &Value, load: Load) -> Vec<String> {
+fn refusals(minor: u8, pod: &Value, node: &Value, load: Load, taken: &[(String, i64)]) -> Vec<String> {
     let old = minor < 18;
     if is_true(node, "/spec/unschedulable")
         && !tolerates(pod, "node.kubernetes.io/unschedulable", "", "NoSchedule")
@@ -175,6 +197,9 @@ fn refusals(minor: u8, pod: &Value, node: &Value, load: Load) -> Vec<String> {
             .into(),
         ];
     }
+    if !ports_are_free(pod, taken) {
+        return vec!["node(s) didn't have free ports for the requested pod ports".into()];
+    }
     let mut short = Vec::new();
     if load.pods >= units(at(node, "/status/allocatable/pods")) {
         short.push("Too many pods".to_owned());
@@ -186,6 +211,40 @@ fn refusals(minor: u8, pod: &Value, node: &Value, load: Load) -> Vec<String> {
         }
     }
     short
+}
+
+/// A claim of the pod's that is not there.
+fn missing_claim(world: &World, pod: &Value) -> Option<String> {
+    items(pod, "/spec/volumes")
+        .iter()
+        .map(|volume| text(volume, "/persistentVolumeClaim/claimName"))
+        .find(|claim| {
+            !claim.is_empty()
+                && world
+                    .get("persistentvolumeclaims", namespace(pod), claim)
+                    .is_none()
+        })
+        .map(str::to_owned)
+}
+
+/// The ports of its node that a pod wants.
+fn host_ports(pod: &Value) -> Vec<(String, i64)> {
+    let ports = items(pod, "/spec/containers")
+        .iter()
+        .flat_map(|container| items(container, "/ports"));
+    ports
+        .map(|port| {
+            (
+                text(port, "/protocol").to_owned(),
+                crate::json::number(port, "/hostPort"),
+            )
+        })
+        .filter(|(_, number)| *number > 0)
+        .collect()
+}
+
+fn ports_are_free(pod: &Value, taken: &[(String, i64)]) -> bool {
+    host_ports(pod).iter().all(|port| !taken.contains(port))
 }
 
 /// Whether a pod's node selector and required node affinity select a node.

@@ -70,6 +70,9 @@ impl World {
             );
         }
         validate(resource, &object)?;
+        if resource.plural == "pods" {
+            super::admission::admit(self, resource, namespace, &mut object)?;
+        }
         set(&mut object, "/metadata/uid", self.store.uid());
         set(
             &mut object,

@@ -1,5 +1,6 @@
 //! What can be asked of an object: each verb as a method of [`crate::World`], the same for requests and for controllers.
 
+pub(crate) mod admission;
 mod binding;
 mod create;
 mod defaults;
