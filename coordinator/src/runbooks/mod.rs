@@ -397,8 +397,9 @@ impl Runbooks {
             ),
         );
         self.shared.tell(&record, event);
+        // Whoever sees a run may steer it: its line is there first.
+        let driver = self.driver(record.clone(), false);
         let status = self.shared.publish(&record, None);
-        let driver = self.driver(record, false);
         self.shared
             .begin
             .send(driver)

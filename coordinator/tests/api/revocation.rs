@@ -50,9 +50,8 @@ async fn a_node_that_is_revoked_in_session_is_out_at_once_and_stays_out() {
     assert!(told.message().contains("revoked by ann: stolen"), "{told}");
     // The node comes back with a new key, and the stolen one does not.
     let made = token(&world, "biz-1").await;
-    let joined = join(Machine::new('a').joins(&world, "biz-1", &made))
-        .await
-        .unwrap();
+    let machine = Machine::new('a');
+    let joined = join(machine.joins(&world, "biz-1", &made)).await.unwrap();
     session(&world, &joined.files, "biz-1").await.unwrap();
     let told = session(&world, &world.files("biz-1"), "biz-1")
         .await
@@ -65,9 +64,8 @@ async fn a_node_that_is_revoked_in_session_is_out_at_once_and_stays_out() {
 async fn one_certificate_is_revoked_by_its_number() {
     let world = World::with(enrols).await;
     let made = token(&world, "biz-3").await;
-    let joined = join(Machine::new('a').joins(&world, "biz-3", &made))
-        .await
-        .unwrap();
+    let machine = Machine::new('a');
+    let joined = join(machine.joins(&world, "biz-3", &made)).await.unwrap();
     let mut ann = trust(&world, "ann").await;
     let listed = ann.list_certificates(v1::ListCertificatesRequest::default());
     let serial = listed.await.unwrap().into_inner().certificates[0].serial.clone();
