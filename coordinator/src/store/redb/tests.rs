@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
@@ -234,14 +234,9 @@ fn a_directory_that_is_not_there_is_told_with_advice() {
     );
 }
 
-/// Writes until it is killed, and says each time what is durable. Run by the test below only.
-#[test]
-#[ignore = "the child of what_was_promised_survives_a_kill"]
-fn child_writes_until_killed() {
-    let Some(path) = std::env::var_os(CHILD_STORE) else {
-        return;
-    };
-    let store = RedbStore::open(&PathBuf::from(path)).unwrap();
+/// The child of the test below: writes until it is killed, and says each time what is durable.
+fn writes_until_killed(path: &Path) {
+    let store = RedbStore::open(path).unwrap();
     let first = store.journal("run").unwrap().len() as u64;
     for index in first.. {
         store
@@ -255,14 +250,17 @@ fn child_writes_until_killed() {
 
 #[test]
 fn what_was_promised_survives_a_kill() {
+    if let Some(path) = std::env::var_os(CHILD_STORE) {
+        writes_until_killed(Path::new(&path));
+        return;
+    }
     let place = Place::new();
     let mut least = 0;
     for round in 0..5 {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args([
                 "--exact",
-                "store::redb::tests::child_writes_until_killed",
-                "--ignored",
+                "store::redb::tests::what_was_promised_survives_a_kill",
                 "--nocapture",
             ])
             .env(CHILD_STORE, place.file())
