@@ -2,8 +2,10 @@
 //! bytes are, and says what else must hold. The fuzzer itself lives in `tests/fuzz`; its corpora are read by the test here as well.
 
 use blackstart_proto::Message as _;
+use blackstart_proto::line;
 use blackstart_proto::v1;
 use blackstart_proto::v1::agent_message::Body;
+use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use crate::api::convert::agent as convert;
@@ -17,13 +19,24 @@ use crate::{config, inventory};
 pub type Target = fn(&[u8]);
 
 /// Every target with its name, which is also that of its corpus.
-pub const TARGETS: [(&str, Target); 5] = [
+pub const TARGETS: [(&str, Target); 6] = [
+    ("agent_lines", agent_lines),
     ("agent_messages", agent_messages),
     ("backup", read_backup),
     ("coordinator_config", coordinator_config),
     ("inventory", read_inventory),
     ("journal", journal),
 ];
+
+/// What comes on an agent's line. Nothing larger than is allowed is a message.
+pub fn agent_lines(bytes: &[u8]) {
+    const MOST: usize = 1 << 10;
+    let mut line = line::Incoming::new(bytes, MOST);
+    // Bytes in memory are there at once, and so is what they come to.
+    while let Some(Ok(Some(message))) = line.next::<v1::AgentMessage>().now_or_never() {
+        assert!(message.encoded_len() <= MOST);
+    }
+}
 
 /// What an agent says. Whatever is kept of a report is bounded.
 pub fn agent_messages(bytes: &[u8]) {

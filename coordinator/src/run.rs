@@ -47,6 +47,7 @@ use crate::api::enrolment_service::Enrolment;
 use crate::api::fleet_service::Operators;
 use crate::api::handshake::{Lenience, lenient_tls};
 use crate::api::holds;
+use crate::api::line::Lines;
 use crate::api::runbook_service::RunbookOperators;
 use crate::api::serve::serve;
 use crate::api::session::Sessions;
@@ -577,22 +578,22 @@ async fn lead(
         stop: serving.clone(),
     };
     watch_over(&mut outer, house, &operators, thaws, &serving);
-    let agents = Sessions::new(
-        operators.fleet.clone(),
-        events.clone(),
-        (operators.executor.epoch(), tenure.clone()),
-        (operators.holds.brakes.clone(), operators.holds.term),
-        permits.clone(),
-        tasks.clone(),
-        serving.clone(),
-    );
+    let agents = sessions(&operators, &tenure);
     serve_reboot_tools(&mut outer, house, permits, &tenure, &serving);
-    let services = Routes::new(agents)
+    let services = Routes::new(agents.serve())
         .add_service(Audit::new(operators.serve(), events.clone()))
         .add_service(RunbookOperators::new(runbooks, Arc::clone(&house.door.roles)).serve())
         .add_service(coordinators);
     let (services, door) = (let_in(services, house, desk), house.door.clone());
-    let server = serve(house.tls.clone(), listeners, services, door, serving.clone());
+    let lines = Lines::Leading(agents);
+    let server = serve(
+        house.tls.clone(),
+        listeners,
+        services,
+        lines,
+        door,
+        serving.clone(),
+    );
     outer.spawn(async move { ("server", server.await.map_err(RunError::Serve)) });
     house.notify.ready();
 
@@ -608,6 +609,19 @@ async fn lead(
     serving.cancel();
     wind_down(outer, tasks, inner, working).await;
     ended
+}
+
+/// Agents' sessions, for the same parts as operators speak with.
+fn sessions(with: &Operators, tenure: &Tenure) -> Sessions {
+    Sessions::new(
+        with.fleet.clone(),
+        with.events.clone(),
+        (with.executor.epoch(), tenure.clone()),
+        (with.holds.brakes.clone(), with.holds.term),
+        with.permits.clone(),
+        with.tasks.clone(),
+        with.stop.clone(),
+    )
 }
 
 /// What the audit says of a coordinator that leads.

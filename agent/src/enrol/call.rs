@@ -98,7 +98,7 @@ async fn ask_at(
     asked: &Asked,
 ) -> Result<wire::Enrolled, Trouble> {
     let (config, stranger) = client(known, clock).map_err(Trouble::Cannot)?;
-    let channel = secure::connect(address, config, |endpoint| endpoint).await;
+    let channel = secure::connect(address, config).await;
     let channel = match (channel, stranger.and_then(|stranger| stranger.take())) {
         (_, Some((wanted, why))) => {
             return Err(Trouble::Said(EnrolError::Stranger { address, wanted, why }));

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,19 +9,28 @@ use std::{fs, io};
 
 use blackstart_proto::identity::COORDINATOR_DNS_NAME;
 use blackstart_proto::leader::elsewhere;
+use blackstart_proto::line::{self, LINE};
 use blackstart_proto::tls::TlsFiles;
 use blackstart_proto::v1 as wire;
 use blackstart_proto::v1::agent_message::Body as Up;
 use blackstart_proto::v1::agent_service_server::{AgentService, AgentServiceServer};
 use blackstart_proto::v1::coordinator_message::Body as Down;
+use blackstart_proto::v1::line_message::Body;
+use futures_util::stream::unfold;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose, SanType,
 };
-use tokio::net::TcpListener;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use tokio::io::split;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tokio_stream::{Stream, StreamExt};
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
@@ -70,6 +78,10 @@ pub(super) struct Manners {
     pub(super) acknowledges: AtomicBool,
     /// Says with each acknowledgement that it works on the held node.
     pub(super) holds: AtomicBool,
+    /// It does not answer who asks for a sign of life.
+    pub(super) mute: AtomicBool,
+    /// How often it was asked for one.
+    pub(super) asked: watch::Sender<u32>,
     /// It follows, and sends everybody to the one that leads.
     pub(super) follows: Mutex<Option<SocketAddr>>,
 }
@@ -88,12 +100,19 @@ impl Coordinator {
         Self::start_at(authority, SocketAddr::from(([127, 0, 0, 1], 0))).await
     }
 
+    /// An older one, which knows of no lines.
+    pub(super) async fn start_of_old(authority: &Authority) -> Self {
+        Self::start_with(authority, SocketAddr::from(([127, 0, 0, 1], 0)), false).await
+    }
+
     pub(super) async fn start_at(authority: &Authority, address: SocketAddr) -> Self {
+        Self::start_with(authority, address, true).await
+    }
+
+    async fn start_with(authority: &Authority, address: SocketAddr, lines: bool) -> Self {
         let name = SanType::DnsName(COORDINATOR_DNS_NAME.try_into().unwrap());
         let (certificate, key) = authority.issue(name, ExtendedKeyUsagePurpose::ServerAuth);
-        let tls = ServerTlsConfig::new()
-            .identity(Identity::from_pem(certificate, key))
-            .client_ca_root(Certificate::from_pem(authority.0.pem()));
+        let authority = authority.0.pem();
         let listener = timeout(SOON, bind(address)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let listener = listener.into_std().unwrap();
@@ -108,6 +127,8 @@ impl Coordinator {
         let manners = Arc::new(Manners {
             acknowledges: AtomicBool::new(true),
             holds: AtomicBool::new(false),
+            mute: AtomicBool::new(false),
+            asked: watch::Sender::new(0),
             follows: Mutex::new(None),
         });
         let service = Service {
@@ -116,12 +137,22 @@ impl Coordinator {
             manners: Arc::clone(&manners),
         };
         runtime.spawn(async move {
-            let incoming = TcpListenerStream::new(TcpListener::from_std(listener).unwrap());
+            let listener = TcpListener::from_std(listener).unwrap();
+            if lines {
+                let tls = acceptor(&authority, &certificate, &key);
+                loop {
+                    let (stream, _) = listener.accept().await.unwrap();
+                    tokio::spawn(line(tls.clone(), stream, service.clone()));
+                }
+            }
+            let tls = ServerTlsConfig::new()
+                .identity(Identity::from_pem(certificate, key))
+                .client_ca_root(Certificate::from_pem(authority));
             Server::builder()
                 .tls_config(tls)
                 .unwrap()
                 .add_service(AgentServiceServer::new(service))
-                .serve_with_incoming(incoming)
+                .serve_with_incoming(TcpListenerStream::new(listener))
                 .await
                 .unwrap();
         });
@@ -218,24 +249,74 @@ async fn bind(address: SocketAddr) -> TcpListener {
     }
 }
 
+fn acceptor(authority: &str, certificate: &str, key: &str) -> TlsAcceptor {
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_slice(authority.as_bytes()).unwrap())
+        .unwrap();
+    let own = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+    let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build().unwrap();
+    let mut config = ServerConfig::builder()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(vec![own], key)
+        .unwrap();
+    config.alpn_protocols = vec![LINE.to_vec()];
+    TlsAcceptor::from(Arc::new(config))
+}
+
+/// A session on a line. Ends when either side does.
+async fn line(tls: TlsAcceptor, stream: TcpStream, service: Service) {
+    let Ok(stream) = tls.accept(stream).await else {
+        return;
+    };
+    let (read, write) = split(stream);
+    let mut outgoing = line::Outgoing::new(write);
+    let incoming = line::Incoming::new(read, 1 << 20);
+    let inbound = unfold(incoming, |mut incoming| async move {
+        let message = incoming.next().await.map_err(Status::from).transpose()?;
+        Some((message, incoming))
+    });
+    let mut said = match service.open(Box::pin(inbound)).await {
+        Ok(said) => said,
+        Err(status) => ReceiverStream::new({
+            let (last_word, said) = mpsc::channel(1);
+            last_word.send(Err(status)).await.unwrap();
+            said
+        }),
+    };
+    while let Some(said) = said.next().await {
+        let body = Some(match said {
+            Ok(message) => Body::Message(message),
+            Err(status) => Body::End(wire::SessionEnd::from(&status)),
+        });
+        if outgoing.send(&wire::LineMessage { body }).await.is_err() {
+            return;
+        }
+    }
+    let _gone = outgoing.end().await;
+}
+
+type Said = Result<wire::CoordinatorMessage, Status>;
+
+#[derive(Clone)]
 struct Service {
     hear: mpsc::Sender<Up>,
     say: broadcast::Sender<Down>,
     manners: Arc<Manners>,
 }
 
-#[tonic::async_trait]
-impl AgentService for Service {
-    type SessionStream = Pin<Box<dyn Stream<Item = Result<wire::CoordinatorMessage, Status>> + Send>>;
-
-    async fn session(
+impl Service {
+    /// A session, whichever way it is held.
+    async fn open(
         &self,
-        request: Request<Streaming<wire::AgentMessage>>,
-    ) -> Result<Response<Self::SessionStream>, Status> {
-        if let Some(leader) = *self.manners.follows.lock().unwrap() {
+        mut inbound: impl Stream<Item = Result<wire::AgentMessage, Status>> + Unpin + Send + 'static,
+    ) -> Result<ReceiverStream<Said>, Status> {
+        let follows = *self.manners.follows.lock().unwrap();
+        if let Some(leader) = follows {
+            let _hello = inbound.next().await;
             return Err(elsewhere("another leads", &[leader]));
         }
-        let mut inbound = request.into_inner();
         let (out, messages) = mpsc::channel(100);
         let hear = self.hear.clone();
         let mut say = self.say.subscribe();
@@ -257,8 +338,17 @@ impl AgentService for Service {
                 tokio::select! {
                     said = say.recv() => next = said.ok(),
                     message = inbound.next() => {
-                        let Some(Ok(wire::AgentMessage { body: Some(body) })) = message else {
+                        let Some(Ok(wire::AgentMessage { body })) = message else {
                             return;
+                        };
+                        let Some(body) = body else {
+                            // It asks for a sign of life.
+                            if !manners.mute.load(Ordering::SeqCst) {
+                                let sign = wire::CoordinatorMessage::default();
+                                let _gone = out.send(Ok(sign)).await;
+                            }
+                            manners.asked.send_modify(|asked| *asked += 1);
+                            continue;
                         };
                         if let Up::Report(report) = &body
                             && manners.acknowledges.load(Ordering::SeqCst)
@@ -274,6 +364,18 @@ impl AgentService for Service {
                 }
             }
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
+        Ok(ReceiverStream::new(messages))
+    }
+}
+
+#[tonic::async_trait]
+impl AgentService for Service {
+    type SessionStream = ReceiverStream<Said>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<wire::AgentMessage>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        Ok(Response::new(self.open(request.into_inner()).await?))
     }
 }

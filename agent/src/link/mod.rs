@@ -16,6 +16,7 @@ mod desk;
 mod dial;
 #[cfg(test)]
 mod fake;
+mod inbound;
 pub(crate) mod secure;
 mod session;
 #[cfg(test)]
@@ -293,7 +294,7 @@ impl Link {
         );
         match self.desk.tend(stop, dialled).await {
             None => Ended::Stopped,
-            Some(Ok(channel)) => session::hold(self, channel, stop).await,
+            Some(Ok(dialled)) => session::hold(self, dialled, stop).await,
             Some(Err(trouble)) => Ended::Lost {
                 acknowledged: false,
                 trouble,

@@ -1,15 +1,16 @@
 //! The TLS under a connection to a coordinator. It is our own, because of the time that certificates are measured by: the later of the
 //! clock and what was kept ([`blackstart_proto::clock_floor`]).
 
+use std::future::{Ready, ready};
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use blackstart_proto::clock_floor::ClockFloor;
 use blackstart_proto::identity::COORDINATOR_DNS_NAME;
+use blackstart_proto::line::HTTP2;
 use blackstart_proto::tls::TlsMaterial;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
@@ -56,59 +57,71 @@ pub(crate) fn roots(pem: &[u8]) -> Result<RootCertStore, String> {
 
 /// The same, with HTTP/2, and measured by `clock`.
 pub(crate) fn timed(mut config: ClientConfig, clock: &Arc<ClockFloor>) -> ClientConfig {
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.alpn_protocols = vec![HTTP2.to_vec()];
     config.time_provider = Arc::<ClockFloor>::clone(clock);
     config
 }
 
-/// Connects, or says why not. Whoever answers is a coordinator by its certificate, whatever its address.
-pub(crate) async fn connect(
-    address: SocketAddr,
-    config: ClientConfig,
-    tune: impl FnOnce(Endpoint) -> Endpoint,
-) -> Result<Channel, String> {
-    let name = ServerName::try_from(COORDINATOR_DNS_NAME).map_err(|error| causes(&error))?;
-    // Not `https`: the TLS is ours.
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| causes(&error))?;
-    let way = Way {
-        address,
-        name,
-        tls: TlsConnector::from(Arc::new(config)),
-    };
-    match timeout(DIAL, tune(endpoint).connect_with_connector(way)).await {
-        Ok(connected) => connected.map_err(|error| causes(&error)),
+/// Connects for calls, or says why not. Whoever answers is a coordinator by its certificate, whatever its address.
+pub(crate) async fn connect(address: SocketAddr, config: ClientConfig) -> Result<Channel, String> {
+    in_time(async { channel(address, reach(address, config).await?, |endpoint| endpoint).await }).await
+}
+
+/// What dialling comes to, within its time.
+pub(super) async fn in_time<T>(dialling: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    match timeout(DIAL, Box::pin(dialling)).await {
+        Ok(dialled) => dialled,
         Err(_) => Err(format!("no connection within {} s", DIAL.as_secs())),
     }
 }
 
-/// The way to one address.
-#[derive(Clone)]
-struct Way {
-    address: SocketAddr,
-    name: ServerName<'static>,
-    tls: TlsConnector,
+/// TCP with TLS on it.
+pub(super) type Secured = Box<TlsStream<TcpStream>>;
+
+/// TCP and TLS.
+pub(super) async fn reach(address: SocketAddr, config: ClientConfig) -> Result<Secured, String> {
+    let name = ServerName::try_from(COORDINATOR_DNS_NAME).map_err(|error| causes(&error))?;
+    let Ok(connected) = timeout(CONNECT, TcpStream::connect(address)).await else {
+        return Err(format!("no connection within {} s", CONNECT.as_secs()));
+    };
+    let secured = Box::pin(async {
+        let stream = connected?;
+        stream.set_nodelay(true)?;
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await
+    });
+    secured.await.map(Box::new).map_err(|error| causes(&error))
 }
 
-impl Way {
-    async fn go(self) -> io::Result<TokioIo<TlsStream<TcpStream>>> {
-        let connected = timeout(CONNECT, TcpStream::connect(self.address)).await;
-        let stream = connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        stream.set_nodelay(true)?;
-        let stream = self.tls.connect(self.name, stream).await?;
-        Ok(TokioIo::new(stream))
-    }
+/// gRPC on a connection.
+pub(super) async fn channel(
+    address: SocketAddr,
+    stream: Secured,
+    tune: impl FnOnce(Endpoint) -> Endpoint,
+) -> Result<Channel, String> {
+    // Not `https`: the TLS is ours.
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| causes(&error))?;
+    let connected = tune(endpoint).connect_with_connector(Way(Some(stream))).await;
+    connected.map_err(|error| causes(&error))
 }
+
+/// The one connection there is: whoever wants another dials anew.
+struct Way(Option<Secured>);
 
 impl Service<http::Uri> for Way {
-    type Response = TokioIo<TlsStream<TcpStream>>;
+    type Response = TokioIo<Secured>;
     type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+    type Future = Ready<io::Result<Self::Response>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, _: http::Uri) -> Self::Future {
-        Box::pin(self.clone().go())
+        ready(
+            self.0
+                .take()
+                .map(TokioIo::new)
+                .ok_or_else(|| io::ErrorKind::NotConnected.into()),
+        )
     }
 }

@@ -8,14 +8,11 @@ use std::time::Duration;
 use blackstart_proto::leader::leader_at;
 use blackstart_proto::v1 as wire;
 use blackstart_proto::v1::agent_message::Body as Up;
-use blackstart_proto::v1::agent_service_client::AgentServiceClient;
 use blackstart_proto::v1::coordinator_message::Body as Down;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
-use tonic::{Code, Streaming};
+use tonic::Code;
 use tracing::{debug, info, warn};
 
 use crate::causes::causes;
@@ -23,12 +20,12 @@ use crate::gate;
 use crate::permit::Saying;
 use crate::picture::Picture;
 
+use super::dial::{Dialled, SIGN_OF_LIFE, keep_alive};
+use super::inbound::Inbound;
 use super::{Link, convert};
 
 /// Messages that wait for the connection to take them.
 const OUTBOUND: usize = 16;
-/// No larger message is taken, bytes.
-const MAX_MESSAGE: usize = 1 << 20;
 /// Changes of the picture are told together, if they come closer than this.
 const REPORT_GAP: Duration = Duration::from_millis(100);
 /// The coordinator answers a Hello within this.
@@ -64,8 +61,8 @@ fn lost(acknowledged: bool, trouble: impl Into<String>) -> Ended {
     }
 }
 
-/// Speaks with the coordinator at the other end of `channel` until one of them ends it.
-pub(super) async fn hold(link: &mut Link, channel: Channel, stop: &CancellationToken) -> Ended {
+/// Speaks with the coordinator at the other end of this connection until one of them ends it.
+pub(super) async fn hold(link: &mut Link, dialled: Dialled, stop: &CancellationToken) -> Ended {
     link.desk.new_session();
     let highest_epoch = loop {
         if let Some(ledger) = link.ledger.glance() {
@@ -80,6 +77,8 @@ pub(super) async fn hold(link: &mut Link, channel: Channel, stop: &CancellationT
     let (outbound, messages) = mpsc::channel(OUTBOUND);
     let session = Session {
         outbound,
+        heard_at: Instant::now(),
+        asked_at: None,
         acknowledged_at: Instant::now(),
         acknowledged: false,
         report_at: Instant::now(),
@@ -97,13 +96,10 @@ pub(super) async fn hold(link: &mut Link, channel: Channel, stop: &CancellationT
         report_interval_ms: convert::millis(link.settings.report_interval),
     }));
 
-    let mut client = AgentServiceClient::new(channel)
-        .max_decoding_message_size(MAX_MESSAGE)
-        .max_encoding_message_size(MAX_MESSAGE);
-    let opening = timeout(OPENING, client.session(ReceiverStream::new(messages)));
+    let opening = timeout(OPENING, Inbound::open(dialled, messages));
     let inbound = match link.desk.tend(stop, opening).await {
         None => return Ended::Stopped,
-        Some(Ok(Ok(response))) => response.into_inner(),
+        Some(Ok(Ok(inbound))) => inbound,
         Some(Ok(Err(status))) if status.code() == Code::FailedPrecondition => {
             return Ended::Elsewhere {
                 leader: leader_at(&status),
@@ -119,6 +115,10 @@ pub(super) async fn hold(link: &mut Link, channel: Channel, stop: &CancellationT
 /// What lasts for one session.
 struct Session {
     outbound: mpsc::Sender<wire::AgentMessage>,
+    /// The last message of any kind.
+    heard_at: Instant,
+    /// A sign of life was asked for then, and nothing was heard since.
+    asked_at: Option<Instant>,
     /// The last acknowledgement, or the beginning.
     acknowledged_at: Instant,
     acknowledged: bool,
@@ -136,14 +136,11 @@ struct Session {
 }
 
 impl Session {
-    async fn run(
-        mut self,
-        link: &mut Link,
-        mut inbound: Streaming<wire::CoordinatorMessage>,
-        stop: &CancellationToken,
-    ) -> Ended {
+    async fn run(mut self, link: &mut Link, mut inbound: Inbound, stop: &CancellationToken) -> Ended {
         self.acknowledged_at = Instant::now();
+        self.heard_at = self.acknowledged_at;
         let patience = link.settings.report_interval * SILENCE;
+        let keep_alive = keep_alive(link.settings.report_interval);
         loop {
             self.send_answers(link);
             self.send_wishes(link);
@@ -155,8 +152,12 @@ impl Session {
                     self.leave(link, inbound).await;
                     return Ended::Stopped;
                 }
-                message = inbound.message(), if link.desk.takes_orders() => match message {
-                    Ok(Some(message)) => self.take(link, message),
+                message = inbound.next(), if link.desk.takes_orders() => match message {
+                    Ok(Some(message)) => {
+                        self.heard_at = Instant::now();
+                        self.asked_at = None;
+                        self.take(link, message);
+                    }
                     Ok(None) => return lost(self.acknowledged, "the coordinator ended the session"),
                     Err(status) => return lost(self.acknowledged, causes(&status)),
                 },
@@ -167,12 +168,29 @@ impl Session {
                 },
                 changed = link.wishes.changed(), if self.wished => self.wished = changed.is_ok(),
                 () = link.desk.turn() => {}
+                // HTTP/2 sees to that itself.
+                () = sleep_until(self.silent_at(keep_alive)), if inbound.is_line() => {
+                    // What waits to be taken is a sign as well.
+                    if self.asked_at.is_some() && link.desk.takes_orders() {
+                        return lost(self.acknowledged, "no sign of life");
+                    }
+                    self.asked_at = Some(Instant::now());
+                    let _more_to_say = self.outbound.try_send(wire::AgentMessage::default());
+                }
                 () = sleep_until(self.report_at) => {}
                 () = sleep_until(self.acknowledged_at + patience) => {
                     let trouble = format!("nothing acknowledged within {} s", patience.as_secs_f32());
                     return lost(self.acknowledged, trouble);
                 }
             }
+        }
+    }
+
+    /// When nothing has been heard for too long.
+    fn silent_at(&self, keep_alive: Duration) -> Instant {
+        match self.asked_at {
+            Some(asked) => asked + SIGN_OF_LIFE,
+            None => self.heard_at + keep_alive,
         }
     }
 
@@ -281,7 +299,7 @@ impl Session {
                     link.desk.answer(refusal);
                 }
             },
-            None => debug!("a message of a later version is ignored"),
+            None => debug!("a sign of life, or a message of a later version"),
         }
     }
 
@@ -337,7 +355,7 @@ impl Session {
     }
 
     /// Sends what is left and says goodbye. The coordinator ends the session when it has read that.
-    async fn leave(self, link: &mut Link, mut inbound: Streaming<wire::CoordinatorMessage>) {
+    async fn leave(self, link: &mut Link, mut inbound: Inbound) {
         let leaving = async {
             while let Some(answer) = link.desk.unsent() {
                 let body = Some(Up::Result(convert::result(answer)));
@@ -350,7 +368,7 @@ impl Session {
             let body = Some(Up::Goodbye(convert::goodbye(reason)));
             let said = self.outbound.send(wire::AgentMessage { body }).await.is_ok();
             drop(self.outbound);
-            while said && matches!(inbound.message().await, Ok(Some(_))) {}
+            while said && matches!(inbound.next().await, Ok(Some(_))) {}
         };
         if timeout(LEAVING, leaving).await.is_err() {
             warn!("the coordinator did not take the goodbye in time");

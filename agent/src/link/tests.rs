@@ -131,6 +131,14 @@ impl Agent {
         timeout(SOON, self.answers.send(answer)).await.unwrap().unwrap();
     }
 
+    /// What was said before this has arrived.
+    async fn has_heard(&mut self, coordinator: &Coordinator) {
+        let restart = wire::RestartUnit::default();
+        coordinator.command("next", Some(wire::command::Action::RestartUnit(restart)));
+        timeout(SOON, self.orders.recv()).await.unwrap().unwrap();
+        self.answer("next").await;
+    }
+
     async fn stops(self) {
         self.stop.cancel();
         timeout(SOON, self.link).await.unwrap().unwrap();
@@ -220,6 +228,57 @@ async fn a_command_becomes_an_order_and_its_answer_comes_back() {
     let result = coordinator.hears_result().await;
     assert_eq!(result.command_id, "run-1/dance");
     assert_eq!(result.status(), wire::CommandStatus::Refused);
+}
+
+#[tokio::test]
+async fn an_older_coordinator_is_spoken_to_by_calls() {
+    let authority = Authority::new();
+    let mut coordinator = Coordinator::start_of_old(&authority).await;
+    let pki = tempfile::tempdir().unwrap();
+    let tls = authority.enrol(pki.path(), NODE);
+    let mut agent = Agent::start(tls, vec![coordinator.address], OFTEN);
+    let first = coordinator.hears_report().await.sequence;
+    let restart = wire::RestartUnit::default();
+    coordinator.command("run-1/restart", Some(wire::command::Action::RestartUnit(restart)));
+    let order = timeout(SOON, agent.orders.recv()).await.unwrap().unwrap();
+    assert_eq!(order.command_id, "run-1/restart");
+    assert!(coordinator.hears_report().await.sequence > first);
+    agent.stops().await;
+}
+
+/// Lets this much time pass at once.
+async fn later(seconds: u64) {
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(seconds)).await;
+    tokio::time::resume();
+}
+
+#[tokio::test]
+async fn a_silent_coordinator_is_asked_for_a_sign_of_life_and_left_without_one() {
+    let (mut agent, mut coordinator, _authority, _pki) = Agent::with_coordinator(SELDOM).await;
+    coordinator.hears_report().await;
+    agent.has_heard(&coordinator).await;
+    let mut asked = coordinator.manners.asked.subscribe();
+    later(13).await;
+    timeout(SOON, asked.wait_for(|asked| *asked == 1))
+        .await
+        .unwrap()
+        .unwrap();
+    // It has answered, so it is asked again, and not left.
+    agent.picture.send_replace(picture("something else"));
+    coordinator.hears_report().await;
+    agent.has_heard(&coordinator).await;
+    coordinator.manners.acknowledges.store(false, Ordering::SeqCst);
+    coordinator.manners.mute.store(true, Ordering::SeqCst);
+    later(13).await;
+    timeout(SOON, asked.wait_for(|asked| *asked == 2))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(agent.state.borrow().reached(), Some(true));
+    later(11).await;
+    let lost = |state: &LinkState| matches!(state, LinkState::Down { trouble, .. } if trouble.contains("no sign of life"));
+    timeout(SOON, agent.state.wait_for(lost)).await.unwrap().unwrap();
 }
 
 #[tokio::test]

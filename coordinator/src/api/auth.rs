@@ -6,6 +6,7 @@
 
 use blackstart_proto::identity::{PeerIdentity, valid_name};
 use blackstart_proto::leader::OPERATOR;
+use rustls::pki_types::CertificateDer;
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tonic::{Extensions, Request, Status};
 
@@ -28,8 +29,16 @@ pub(crate) fn shown(extensions: &Extensions) -> Result<Shown, Status> {
     let certificates = extensions
         .get::<TlsConnectInfo<TcpConnectInfo>>()
         .and_then(TlsConnectInfo::peer_certs);
-    // The first is the caller's own; what follows is its chain.
-    match certificates.as_deref().and_then(|chain| chain.first()) {
+    first_of(certificates.as_deref().map_or(&[], Vec::as_slice))
+}
+
+/// The certificate of whoever showed this chain.
+///
+/// # Errors
+/// As [`peer`].
+pub(super) fn first_of(chain: &[CertificateDer<'_>]) -> Result<Shown, Status> {
+    // The first is its own; what follows is who vouches for it.
+    match chain.first() {
         Some(certificate) => Shown::read(certificate).map_err(Status::permission_denied),
         None => Err(Status::permission_denied("no certificate was shown")),
     }
@@ -40,7 +49,15 @@ pub(crate) fn shown(extensions: &Extensions) -> Result<Shown, Status> {
 /// # Errors
 /// `PERMISSION_DENIED`: as [`peer`], or somebody who is not a node.
 pub fn require_node<T>(request: &Request<T>) -> Result<NodeName, Status> {
-    match peer(request.extensions())? {
+    node(peer(request.extensions())?)
+}
+
+/// This peer, who must be a node.
+///
+/// # Errors
+/// `PERMISSION_DENIED`: it is not.
+pub(super) fn node(peer: PeerIdentity) -> Result<NodeName, Status> {
+    match peer {
         PeerIdentity::Node(name) => Ok(NodeName(name)),
         other @ (PeerIdentity::Operator(_) | PeerIdentity::Coordinator(_)) => Err(Status::permission_denied(
             format!("only nodes may call this, and the certificate is {other}'s"),

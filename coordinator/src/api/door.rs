@@ -177,7 +177,7 @@ where
 
 type Answer<S> = Result<http::Response<Body>, <S as Service<http::Request<Body>>>::Error>;
 
-fn revoked(revocation: &Revocation) -> Status {
+pub(super) fn revoked(revocation: &Revocation) -> Status {
     Status::permission_denied(format!(
         "{} was revoked by {}: {}",
         revocation.subject, revocation.by, revocation.reason

@@ -24,6 +24,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use blackstart_proto::clock_floor::ClockFloor;
+use blackstart_proto::line::{HTTP2, LINE};
 use blackstart_proto::tls::TlsMaterial;
 use futures_util::stream::{Stream, StreamExt, unfold};
 use rustls::pki_types::pem::PemObject;
@@ -37,8 +38,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Sleep, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tonic::Status;
 use tonic::transport::server::{Connected, TcpConnectInfo, TlsConnectInfo};
 
+use super::auth;
 use super::listen::Connection;
 use crate::pki::Shown;
 use crate::trust::gate::{Gate, Pass};
@@ -120,7 +123,7 @@ pub fn lenient_tls(material: &TlsMaterial, lenience: Lenience) -> Result<Arc<Ser
     let mut config = ServerConfig::builder()
         .with_client_cert_verifier(verifier.map_err(TlsError::Authority)?)
         .with_single_cert(own, key)?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.alpn_protocols = vec![LINE.to_vec(), HTTP2.to_vec()];
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     if let Some(clock) = lenience.clock {
@@ -149,9 +152,7 @@ impl Reception {
     fn receive(&self, stream: TlsStream<Connection>) -> Option<Secured> {
         let certificates = stream.get_ref().1.peer_certificates();
         // Who names nobody of ours is told so at each call.
-        let shown = certificates
-            .and_then(<[_]>::first)
-            .and_then(|certificate| Shown::read(certificate).ok());
+        let shown = auth::first_of(certificates.unwrap_or_default()).ok();
         let (pass, visit) = match shown {
             Some(shown) if self.gate.why_not(&shown).is_none() => (Some(self.gate.enter(shown)), None),
             Some(_) | None => {
@@ -255,6 +256,22 @@ struct Inner {
 struct Visit {
     until: Pin<Box<Sleep>>,
     _room: OwnedSemaphorePermit,
+}
+
+impl Secured {
+    /// It is a session's line ([`blackstart_proto::line`]).
+    pub(super) fn is_line(&self) -> bool {
+        self.0.stream.get_ref().1.alpn_protocol() == Some(LINE)
+    }
+
+    /// The certificate of whoever is at the other end.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED`: none was shown, or one that does not name exactly one of us.
+    pub(super) fn shown(&self) -> Result<Shown, Status> {
+        let certificates = self.0.stream.get_ref().1.peer_certificates();
+        auth::first_of(certificates.unwrap_or_default())
+    }
 }
 
 impl Inner {

@@ -11,6 +11,7 @@
 //! | [`audit_service`] | whether the audit is whole, and all of it, for operators |
 //! | [`trust_service`] | tokens, certificates and revocations, for operators |
 //! | [`session`] | an agent's one session |
+//! | [`line`] | sessions that are held without gRPC |
 //! | [`fleet_service`] | what operators see and steer |
 //! | [`permits`] | requests of an agent's session, and what operators see of them |
 //! | [`runbook_service`] | runbooks, for operators |
@@ -36,6 +37,7 @@ mod follow;
 pub(crate) mod follower;
 pub mod handshake;
 pub mod holds;
+pub mod line;
 pub mod listen;
 pub mod permits;
 pub mod runbook_service;

@@ -1,6 +1,7 @@
-//! The one server of all services.
+//! The one server of all services, and of the lines beside them.
 
 use std::convert::Infallible;
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tonic::service::Routes;
 use tonic::transport::{Error, Server};
 
 use super::door::Door;
+use super::line::Lines;
 use super::{handshake, listen};
 
 /// How often the other end is asked whether it lives; it has as long to answer. Both together are well below
@@ -26,14 +28,15 @@ const HEADERS: u32 = 16 << 10;
 /// is larger comes in pieces.
 const WINDOW: u32 = 64 << 10;
 
-/// Serves whoever passes `door` until `stop`; then until every connection has ended, which the caller bounds.
+/// Serves whoever passes `door`, and whoever comes on a line, until `stop`; then until every connection has ended, which the caller bounds.
 ///
 /// # Errors
 /// The server broke.
-pub async fn serve(
+pub(crate) async fn serve(
     tls: Arc<ServerConfig>,
     listeners: Vec<TcpListener>,
     services: Routes,
+    lines: Lines,
     door: Door,
     stop: CancellationToken,
 ) -> Result<(), Error> {
@@ -48,6 +51,15 @@ pub async fn serve(
         .concurrency_limit_per_connection(CALLS as usize)
         .layer(door)
         .add_routes(services);
-    let incoming = handshake::secured(listen::incoming(listeners), tls, gate).map(Ok::<_, Infallible>);
+    let secured = handshake::secured(listen::incoming(listeners), tls, Arc::clone(&gate));
+    let incoming = secured.filter_map(move |secured| {
+        let call = if secured.is_line() {
+            lines.take(secured, &gate);
+            None
+        } else {
+            Some(Ok::<_, Infallible>(secured))
+        };
+        ready(call)
+    });
     Box::pin(server.serve_with_incoming_shutdown(incoming, stop.cancelled_owned())).await
 }

@@ -12,6 +12,8 @@
 //!
 //! Everything is bounded: a message, the queue of orders, and the queue to the wire. An agent that does not read what it is
 //! sent is dropped, and connects anew when it can.
+//!
+//! A session is held on a line ([`super::line`]), or as a gRPC call by whoever does not know of lines. Here they are the same.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -19,9 +21,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use blackstart_proto::line;
 use blackstart_proto::v1;
 use blackstart_proto::v1::agent_message::Body;
 use blackstart_proto::v1::agent_service_server::{AgentService, AgentServiceServer};
+use tokio::io::ReadHalf;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
@@ -32,6 +36,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::auth;
 use super::convert::{agent as convert, brakes};
+use super::handshake::Secured;
+use super::line::LAST_WORD;
 use super::permits::Asking;
 use crate::brakes::{Book, BrakesHandle, NodeBrakes};
 use crate::events::{EventKind, Events, NewEvent, Severity};
@@ -41,15 +47,15 @@ use crate::leader::Tenure;
 use crate::permit::PermitsHandle;
 
 /// A message of an agent is no larger.
-const MAX_MESSAGE: usize = 1 << 20;
+pub(super) const MAX_MESSAGE: usize = 1 << 20;
 /// So many messages wait for an agent to read them.
-const OUTGOING: usize = 64;
+pub(super) const OUTGOING: usize = 64;
 /// Who connects says hello within this.
-const HELLO_WITHIN: Duration = Duration::from_secs(10);
+pub(super) const HELLO_WITHIN: Duration = Duration::from_secs(10);
 /// A refused agent tries for ever; people are told this often.
 const TELL_REFUSED: Duration = Duration::from_mins(10);
 
-type ToAgent = Result<v1::CoordinatorMessage, Status>;
+pub(super) type ToAgent = Result<v1::CoordinatorMessage, Status>;
 
 /// What is on its way to one agent. Boxed in the queue, which has room for all that may wait and is nearly always empty.
 #[derive(Debug)]
@@ -65,9 +71,42 @@ impl Stream for Outgoing {
     }
 }
 
-/// The service that agents call.
+/// What an agent says, one message after the other.
 #[derive(Debug)]
-pub struct Sessions {
+pub(super) enum Messages {
+    /// In a gRPC call.
+    Call(Box<Streaming<v1::AgentMessage>>),
+    /// On a line.
+    Line(line::Incoming<ReadHalf<Secured>>),
+}
+
+impl Messages {
+    /// The next; `None`: it has said all.
+    pub(super) async fn next(&mut self) -> Result<Option<v1::AgentMessage>, Status> {
+        match self {
+            Self::Call(call) => call.message().await,
+            Self::Line(line) => Ok(line.next().await?),
+        }
+    }
+
+    /// Lets the agent finish. Who closes a connection with something unread in it resets it, and the agent may lose what it was told last.
+    pub(super) async fn hear_out(self) {
+        match self {
+            // The server under it sees to that.
+            Self::Call(_) => {}
+            Self::Line(line) => {
+                let _gone = timeout(LAST_WORD, line.hear_out()).await;
+            }
+        }
+    }
+}
+
+/// All sessions of a coordinator that leads. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Sessions(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
     fleet: Fleet,
     events: Events,
     epoch: u64,
@@ -93,8 +132,8 @@ impl Sessions {
         permits: PermitsHandle,
         tasks: TaskTracker,
         stop: CancellationToken,
-    ) -> AgentServiceServer<Self> {
-        AgentServiceServer::new(Self {
+    ) -> Self {
+        Self(Arc::new(Shared {
             fleet,
             events,
             epoch,
@@ -105,10 +144,61 @@ impl Sessions {
             refused: Mutex::default(),
             tasks,
             stop,
-        })
-        .max_decoding_message_size(MAX_MESSAGE)
+        }))
     }
 
+    /// The service that agents call who know of no lines.
+    pub fn serve(&self) -> AgentServiceServer<Self> {
+        AgentServiceServer::new(self.clone()).max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    /// Does this with an agent beside everything else. It is cut at a stop that takes too long.
+    pub(super) fn spawn(&self, talk: impl Future<Output = ()> + Send + 'static) {
+        self.0.tasks.spawn(talk);
+    }
+
+    /// Begins the session of `node`, whose first message must be its hello, and welcomes it.
+    pub(super) async fn begin(
+        &self,
+        node: NodeName,
+        messages: &mut Messages,
+        to_agent: mpsc::Sender<Box<ToAgent>>,
+    ) -> Result<Session, Status> {
+        let shared = &self.0;
+        let line = tokio::select! {
+            greeted = shared.greet(&node, messages) => {
+                greeted.map_err(|status| shared.refuse(&node, status))?
+            }
+            () = shared.stop.cancelled() => return Err(stopping()),
+        };
+        let mut held = HeldHere {
+            epoch: shared.epoch,
+            term: shared.term,
+            node: node.clone(),
+            changes: shared.brakes.watch(),
+            brakes: shared.brakes.clone(),
+            told: NodeBrakes::default(),
+        };
+        let wire = Wire { to_agent };
+        let brakes = held.all();
+        wire.send(v1::coordinator_message::Body::Welcome(v1::Welcome {
+            epoch: shared.epoch,
+            coordinator_version: env!("CARGO_PKG_VERSION").to_owned(),
+            brakes: Some(brakes),
+        }))?;
+        Ok(Session {
+            asking: Asking::new(&shared.permits, &node, shared.epoch),
+            tenure: shared.tenure.clone(),
+            stop: shared.stop.clone(),
+            node,
+            line,
+            wire,
+            held,
+        })
+    }
+}
+
+impl Shared {
     /// Says that a node was refused, and refuses.
     fn refuse(&self, node: &NodeName, status: Status) -> Status {
         let why = status.message();
@@ -124,12 +214,8 @@ impl Sessions {
     }
 
     /// The session of `node`, whose first message must be its hello.
-    async fn greet(
-        &self,
-        node: &NodeName,
-        messages: &mut Streaming<v1::AgentMessage>,
-    ) -> Result<SessionLine, Status> {
-        let first = timeout(HELLO_WITHIN, messages.message())
+    async fn greet(&self, node: &NodeName, messages: &mut Messages) -> Result<SessionLine, Status> {
+        let first = timeout(HELLO_WITHIN, messages.next())
             .await
             .map_err(|_| Status::deadline_exceeded("no hello came"))??;
         let Some(Body::Hello(hello)) = first.and_then(|message| message.body) else {
@@ -159,44 +245,116 @@ impl AgentService for Sessions {
         request: Request<Streaming<v1::AgentMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let node = auth::require_node(&request)?;
-        let mut messages = request.into_inner();
-        let line = tokio::select! {
-            greeted = self.greet(&node, &mut messages) => {
-                greeted.map_err(|status| self.refuse(&node, status))?
-            }
-            () = self.stop.cancelled() => return Err(stopping()),
-        };
+        let mut messages = Messages::Call(Box::new(request.into_inner()));
         let (to_agent, outgoing) = mpsc::channel(OUTGOING);
-        let wire = Wire { to_agent };
-        let mut held = HeldHere {
-            epoch: self.epoch,
-            term: self.term,
-            node: node.clone(),
-            changes: self.brakes.watch(),
-            brakes: self.brakes.clone(),
-            told: NodeBrakes::default(),
-        };
-        let brakes = held.all();
-        wire.send(v1::coordinator_message::Body::Welcome(v1::Welcome {
-            epoch: self.epoch,
-            coordinator_version: env!("CARGO_PKG_VERSION").to_owned(),
-            brakes: Some(brakes),
-        }))?;
-        let stop = self.stop.clone();
-        let tenure = self.tenure.clone();
-        let mut asking = Asking::new(&self.permits, &node, self.epoch);
-        self.tasks.spawn(async move {
-            let ended = tokio::select! {
-                ended = converse(&node, line, messages, &wire, (&tenure, &mut held, &mut asking)) => ended,
-                () = stop.cancelled() => Err(stopping()),
-            };
-            if let Err(status) = ended {
-                tracing::info!(%node, why = status.message(), "session ends");
-                // The last word, if the agent still reads.
-                let _unread = wire.to_agent.try_send(Box::new(Err(status)));
-            }
-        });
+        let session = self.begin(node, &mut messages, to_agent).await?;
+        self.spawn(async move { session.hold(&mut messages).await });
         Ok(Response::new(Outgoing(outgoing)))
+    }
+}
+
+/// One that has begun.
+pub(super) struct Session {
+    node: NodeName,
+    line: SessionLine,
+    wire: Wire,
+    tenure: Tenure,
+    held: HeldHere,
+    asking: Asking,
+    stop: CancellationToken,
+}
+
+impl Session {
+    /// Until it ends. Says why, if the agent still listens.
+    pub(super) async fn hold(self, messages: &mut Messages) {
+        let (stop, node, to_agent) = (self.stop.clone(), self.node.clone(), self.wire.to_agent.clone());
+        let ended = tokio::select! {
+            ended = self.converse(messages) => ended,
+            () = stop.cancelled() => Err(stopping()),
+        };
+        if let Err(status) = ended {
+            tracing::info!(%node, why = status.message(), "session ends");
+            // The last word, if the agent still reads.
+            let _unread = to_agent.try_send(Box::new(Err(status)));
+        }
+    }
+
+    /// Until the stream ends, the agent leaves, or one of the two is at fault.
+    async fn converse(self, messages: &mut Messages) -> Result<(), Status> {
+        let Self {
+            node,
+            mut line,
+            wire,
+            tenure,
+            mut held,
+            mut asking,
+            ..
+        } = self;
+        loop {
+            let message = tokio::select! {
+                // Answers before orders: they are what the next order depends on.
+                biased;
+                message = messages.next() => message?,
+                order = line.order() => {
+                    let order = order.map_err(|over| Status::aborted(over.to_string()))?;
+                    // The last moment before the wire: this process may have been stopped since the order was made.
+                    in_charge(&tenure)?;
+                    wire.send(convert::command(order))?;
+                    continue;
+                }
+                news = held.news() => {
+                    in_charge(&tenure)?;
+                    wire.send(v1::coordinator_message::Body::Brakes(news))?;
+                    continue;
+                }
+                answers = asking.news() => {
+                    in_charge(&tenure)?;
+                    for answer in answers {
+                        wire.send(v1::coordinator_message::Body::PermitAnswer(answer))?;
+                    }
+                    continue;
+                }
+            };
+            let Some(message) = message else { return Ok(()) };
+            match message.body {
+                Some(Body::Report(report)) => {
+                    // An acknowledgement may prolong a hold, which is an act as well.
+                    in_charge(&tenure)?;
+                    let report = convert::report(report, Instant::now())?;
+                    let ack = line
+                        .report(report)
+                        .map_err(|over| Status::aborted(over.to_string()))?;
+                    wire.send(convert::ack(ack))?;
+                }
+                Some(Body::Result(result)) => {
+                    let Some(answer) = convert::answer(&node, result) else {
+                        tracing::warn!(%node, "an answer does not say how its command ended; passed over");
+                        continue;
+                    };
+                    line.answer(answer)
+                        .await
+                        .map_err(|over| Status::aborted(over.to_string()))?;
+                }
+                Some(Body::Goodbye(goodbye)) => {
+                    line.goodbye(convert::leave(goodbye));
+                    return Ok(());
+                }
+                Some(Body::PermitRequest(request)) => {
+                    if let Some(refused) = asking.ask(request).await? {
+                        wire.send(v1::coordinator_message::Body::PermitAnswer(refused))?;
+                    }
+                }
+                Some(Body::PermitReturn(over)) => {
+                    let taken = asking.give_back(over).await?;
+                    wire.send(v1::coordinator_message::Body::PermitAnswer(taken))?;
+                }
+                Some(Body::Hello(_)) => {
+                    return Err(Status::invalid_argument("a second hello in one session"));
+                }
+                // It asks for a sign of life; or a newer one says what this version does not know.
+                None => wire.say(v1::CoordinatorMessage::default())?,
+            }
+        }
     }
 }
 
@@ -209,79 +367,6 @@ fn in_charge(tenure: &Tenure) -> Result<(), Status> {
         return Ok(());
     }
     Err(Status::unavailable("this coordinator does not lead any more"))
-}
-
-/// Until the stream ends, the agent leaves, or one of the two is at fault.
-async fn converse(
-    node: &NodeName,
-    mut line: SessionLine,
-    mut messages: Streaming<v1::AgentMessage>,
-    wire: &Wire,
-    (tenure, held, asking): (&Tenure, &mut HeldHere, &mut Asking),
-) -> Result<(), Status> {
-    loop {
-        let message = tokio::select! {
-            // Answers before orders: they are what the next order depends on.
-            biased;
-            message = messages.message() => message?,
-            order = line.order() => {
-                let order = order.map_err(|over| Status::aborted(over.to_string()))?;
-                // The last moment before the wire: this process may have been stopped since the order was made.
-                in_charge(tenure)?;
-                wire.send(convert::command(order))?;
-                continue;
-            }
-            news = held.news() => {
-                in_charge(tenure)?;
-                wire.send(v1::coordinator_message::Body::Brakes(news))?;
-                continue;
-            }
-            answers = asking.news() => {
-                in_charge(tenure)?;
-                for answer in answers {
-                    wire.send(v1::coordinator_message::Body::PermitAnswer(answer))?;
-                }
-                continue;
-            }
-        };
-        let Some(message) = message else { return Ok(()) };
-        match message.body {
-            Some(Body::Report(report)) => {
-                // An acknowledgement may prolong a hold, which is an act as well.
-                in_charge(tenure)?;
-                let report = convert::report(report, Instant::now())?;
-                let ack = line
-                    .report(report)
-                    .map_err(|over| Status::aborted(over.to_string()))?;
-                wire.send(convert::ack(ack))?;
-            }
-            Some(Body::Result(result)) => {
-                let Some(answer) = convert::answer(node, result) else {
-                    tracing::warn!(%node, "an answer does not say how its command ended; passed over");
-                    continue;
-                };
-                line.answer(answer)
-                    .await
-                    .map_err(|over| Status::aborted(over.to_string()))?;
-            }
-            Some(Body::Goodbye(goodbye)) => {
-                line.goodbye(convert::leave(goodbye));
-                return Ok(());
-            }
-            Some(Body::PermitRequest(request)) => {
-                if let Some(refused) = asking.ask(request).await? {
-                    wire.send(v1::coordinator_message::Body::PermitAnswer(refused))?;
-                }
-            }
-            Some(Body::PermitReturn(over)) => {
-                let taken = asking.give_back(over).await?;
-                wire.send(v1::coordinator_message::Body::PermitAnswer(taken))?;
-            }
-            Some(Body::Hello(_)) => return Err(Status::invalid_argument("a second hello in one session")),
-            // A newer agent may say what this version does not know.
-            None => {}
-        }
-    }
 }
 
 /// What is held on one node, and was told to it.
@@ -324,7 +409,11 @@ struct Wire {
 impl Wire {
     /// Never waits.
     fn send(&self, body: v1::coordinator_message::Body) -> Result<(), Status> {
-        let message = v1::CoordinatorMessage { body: Some(body) };
+        self.say(v1::CoordinatorMessage { body: Some(body) })
+    }
+
+    /// The same of a whole message.
+    fn say(&self, message: v1::CoordinatorMessage) -> Result<(), Status> {
         self.to_agent
             .try_send(Box::new(Ok(message)))
             .map_err(|error| match error {

@@ -22,6 +22,7 @@ use crate::api::coordinators::Coordinators;
 use crate::api::elsewhere::Elsewhere;
 use crate::api::enrolment_service::Enrolment;
 use crate::api::follower::{Follower, Kept};
+use crate::api::line::Lines;
 use crate::api::runbook_service::RunbookOperators;
 use crate::api::serve::serve;
 use crate::api::session::Sessions;
@@ -187,6 +188,7 @@ impl Seat<'_> {
             self.house.tls.clone(),
             self.sockets()?,
             services,
+            Lines::Following(seen.clone()),
             self.house.door.clone(),
             following.clone(),
         );

@@ -25,8 +25,8 @@ async fn braked(agent: &mut Agent, what: &str, like: impl Fn(&Brakes) -> bool) -
 }
 
 async fn welcomed(world: &World, node: &str) -> (Agent, Brakes) {
-    let channel = world.connect(world.tls(node)).await.unwrap();
-    let mut agent = Agent::open(channel, hello(node, "a")).await.unwrap();
+    let line = world.line(&world.files(node)).await.unwrap();
+    let mut agent = Agent::open(line, hello(node, "a")).await.unwrap();
     let Told::Welcome(welcome) = agent.told().await.unwrap() else {
         panic!("no welcome");
     };

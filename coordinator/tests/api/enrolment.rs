@@ -13,7 +13,7 @@ use blackstart_coordinator::config::Settings;
 use blackstart_coordinator::trust::desk::EnrolmentSettings;
 use blackstart_proto::clock_floor::ClockFloor;
 use blackstart_proto::identity::COORDINATOR_DNS_NAME;
-use blackstart_proto::tls::{TlsFiles, client_config};
+use blackstart_proto::tls::TlsFiles;
 use blackstart_proto::v1;
 use blackstart_proto::v1::fleet_service_client::FleetServiceClient;
 use blackstart_proto::v1::trust_service_client::TrustServiceClient;
@@ -111,12 +111,9 @@ impl Machine {
 
 /// A session with these files, or why there is none.
 pub(crate) async fn session(world: &World, files: &TlsFiles, node: &str) -> Result<Agent, Status> {
-    let tls = client_config(&files.read().unwrap());
-    let channel = world
-        .connect(tls)
-        .await
-        .map_err(|error| Status::unavailable(error.to_string()))?;
-    let mut agent = Agent::open(channel, hello(node, "boot")).await?;
+    let line = world.line(files).await;
+    let line = line.map_err(|error| Status::unavailable(error.to_string()))?;
+    let mut agent = Agent::open(line, hello(node, "boot")).await?;
     agent.told().await?;
     Ok(agent)
 }
@@ -261,6 +258,8 @@ async fn visitors_can_join_and_nothing_else() {
         .await
         .err()
         .unwrap();
+    let line = world.line_of(None).await.unwrap();
+    let no_line = Agent::open(line, hello("biz-1", "a")).await.err().unwrap();
     let mut fleet = FleetServiceClient::new(channel.clone());
     let no_list = fleet
         .list_nodes(v1::ListNodesRequest::default())
@@ -271,7 +270,7 @@ async fn visitors_can_join_and_nothing_else() {
         .create_token(v1::CreateTokenRequest::default())
         .await
         .unwrap_err();
-    for status in [no_session, no_list, no_token] {
+    for status in [no_session, no_line, no_list, no_token] {
         assert_eq!(status.code(), Code::PermissionDenied, "{status}");
         assert!(status.message().contains("no certificate was shown"), "{status}");
     }

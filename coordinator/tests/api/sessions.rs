@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use crate::support::{World, within};
+use crate::support::{Agent, World, hello, within};
 use blackstart_proto::v1::agent_message::Body;
+use blackstart_proto::v1::coordinator_message::Body as Told;
 use blackstart_proto::v1::fleet_service_client::FleetServiceClient;
 use blackstart_proto::v1::{
     Condition, DiskStatus, Event, GateState, GetNodeRequest, GoodbyeReason, ListClustersRequest,
@@ -187,10 +188,10 @@ async fn a_connection_that_ends_is_a_loss_and_a_goodbye_is_none() {
 async fn an_agent_that_says_nothing_is_silent_though_its_connection_stands() {
     let world = World::with(|settings| settings.silent_after = Duration::from_millis(300)).await;
     let mut operator = world.operator().await;
-    let channel = world.connect(world.tls("biz-1")).await.unwrap();
-    let mut hello = crate::support::hello("biz-1", "a");
+    let line = world.line(&world.files("biz-1")).await.unwrap();
+    let mut hello = hello("biz-1", "a");
     hello.report_interval_ms = 100;
-    let mut agent = crate::support::Agent::open(channel, hello).await.unwrap();
+    let mut agent = Agent::open(line, hello).await.unwrap();
     comes_to(&mut operator, "biz-1", NodePhase::Silent).await;
     assert_eq!(
         agent.ends().await.code(),
@@ -208,6 +209,21 @@ async fn a_newer_session_of_the_same_node_ends_the_older() {
     assert_eq!(old.ends().await.code(), Code::Aborted);
     new.reports(GateState::Passed, true).await;
     comes_to(&mut operator, "biz-1", NodePhase::Ready).await;
+}
+
+#[tokio::test]
+async fn a_session_is_the_same_on_a_line_and_as_a_call() {
+    let world = World::new().await;
+    let mut operator = world.operator().await;
+    for way in world.ways(&world.files("biz-1")).await {
+        let mut agent = Agent::open(way, hello("biz-1", "a")).await.unwrap();
+        let welcome = agent.told().await.unwrap();
+        assert!(matches!(welcome, Told::Welcome(_)), "{welcome:?}");
+        agent.reports(GateState::Passed, true).await;
+        comes_to(&mut operator, "biz-1", NodePhase::Ready).await;
+        agent.is_answered().await;
+        agent.leaves(GoodbyeReason::AgentStop).await;
+    }
 }
 
 #[tokio::test]

@@ -1,28 +1,38 @@
 //! A real coordinator on loopback, with real certificates; and agents that do what a test tells them.
 
-use std::fs;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
+use std::{fs, io};
 
 use blackstart_coordinator::config::Settings;
 use blackstart_coordinator::notify::Notify;
 use blackstart_coordinator::pki::Authority;
 use blackstart_coordinator::run::{RunError, run};
+use blackstart_proto::identity::COORDINATOR_DNS_NAME;
+use blackstart_proto::line::{self, LINE};
 use blackstart_proto::tls::{TlsFiles, client_config};
 use blackstart_proto::v1::agent_message::Body;
 use blackstart_proto::v1::agent_service_client::AgentServiceClient;
 use blackstart_proto::v1::coordinator_message::Body as Told;
 use blackstart_proto::v1::fleet_service_client::FleetServiceClient;
+use blackstart_proto::v1::line_message::Body as Line;
 use blackstart_proto::v1::{
     AgentMessage, Attestation, BootIdentity, CommandResult, CommandStatus, CoordinatorMessage, GateState,
-    Goodbye, GoodbyeReason, Hello, PermitAnswer, PreviousShutdown, Report,
+    Goodbye, GoodbyeReason, Hello, LineMessage, PermitAnswer, PreviousShutdown, Report,
 };
-use tokio::net::TcpListener;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{ReadHalf, WriteHalf, split};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
@@ -146,10 +156,46 @@ impl World {
         FleetServiceClient::new(self.connect(self.tls("ann")).await.unwrap())
     }
 
+    /// A line, by whoever shows this.
+    pub(crate) async fn line(&self, files: &TlsFiles) -> io::Result<Way> {
+        self.line_of(Some(files)).await
+    }
+
+    /// A line, by somebody who may have nothing to show.
+    pub(crate) async fn line_of(&self, files: Option<&TlsFiles>) -> io::Result<Way> {
+        let mut roots = RootCertStore::empty();
+        let ca = CertificateDer::from_pem_file(self.path("pki/ca.crt")).unwrap();
+        roots.add(ca).unwrap();
+        let config = ClientConfig::builder().with_root_certificates(roots);
+        let mut config = match files {
+            None => config.with_no_client_auth(),
+            Some(files) => {
+                let own = CertificateDer::from_pem_file(&files.certificate).unwrap();
+                let key = PrivateKeyDer::from_pem_file(&files.key).unwrap();
+                config.with_client_auth_cert(vec![own], key).unwrap()
+            }
+        };
+        config.alpn_protocols = vec![LINE.to_vec()];
+        let name = ServerName::try_from(COORDINATOR_DNS_NAME).unwrap();
+        within("a line", async {
+            let stream = TcpStream::connect(self.address()).await?;
+            let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
+            assert_eq!(stream.get_ref().1.alpn_protocol(), Some(LINE));
+            Ok(Way::Line(Box::new(stream)))
+        })
+        .await
+    }
+
+    /// Both ways to hold a session, by whoever has these files.
+    pub(crate) async fn ways(&self, files: &TlsFiles) -> [Way; 2] {
+        let channel = self.connect(client_config(&files.read().unwrap())).await.unwrap();
+        [Way::Channel(channel), self.line(files).await.unwrap()]
+    }
+
     /// An agent of `node` that has said hello in this boot.
     pub(crate) async fn agent(&self, node: &str, boot: &str) -> Agent {
-        let channel = self.connect(self.tls(node)).await.unwrap();
-        let mut agent = Agent::open(channel, hello(node, boot)).await.unwrap();
+        let line = self.line(&self.files(node)).await.unwrap();
+        let mut agent = Agent::open(line, hello(node, boot)).await.unwrap();
         let welcome = agent.told().await.unwrap();
         assert!(matches!(welcome, Told::Welcome(_)), "{welcome:?}");
         agent
@@ -157,10 +203,9 @@ impl World {
 }
 
 /// A directory of another authority, which issues certificates of the same names.
-pub(crate) fn other_authority(dir: &Path) -> ClientTlsConfig {
+pub(crate) fn other_authority(dir: &Path) -> TlsFiles {
     let authority = Authority::create(&dir.join("other")).unwrap();
-    let files = authority.issue_node("biz-1").unwrap();
-    client_config(&files.read().unwrap())
+    authority.issue_node("biz-1").unwrap()
 }
 
 /// The hello of `node` after an unclean end.
@@ -178,31 +223,88 @@ pub(crate) fn hello(node: &str, boot: &str) -> Hello {
     }
 }
 
+/// What a session is held on.
+pub(crate) enum Way {
+    Channel(Channel),
+    Line(Box<TlsStream<TcpStream>>),
+}
+
+impl From<Channel> for Way {
+    fn from(channel: Channel) -> Self {
+        Self::Channel(channel)
+    }
+}
+
+/// What the coordinator says.
+pub(crate) enum Heard {
+    Call(Box<Streaming<CoordinatorMessage>>),
+    Line(line::Incoming<ReadHalf<TlsStream<TcpStream>>>),
+}
+
+impl Heard {
+    async fn message(&mut self) -> Result<Option<CoordinatorMessage>, Status> {
+        let line = match self {
+            Self::Call(call) => return call.message().await,
+            Self::Line(line) => line,
+        };
+        let Some(message) = line.next::<LineMessage>().await? else {
+            return Ok(None);
+        };
+        match message.body {
+            Some(Line::Message(message)) => Ok(Some(message)),
+            Some(Line::End(end)) => Err(end.into()),
+            None => Ok(Some(CoordinatorMessage::default())),
+        }
+    }
+}
+
 /// One session, in the hands of a test.
 pub(crate) struct Agent {
     say: mpsc::Sender<AgentMessage>,
-    told: Streaming<CoordinatorMessage>,
+    told: Heard,
+    /// Already told: that the session has begun.
+    first: Option<CoordinatorMessage>,
     sequence: u64,
     /// Answers to requests for permits that came between others.
     pub(crate) permits: Vec<PermitAnswer>,
 }
 
 impl Agent {
-    pub(crate) async fn open(channel: Channel, hello: Hello) -> Result<Self, Status> {
-        Self::open_with(channel, Body::Hello(hello)).await
+    pub(crate) async fn open(way: impl Into<Way>, hello: Hello) -> Result<Self, Status> {
+        Self::open_with(way, Body::Hello(hello)).await
     }
 
-    pub(crate) async fn open_with(channel: Channel, first: Body) -> Result<Self, Status> {
+    pub(crate) async fn open_with(way: impl Into<Way>, first: Body) -> Result<Self, Status> {
         let (say, said) = mpsc::channel(16);
         say.send(AgentMessage { body: Some(first) }).await.unwrap();
-        let mut client = AgentServiceClient::new(channel);
-        let told = within("the session", client.session(ReceiverStream::new(said))).await?;
+        let (told, first) = match way.into() {
+            Way::Channel(channel) => {
+                let mut client = AgentServiceClient::new(channel);
+                let told = within("the session", client.session(ReceiverStream::new(said))).await?;
+                (Heard::Call(Box::new(told.into_inner())), None)
+            }
+            Way::Line(stream) => {
+                let (read, write) = split(*stream);
+                tokio::spawn(say_all(line::Outgoing::new(write), said));
+                let mut told = Heard::Line(line::Incoming::new(read, 1 << 20));
+                let first = within("the session", told.message()).await?;
+                (told, first)
+            }
+        };
         Ok(Self {
             say,
-            told: told.into_inner(),
+            told,
+            first,
             sequence: 0,
             permits: Vec::new(),
         })
+    }
+
+    /// Asks for a sign of life, and waits for it.
+    pub(crate) async fn is_answered(&mut self) {
+        self.say.send(AgentMessage::default()).await.unwrap();
+        let sign = within("a sign of life", self.told.message()).await;
+        assert_eq!(sign.unwrap(), Some(CoordinatorMessage::default()));
     }
 
     pub(crate) async fn say(&self, body: Body) {
@@ -212,7 +314,10 @@ impl Agent {
 
     /// The next that it is told.
     pub(crate) async fn told(&mut self) -> Result<Told, Status> {
-        let message = within("a word of the coordinator", self.told.message()).await?;
+        let message = match self.first.take() {
+            Some(first) => Some(first),
+            None => within("a word of the coordinator", self.told.message()).await?,
+        };
         Ok(message.expect("the session goes on").body.expect("a body"))
     }
 
@@ -284,6 +389,19 @@ impl Agent {
         let last = within("the session's end", self.told.message()).await;
         assert!(matches!(last, Ok(None)), "{last:?}");
     }
+}
+
+/// Says one thing after the other, until all is said or nobody listens.
+async fn say_all(
+    mut line: line::Outgoing<WriteHalf<TlsStream<TcpStream>>>,
+    mut said: mpsc::Receiver<AgentMessage>,
+) {
+    while let Some(message) = said.recv().await {
+        if line.send(&message).await.is_err() {
+            return;
+        }
+    }
+    let _gone = line.end().await;
 }
 
 /// What came back for a report.

@@ -1,20 +1,21 @@
 //! Who gets nowhere: everything over real mutual TLS.
 
-use crate::support::{Agent, World, hello, within};
+use crate::support::{Agent, Way, World, hello, within};
 use blackstart_proto::identity::COORDINATOR_DNS_NAME;
+use blackstart_proto::tls::client_config;
 use blackstart_proto::v1;
 use blackstart_proto::v1::agent_message::Body;
 use blackstart_proto::v1::fleet_service_client::FleetServiceClient;
 use blackstart_proto::v1::{ListNodesRequest, NodePhase, WatchEventsRequest};
 use tonic::Code;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig};
+use tonic::transport::{Certificate, ClientTlsConfig};
 
 /// With TLS 1.3 a client learns only from its first call that it was not let in.
-async fn gets_nowhere(world: &World, tls: ClientTlsConfig) {
-    let Ok(channel) = world.connect(tls).await else {
+async fn gets_nowhere<E>(way: Result<impl Into<Way>, E>) {
+    let Ok(way) = way else {
         return;
     };
-    let status = refused(channel, "biz-1").await;
+    let status = refused(way, "biz-1").await;
     assert_ne!(
         status.code(),
         Code::PermissionDenied,
@@ -22,8 +23,8 @@ async fn gets_nowhere(world: &World, tls: ClientTlsConfig) {
     );
 }
 
-async fn refused(channel: Channel, node: &str) -> tonic::Status {
-    match Agent::open(channel, hello(node, "a")).await {
+async fn refused(way: impl Into<Way>, node: &str) -> tonic::Status {
+    match Agent::open(way, hello(node, "a")).await {
         Ok(mut agent) => agent.ends().await,
         Err(status) => status,
     }
@@ -36,12 +37,14 @@ async fn without_a_certificate_of_this_authority_nobody_gets_as_far_as_a_service
     let nobody = ClientTlsConfig::new()
         .ca_certificate(Certificate::from_pem(&ca))
         .domain_name(COORDINATOR_DNS_NAME);
-    gets_nowhere(&world, nobody).await;
+    gets_nowhere(world.connect(nobody).await).await;
+    gets_nowhere(world.line_of(None).await).await;
     // It trusts our authority, and shows a certificate of another.
     let elsewhere = tempfile::tempdir().unwrap();
-    let stranger =
-        crate::support::other_authority(elsewhere.path()).ca_certificate(Certificate::from_pem(&ca));
-    gets_nowhere(&world, stranger).await;
+    let files = crate::support::other_authority(elsewhere.path());
+    let stranger = client_config(&files.read().unwrap()).ca_certificate(Certificate::from_pem(&ca));
+    gets_nowhere(world.connect(stranger).await).await;
+    gets_nowhere(world.line(&files).await).await;
 }
 
 #[tokio::test]
@@ -52,10 +55,11 @@ async fn a_node_speaks_for_itself_alone_and_only_if_it_is_declared() {
         ("biz-1", "biz-2", "the hello is of node \"biz-2\""),
         ("stranger", "stranger", "node stranger is not in the inventory"),
     ] {
-        let channel = world.connect(world.tls(certificate)).await.unwrap();
-        let status = refused(channel, says).await;
-        assert_eq!(status.code(), Code::PermissionDenied);
-        assert!(status.message().contains(expected), "{status}");
+        for way in world.ways(&world.files(certificate)).await {
+            let status = refused(way, says).await;
+            assert_eq!(status.code(), Code::PermissionDenied);
+            assert!(status.message().contains(expected), "{status}");
+        }
     }
     let nodes = operator
         .list_nodes(ListNodesRequest::default())
@@ -84,18 +88,21 @@ async fn a_node_speaks_for_itself_alone_and_only_if_it_is_declared() {
 #[tokio::test]
 async fn a_session_begins_with_a_hello() {
     let world = World::new().await;
-    let channel = world.connect(world.tls("biz-1")).await.unwrap();
-    let first = Body::Report(v1::Report::default());
-    let status = Agent::open_with(channel, first).await.err().unwrap();
-    assert_eq!(status.code(), Code::PermissionDenied, "{status}");
+    for way in world.ways(&world.files("biz-1")).await {
+        let first = Body::Report(v1::Report::default());
+        let status = Agent::open_with(way, first).await.err().unwrap();
+        assert_eq!(status.code(), Code::PermissionDenied, "{status}");
+    }
 }
 
 #[tokio::test]
 async fn operators_and_nodes_have_each_their_own_service() {
     let world = World::new().await;
-    let status = refused(world.connect(world.tls("ann")).await.unwrap(), "biz-1").await;
-    assert_eq!(status.code(), Code::PermissionDenied);
-    assert!(status.message().contains("only nodes may call this"), "{status}");
+    for way in world.ways(&world.files("ann")).await {
+        let status = refused(way, "biz-1").await;
+        assert_eq!(status.code(), Code::PermissionDenied);
+        assert!(status.message().contains("only nodes may call this"), "{status}");
+    }
 
     let channel = world.connect(world.tls("biz-1")).await.unwrap();
     let mut as_node = FleetServiceClient::new(channel);

@@ -1,6 +1,5 @@
 //! All nodes in one process, which does what it is told on its standard input.
 
-use std::fs;
 use std::io::{BufRead, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,6 +10,9 @@ use anyhow::Context;
 use blackstart_coordinator::pki::{Authority, DEFAULT_DAYS};
 use blackstart_proto::identity::PeerIdentity;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use tokio::sync::watch;
 use tokio::task::{JoinSet, spawn_blocking};
 
@@ -55,13 +57,18 @@ pub async fn run(crowd: Crowd) -> anyhow::Result<()> {
 
 fn certified(crowd: &Crowd, board: &Arc<Board>) -> anyhow::Result<Vec<Node>> {
     let authority = Authority::open(&crowd.pki)?;
-    let ca = fs::read(crowd.pki.join("ca.crt")).context("read the authority's certificate")?;
+    let mut roots = RootCertStore::empty();
+    roots.add(
+        CertificateDer::from_pem_file(crowd.pki.join("ca.crt"))
+            .context("read the authority's certificate")?,
+    )?;
+    let roots = Arc::new(roots);
     let node = |number| {
         let issued = authority.certify(&PeerIdentity::Node(name(number)), DEFAULT_DAYS)?;
         Ok(Node {
             number,
             address: crowd.address,
-            tls: tls(&ca, &issued.certificate, &issued.key),
+            tls: tls(&roots, &issued.certificate, &issued.key)?,
             interval: Duration::from_millis(crowd.interval_ms),
             board: Arc::clone(board),
         })

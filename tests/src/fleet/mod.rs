@@ -12,9 +12,9 @@
 
 pub mod crowd;
 pub mod generator;
-mod line;
 mod node;
 pub mod stage;
+mod wire;
 
 use std::time::Duration;
 

@@ -1,25 +1,33 @@
 //! One node: its sessions, one after the other.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use anyhow::bail;
+use blackstart_proto::identity::COORDINATOR_DNS_NAME;
+use blackstart_proto::line::{self, LINE};
 use blackstart_proto::v1::agent_message::Body;
-use blackstart_proto::v1::agent_service_client::AgentServiceClient;
 use blackstart_proto::v1::coordinator_message::Body as Told;
+use blackstart_proto::v1::line_message::Body as Line;
 use blackstart_proto::v1::{
-    AgentMessage, Attestation, BootIdentity, DiskStatus, GateState, Hello, PreviousShutdown, Report,
-    UnitStatus,
+    AgentMessage, Attestation, BootIdentity, CoordinatorMessage, DiskStatus, GateState, Hello, LineMessage,
+    PreviousShutdown, Report, UnitStatus,
 };
 use rand::Rng;
-use tokio::sync::{mpsc, watch};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::split;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::{Instant, interval_at, sleep, timeout};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tonic::Status;
 
-use super::line::Dialler;
+use super::wire::Wire;
 use super::{Standing, is_master, name};
 
 /// As the agent's: for a connection with its handshake, …
@@ -30,9 +38,8 @@ const FIRST: Duration = Duration::from_millis(250);
 const CAP: Duration = Duration::from_secs(5);
 /// The answer to a hello comes within this, and that to a report.
 const ANSWER: Duration = Duration::from_secs(15);
-/// As the agent's: what is idle is asked for a sign of life this often, and answers within as long.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
-const KEEP_ALIVE_LEAST: Duration = Duration::from_secs(1);
+/// As the agent's: no larger message is taken, bytes.
+const MAX_MESSAGE: usize = 1 << 20;
 
 /// What is wanted of all nodes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -138,17 +145,24 @@ impl Drop for Registered<'_> {
 pub(super) struct Node {
     pub(super) number: usize,
     pub(super) address: SocketAddr,
-    pub(super) tls: ClientTlsConfig,
+    pub(super) tls: Arc<ClientConfig>,
     pub(super) interval: Duration,
     pub(super) board: Arc<Board>,
 }
 
 /// What a node shows itself with.
-pub(super) fn tls(ca: &[u8], certificate: &str, key: &str) -> ClientTlsConfig {
-    ClientTlsConfig::new()
-        .ca_certificate(Certificate::from_pem(ca))
-        .identity(Identity::from_pem(certificate, key))
-        .domain_name(blackstart_proto::identity::COORDINATOR_DNS_NAME)
+pub(super) fn tls(
+    roots: &Arc<RootCertStore>,
+    certificate: &str,
+    key: &str,
+) -> anyhow::Result<Arc<ClientConfig>> {
+    let own = CertificateDer::from_pem_slice(certificate.as_bytes())?;
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes())?;
+    let mut config = ClientConfig::builder()
+        .with_root_certificates(Arc::clone(roots))
+        .with_client_auth_cert(vec![own], key)?;
+    config.alpn_protocols = vec![LINE.to_vec()];
+    Ok(Arc::new(config))
 }
 
 impl Node {
@@ -212,49 +226,55 @@ impl Node {
         registered: &mut Option<Registered<'a>>,
     ) -> anyhow::Result<()> {
         self.board.dials.fetch_add(1, Ordering::Relaxed);
-        let channel = timeout(DIAL, self.connect(Arc::clone(dark))).await??;
-        // A report, and what an order is answered with.
-        let (to_coordinator, outgoing) = mpsc::channel(2);
-        to_coordinator.send(self.hello(boot)).await?;
-        let mut service = AgentServiceClient::new(channel);
-        let session = service.session(ReceiverStream::new(outgoing));
-        let mut told = timeout(ANSWER, session).await??.into_inner();
+        let stream = timeout(DIAL, self.connect(Arc::clone(dark))).await??;
+        let (read, write) = split(stream);
+        let (mut told, mut to_coordinator) =
+            (line::Incoming::new(read, MAX_MESSAGE), line::Outgoing::new(write));
+        to_coordinator.send(&self.hello(boot)).await?;
         let mut sequence = 1;
-        to_coordinator.send(self.report(boot, sequence)).await?;
+        let welcome = timeout(ANSWER, told.next::<LineMessage>()).await??;
+        match welcome.and_then(|welcome| welcome.body) {
+            Some(Line::Message(_)) => {}
+            Some(Line::End(end)) => return Err(Status::from(end).into()),
+            None => return Ok(()),
+        }
+        to_coordinator.send(&self.report(boot, sequence)).await?;
         // A fleet does not report in step.
         let first = Instant::now() + self.interval.mul_f64(rand::rng().random_range(0.0..1.0));
         let mut reports = interval_at(first, self.interval);
+        let mut heard_at = Instant::now();
         loop {
             tokio::select! {
-                message = told.message() => match message?.and_then(|message| message.body) {
-                    None => return Ok(()),
-                    Some(Told::Ack(ack)) if ack.sequence == 1 => {
-                        *registered = Some(Registered::new(&self.board, cut));
+                message = told.next::<LineMessage>() => {
+                    heard_at = Instant::now();
+                    match message?.map(|message| message.body) {
+                        None => return Ok(()),
+                        Some(Some(Line::End(end))) => return Err(Status::from(end).into()),
+                        Some(Some(Line::Message(CoordinatorMessage { body: Some(Told::Ack(ack)) }))) if ack.sequence == 1 => {
+                            *registered = Some(Registered::new(&self.board, cut));
+                        }
+                        // Nothing is ever done: orders are answered by nobody.
+                        Some(Some(Line::Message(_)) | None) => {}
                     }
-                    // Nothing is ever done: orders are answered by nobody.
-                    Some(
-                        Told::Ack(_) | Told::Welcome(_) | Told::Brakes(_) | Told::Command(_) | Told::PermitAnswer(_),
-                    ) => {}
-                },
+                }
                 _ = reports.tick() => {
+                    // As the agent: so long without an answer, and it dials anew.
+                    if heard_at.elapsed() > self.interval * 3 {
+                        bail!("nothing acknowledged");
+                    }
                     sequence += 1;
-                    to_coordinator.send(self.report(boot, sequence)).await?;
+                    to_coordinator.send(&self.report(boot, sequence)).await?;
                 }
             }
         }
     }
 
-    async fn connect(&self, dark: Arc<AtomicBool>) -> Result<Channel, tonic::transport::Error> {
-        Endpoint::from_shared(format!("https://{}", self.address))?
-            .tls_config(self.tls.clone())?
-            .http2_keep_alive_interval((self.interval * 3).clamp(KEEP_ALIVE_LEAST, KEEP_ALIVE))
-            .keep_alive_timeout(KEEP_ALIVE)
-            .keep_alive_while_idle(true)
-            .connect_with_connector(Dialler {
-                address: self.address,
-                dark,
-            })
-            .await
+    async fn connect(&self, dark: Arc<AtomicBool>) -> anyhow::Result<TlsStream<Wire>> {
+        let name = ServerName::try_from(COORDINATOR_DNS_NAME)?;
+        let stream = TcpStream::connect(self.address).await?;
+        stream.set_nodelay(true)?;
+        let tls = TlsConnector::from(Arc::clone(&self.tls));
+        Ok(tls.connect(name, Wire { stream, dark }).await?)
     }
 
     fn hello(&self, boot: u64) -> AgentMessage {

@@ -148,6 +148,7 @@ mod tests {
     use crate::api::door::Door;
     use crate::api::elsewhere::Elsewhere;
     use crate::api::handshake::server_tls;
+    use crate::api::line::Lines;
     use crate::api::serve::serve;
     use crate::api::session::Sessions;
     use crate::leader::Seen;
@@ -186,12 +187,13 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (_seen, seen) = watch::channel(Seen::default());
-        let services = Routes::new(Elsewhere::<AgentServiceServer<Sessions>>::new(seen));
+        let services = Routes::new(Elsewhere::<AgentServiceServer<Sessions>>::new(seen.clone()));
         let stop = CancellationToken::new();
         let server = tokio::spawn(serve(
             server_tls(&own).unwrap(),
             vec![listener],
             services,
+            Lines::Following(seen),
             Door::default(),
             stop.clone(),
         ));

@@ -81,6 +81,8 @@ pub(super) async fn measure(
     let mut grpc = Grpc::new(channel);
     say(&format!("etcd has granted {count} leases"));
     let (renew, renewals) = mpsc::channel(count);
+    // etcd answers the call with its first answer, and that to something asked.
+    renew.send(KeepAlive { id: 1 }).await?;
     let mut renewed = keep_alive(&mut grpc, renewals).await?;
     let renewing = tokio::spawn(async move {
         let mut portions = interval(every / u32::try_from(PORTIONS)?);
