@@ -72,9 +72,23 @@ impl Pass<'_> {
         let state = self.manifest(node, component);
         if Want::Back.is_met(state) {
             self.todo(at, Todo::Done(attested(node, component, state)));
+        } else if let Some(release) = self.reopened(node) {
+            self.wait(at, WaitingOn::Step(self.run.plan.steps[release].id.clone()));
         } else {
             self.dispatch_if_it_may(at);
         }
+    }
+
+    /// A release in the cluster of `node` that this very look opens again: its kubelet is one that the gate did not count, and will.
+    fn reopened(&self, node: &NodeName) -> Option<usize> {
+        let gate = self.run.kubelets_gate(node)?;
+        let mut todo = self.out.todo.iter();
+        let reopened = todo.find(|(place, todo)| {
+            let released = self.run.plan.steps[*place].kind.releases();
+            matches!(todo, Todo::Reopen(_))
+                && released.is_some_and(|other| self.run.kubelets_gate(other) == Some(gate))
+        });
+        reopened.map(|(place, _)| *place)
     }
 
     /// A move that was begun.
@@ -116,6 +130,13 @@ impl Pass<'_> {
         if step.heard.is_none() && self.is_shut_before(at) {
             self.out.clocks[at].dispatched = Some(self.c.now);
             return;
+        }
+        if want == Want::Back
+            && step.heard.is_none()
+            && let Some(release) = self.reopened(node)
+        {
+            let release = self.run.plan.steps[release].id.clone();
+            return self.wait(at, WaitingOn::Step(release));
         }
         if self.reached(dispatched + deadline) {
             let why = format!("{component} of {node} was not moved within {deadline:?}");

@@ -127,6 +127,37 @@ async fn too_few_kubelets_keep_controllers_away_no_longer_than_they_may() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_master_that_returns_late_runs_before_its_controllers_are_put_back() {
+    let mut world = World::new(&[("c", &[], 3, 1), ("d", &["c"], 1, 1)]).with_controllers();
+    // It keeps the run at work: it is given up a while after the master.
+    world.machine("d-w1").sick = true;
+    let executor = begin(&mut world).await;
+    world
+        .until("a master without controllers", MINUTE, |world| {
+            commands(world, "c-m3").len() == 3
+        })
+        .await;
+    world.lose_power("c-m3", None);
+    world
+        .until("the others' controllers", 100 * MINUTE, |world| {
+            all_are(world, "c-m1", ManifestState::InPlace) && commands(world, "c-m1").len() == 5
+        })
+        .await;
+    assert_eq!(step(&executor, "release/c-m3").0, StepState::Residue);
+    world.machine("c-m3").back_at = Some(Instant::now() + Duration::from_secs(1));
+    world
+        .until("its controllers", 2 * MINUTE, |world| {
+            all_are(world, "c-m3", ManifestState::InPlace)
+        })
+        .await;
+    let sent = commands(&world, "c-m3");
+    let at = |what: &str| sent.iter().rposition(|id| id.starts_with(what)).unwrap();
+    assert!(at("release/c-m3/2") < at("put-back/"), "{sent:?}");
+    world.machine("d-w1").sick = false;
+    succeeds(&mut world, &executor).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_second_power_loss_sets_controllers_aside_again() {
     let mut world = World::new(&[("c", &[], 3, 4)]).with_controllers();
     // It keeps the run at work.
