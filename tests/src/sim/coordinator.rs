@@ -120,6 +120,10 @@ impl Process {
                 policy.fresh = Duration::from_hours(5);
                 silent_after = Duration::from_hours(5);
             }
+            Some(Mutation::WindowIgnored) => {
+                policy.wave.initial = 1000;
+                policy.wave.max = 1000;
+            }
             Some(Mutation::SetAsideSkipped) => policy.set_aside.enabled = false,
             Some(Mutation::ShareIgnored) => policy.set_aside.release_share = 1,
             Some(_) | None => {}

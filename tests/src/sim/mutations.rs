@@ -18,6 +18,8 @@ pub enum Mutation {
     TierGateSkipped,
     /// Any word of a node counts, however old.
     FreshnessIgnored,
+    /// The executor lets all workers of a cluster start at once.
+    WindowIgnored,
     /// Agents do not keep the epoch that they have obeyed, and so obey any.
     EpochForgotten,
     /// Agents do not look into their ledger for a command.
@@ -48,11 +50,12 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::WorkerGateSkipped,
         Self::QuorumOffByOne,
         Self::TierGateSkipped,
         Self::FreshnessIgnored,
+        Self::WindowIgnored,
         Self::EpochForgotten,
         Self::LedgerForgotten,
         Self::DispatchBeforeJournal,
@@ -74,6 +77,7 @@ impl Mutation {
             Self::WorkerGateSkipped => &[Law::WorkerOrder],
             Self::QuorumOffByOne | Self::FreshnessIgnored => &[Law::WorkerOrder, Law::SetAside],
             Self::TierGateSkipped => &[Law::TierOrder],
+            Self::WindowIgnored => &[Law::Budget],
             Self::EpochForgotten => &[Law::OneHand],
             Self::LedgerForgotten => &[Law::NothingTwice],
             Self::DispatchBeforeJournal | Self::NewNamesAfterCrash => &[Law::IntentFirst],
@@ -102,6 +106,7 @@ impl fmt::Display for Mutation {
             Self::QuorumOffByOne => "quorum-off-by-one",
             Self::TierGateSkipped => "tier-gate-skipped",
             Self::FreshnessIgnored => "freshness-ignored",
+            Self::WindowIgnored => "window-ignored",
             Self::EpochForgotten => "epoch-forgotten",
             Self::LedgerForgotten => "ledger-forgotten",
             Self::DispatchBeforeJournal => "dispatch-before-journal",
