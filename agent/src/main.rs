@@ -23,7 +23,7 @@ const LEAVE: Duration = Duration::from_secs(1);
 fn main() -> ExitCode {
     let cli = Cli::parse();
     if cli.logs() {
-        log();
+        log(cli.lasts());
     }
     // The default provider can only be set once, and nobody else sets it: its answer says nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -62,11 +62,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// To standard error; to the journal, with fields, where that is where standard error goes.
-fn log() {
+/// To standard error; to the journal, with fields, where that is where standard error goes. Not of a process that ends soon: journald asks the
+/// kernel whose an entry is, and of a process that is gone by then nobody can tell. A line on standard error comes by a stream that systemd
+/// has labelled with the unit.
+fn log(lasts: bool) {
     let filter = EnvFilter::new(env::var("BLACKSTART_LOG").unwrap_or_else(|_| "info".to_owned()));
     let stream = env::var_os("JOURNAL_STREAM");
-    if journal::is_connected(stream.as_deref())
+    if lasts
+        && journal::is_connected(stream.as_deref())
         && let Ok(layer) = JournalLayer::new()
     {
         return tracing_subscriber::registry().with(filter).with(layer).init();

@@ -267,7 +267,12 @@ impl fmt::Display for Failure {
 }
 
 impl Cli {
-    /// It runs for long and logs what it does; other commands only answer.
+    /// It runs until the machine goes down.
+    pub fn lasts(&self) -> bool {
+        matches!(self.command, Command::Run(_))
+    }
+
+    /// It runs for a while and logs what it does; other commands only answer.
     pub fn logs(&self) -> bool {
         match self.command {
             Command::Run(_) | Command::Gate(_) => true,
