@@ -13,8 +13,9 @@ ARGS       ?=
 SEEDS      ?= 10000
 SEED       ?=
 MINUTES    ?= 10
-# In CI what failed is run once more by itself, and named.
-TEST       := $(if $(filter true,$(CI)),.ci/again )$(CARGO) test
+# So many test programs at a time. Nodes mostly wait, and three programs' worth of them go well side by side.
+UNITS_AT_ONCE ?= 2
+NODES_AT_ONCE ?= 3
 TARGETS    ?= $(notdir $(wildcard tests/fuzz/corpus/*))
 
 .PHONY: help build release drill test test-units test-nodes lint docs deny ci \
@@ -36,11 +37,11 @@ drill: needs-rust $(if $(findstring testbed,$(ARGS)),needs-testbed build) ## Reh
 
 test: test-units test-nodes ## Every test; real nodes where Docker is there
 
-test-units: needs-testbed build ## Tests that need no node
-	$(TEST) --workspace --exclude blackstart-tests --no-fail-fast
+test-units: needs-testbed ## Tests that need no node
+	tests/side-by-side $(UNITS_AT_ONCE) --but tests $(CARGO) test
 
-test-nodes: needs-testbed build ## Tests on real nodes: containers with systemd, one at a time
-	$(TEST) -p blackstart-tests --no-fail-fast -- --test-threads=1 --nocapture
+test-nodes: needs-testbed ## Tests on real nodes: containers with systemd (NODES_AT_ONCE=1: one program at a time)
+	tests/side-by-side $(NODES_AT_ONCE) --only tests $(CARGO) test -- --test-threads=1 --nocapture
 
 lint: needs-rust ## Formatting, clippy, licences and sources
 	$(CARGO) fmt --all --check
@@ -71,7 +72,7 @@ docs: needs-rust ## The crates' documentation; a broken link fails
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --workspace --no-deps --document-private-items
 
 deny: needs-rust ## Licences, duplicates and sources of the dependencies
-	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny
+	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --debug --locked cargo-deny # it runs for seconds, and would build for minutes
 	$(CARGO) fetch --locked --quiet
 	$(CARGO) deny --offline check bans licenses sources
 

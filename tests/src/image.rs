@@ -127,6 +127,9 @@ pub async fn ensure(docker: &Docker) -> anyhow::Result<String> {
     fs::create_dir_all(&cache).with_context(|| format!("make {}", cache.display()))?;
     // Test programs may run side by side.
     let _lock = lock(&cache.join("image.lock")).await?;
+    if docker.run(["image", "inspect", &tag]).await.is_ok() {
+        return Ok(tag);
+    }
     let tar = cache.join(format!("image-{}-{digest:016x}.tar", source.suite));
     if !tar.exists() {
         build(&source, &cache, &tar).await?;
