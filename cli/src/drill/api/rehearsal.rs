@@ -400,15 +400,9 @@ impl<'a> Rehearsal<'a> {
                 return Ok(Waited::InVain);
             }
             if look.wants_approval
-                && let Some(step) = look.current.clone()
+                && let Some(step) = look.current.as_ref()
             {
-                let now = self.ground.now_ms();
-                let steps = &mut self.chronicle.runs[at].steps;
-                if let Some(step) = steps.iter_mut().find(|known| known.id == step) {
-                    step.approved_ms.get_or_insert(now);
-                }
-                self.tell(&format!("{step} of {id} is approved"))?;
-                self.operator.approve_runbook(&id).await?;
+                self.approve(at, &id, step).await?;
             }
             if let Some((_, acts)) = meanwhile.filter(|(step, _)| has_come(step, &look)) {
                 meanwhile = None;
@@ -423,6 +417,20 @@ impl<'a> Rehearsal<'a> {
             }
             self.beat().await?;
         }
+    }
+
+    /// Once for each step: what is shown of a run is a moment behind the word that was given.
+    async fn approve(&mut self, at: usize, id: &str, step: &str) -> Result<(), Failure> {
+        let now = self.ground.now_ms();
+        let steps = &mut self.chronicle.runs[at].steps;
+        let known = steps.iter_mut().find(|known| known.id == step);
+        let Some(known) = known.filter(|known| known.approved_ms.is_none()) else {
+            return Ok(());
+        };
+        known.approved_ms = Some(now);
+        self.tell(&format!("{step} of {id} is approved"))?;
+        self.operator.approve_runbook(id).await?;
+        Ok(())
     }
 
     /// How a run was seen to stand.
