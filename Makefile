@@ -10,6 +10,7 @@ PROFILE    ?= dev
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 OUT        := $(TARGET_DIR)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
 ARGS       ?=
+DRILL      ?= power-loss
 SEEDS      ?= 10000
 SEED       ?=
 MINUTES    ?= 10
@@ -31,9 +32,9 @@ release: needs-rust ## Every binary, optimized: blackstart, blackstart-agent, bl
 	$(CARGO) build --workspace --bins --release
 
 # On the testbed it takes what nodes run as well.
-drill: needs-rust $(if $(findstring testbed,$(ARGS)),needs-testbed build) ## Rehearse a power loss of 18 simulated nodes (ARGS="--seed 7"), or on real ones (ARGS="--on testbed")
+drill: needs-rust $(if $(findstring testbed,$(ARGS)),needs-testbed build) ## Rehearse a power loss of 18 simulated nodes (ARGS="--seed 7"), on real ones (ARGS="--on testbed"), or another chapter (DRILL=node-down)
 	$(CARGO) build -p blackstart --bin blackstart
-	$(OUT)/blackstart drill power-loss $(ARGS)
+	$(OUT)/blackstart drill $(DRILL) $(ARGS)
 
 test: test-units test-nodes ## Every test; real nodes where Docker is there
 

@@ -69,7 +69,6 @@ use crate::pki::Seen;
 use crate::policy::{OutagePolicy, StormPolicy};
 use crate::runbooks::conditions::Conditions;
 use crate::runbooks::plan::Runbook;
-use crate::runbooks::world::Timing;
 use crate::runbooks::{self, Runbooks, Work};
 use crate::starter::Starter;
 use crate::store::Store;
@@ -389,7 +388,7 @@ async fn open(house: &House, store: &Arc<dyn Store>, tenure: &Tenure) -> Result<
         events: house.events.clone(),
         epoch: executor.epoch(),
         tenure: tenure.clone(),
-        timing: Timing::default(),
+        timing: house.settings.timing,
         conditions: conditions(&fleet),
         policy: house.settings.runbooks.clone(),
         outage: house.settings.outage.clone(),

@@ -12,6 +12,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use blackstart_coordinator::notify::Notify;
+use blackstart_coordinator::runbooks::world::Timing;
 use blackstart_coordinator::{config, run};
 use clap::Args;
 use rand::Rng;
@@ -37,6 +38,15 @@ pub(super) struct CoordinatorArgs {
 /// the coordinator's own port now and then, and speak to itself.
 const PORTS: std::ops::Range<u16> = 20_000..30_000;
 
+/// The clusters of a drill live [`SPEED`](super::api::SPEED) times as fast: their kubelets renew a lease every half second.
+const SIGNS_OF_LIFE: Timing = Timing {
+    fresh: Duration::from_secs(40),
+    lease_old: Duration::from_secs(5),
+    renewal: Duration::from_secs(1),
+    usage: Duration::from_millis(300),
+    settle: Duration::from_millis(600),
+};
+
 /// A node is given up when it has not come back within this of its turn; well above the time in which those that return do.
 pub(super) const RETURN_DEADLINE: Duration = Duration::from_secs(8);
 
@@ -50,8 +60,8 @@ pub(super) struct Coordinator {
 }
 
 impl Coordinator {
-    /// Writes its files below `dir`; certificates are in `pki`.
-    pub(super) fn new(dir: &Path, pki: &Path, topology: &Topology) -> io::Result<Self> {
+    /// Writes its files below `dir`; certificates are in `pki`, and `more` is the rest of its configuration.
+    pub(super) fn new(dir: &Path, pki: &Path, topology: &Topology, more: &str) -> io::Result<Self> {
         let address = free_port()?;
         fs::create_dir_all(dir)?;
         fs::write(dir.join("inventory.yaml"), topology.inventory())?;
@@ -72,7 +82,7 @@ cold_start:
   release_deadline: 20s
   return_deadline: {return_deadline}s
   control_plane_deadline: 60s
-"
+{more}"
         );
         fs::write(dir.join("coordinator.yaml"), text)?;
         Ok(Self {
@@ -167,7 +177,8 @@ pub(super) async fn serve(args: CoordinatorArgs) -> Result<(), Failure> {
         .with_ansi(false)
         .with_writer(io::stderr)
         .init();
-    let settings = config::load(&args.config).map_err(|error| Failure::usage(error.to_string()))?;
+    let mut settings = config::load(&args.config).map_err(|error| Failure::usage(error.to_string()))?;
+    settings.timing = SIGNS_OF_LIFE;
     let failed = |error: run::RunError| Failure::other(tell(&error));
     let listeners = run::bind(&settings).map_err(failed)?;
     let coordinator = run::run(settings, listeners, Notify::none(), CancellationToken::new());

@@ -16,7 +16,6 @@ use blackstart_proto::tls::TlsFiles;
 use tokio::time::Instant;
 
 use super::history::{Entry, Kubelet, NodeHistory};
-use super::scenario::PowerLoss;
 use super::show::{Seat, Stage};
 use super::topology::{Role, Topology};
 use crate::failure::Failure;
@@ -45,13 +44,14 @@ pub(super) struct Fleet {
 }
 
 impl Fleet {
-    /// Machines without power, each with a directory of its own below `dir`.
+    /// Machines without power, each with a directory of its own below `dir`; `kubelet_start`: how long each one's kubelet takes from its
+    /// start to health.
     pub(super) fn new(
         dir: &Path,
         pki: &Path,
         coordinator: SocketAddr,
         topology: &Topology,
-        drawn: &PowerLoss,
+        kubelet_start: &BTreeMap<String, Duration>,
     ) -> io::Result<Self> {
         let control_planes: BTreeMap<_, _> = topology
             .clusters
@@ -69,7 +69,7 @@ impl Fleet {
             let spec = SimSpec {
                 name: name.clone(),
                 is_master: machine.role == Role::Master,
-                kubelet_start: drawn.kubelet_start.get(name).copied().unwrap_or_default(),
+                kubelet_start: kubelet_start.get(name).copied().unwrap_or_default(),
                 disks: vec![("/".into(), 100 << 30)],
             };
             let host = SimHost::new(spec, Arc::clone(&control_planes[cluster.name.as_str()]));
@@ -95,6 +95,13 @@ impl Fleet {
         node.machine
             .power_on()
             .map_err(|error| Failure::other(format!("start the simulated machine {name}: {error}")))
+    }
+
+    /// Takes it from one.
+    pub(super) fn power_off(&mut self, name: &str) {
+        if let Some(node) = self.nodes.get_mut(name) {
+            node.machine.cut_power();
+        }
     }
 
     /// Takes it from all.

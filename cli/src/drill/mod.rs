@@ -8,6 +8,7 @@
 //!
 //! The laws are judged from the machines' own records and the agents' ledgers, not from what the coordinator says of itself.
 
+mod api;
 mod coordinator;
 mod fleet;
 mod follow;
@@ -26,14 +27,41 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
+use serde::Serialize;
 
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::output::table::Table;
+use api::{ApiArgs, Chapter};
 use coordinator::CoordinatorArgs;
 use laws::Law;
 use report::Report;
 use topology::Topology;
+
+/// The examples of a drill of a chapter that goes through the Kubernetes API.
+macro_rules! examples {
+    ($drill:literal) => {
+        concat!(
+            "\
+Examples:
+  blackstart drill ",
+            $drill,
+            "                         needs nothing; ends within half a minute
+  blackstart drill ",
+            $drill,
+            " --seed 7                the same scenario again
+  blackstart drill ",
+            $drill,
+            " --report report.json    the whole outcome for programs
+
+Coordinator, agents, runbooks and mTLS are real; seven machines are simulated, and a double
+stands for the API server. The seed draws the node, the pods and the release of Kubernetes.
+Nothing of a drill stays behind but what --report and --keep ask for.
+
+Exit code 0: every law held and the chapter's end was reached; 6: not; 130: interrupted."
+        )
+    };
+}
 
 /// What to rehearse.
 #[derive(Debug, Args)]
@@ -59,6 +87,33 @@ report names its seed. Nothing of a drill stays behind but what --report and --k
 
 Exit code 0: every law held and the cold start succeeded; 6: not; 130: interrupted.")]
     PowerLoss(PowerLossArgs),
+    /// Kill a node with its pods: cordoned, its pods moved once it is proved to be off, taken back when repaired
+    #[command(after_help = examples!("node-down"))]
+    NodeDown(ApiArgs),
+    /// Take a node into maintenance, emptied as disruption budgets allow, and back
+    #[command(after_help = examples!("maintenance"))]
+    Maintenance(ApiArgs),
+    /// Overload a node with movable pods: the heaviest are moved until its load is low
+    #[command(after_help = examples!("overload"))]
+    Overload(ApiArgs),
+    /// Have pods end over and over for want of their configuration: made again once it is there and you say so
+    #[command(name = "crashloop", after_help = examples!("crashloop"))]
+    CrashLoop(ApiArgs),
+    /// Have pods killed for their memory: the limit is raised by half, once approved
+    #[command(after_help = examples!("oom"))]
+    Oom(ApiArgs),
+    /// Have pods ask for more than any node has: explained, and seen to run once they ask for less
+    #[command(after_help = examples!("pending"))]
+    Pending(ApiArgs),
+    /// Have an image that cannot be pulled: pods are made again once it can
+    #[command(name = "imagepull", after_help = examples!("imagepull"))]
+    ImagePull(ApiArgs),
+    /// Cut a node off from its API servers: chosen pods leave it soon, tolerations are put back
+    #[command(after_help = examples!("network-loss"))]
+    NetworkLoss(ApiArgs),
+    /// Have a declared Deployment lack pods: restarted, and followed until it is whole
+    #[command(after_help = examples!("workload"))]
+    Workload(ApiArgs),
     /// List the drills and the laws that they check
     #[command(after_help = "\
 Examples:
@@ -133,6 +188,15 @@ enum Sabotage {
 pub async fn run(args: DrillArgs, output: &mut Output) -> Result<(), Failure> {
     match args.command {
         DrillCommand::PowerLoss(args) => power_loss(args, output).await,
+        DrillCommand::NodeDown(args) => api::run(Chapter::NodeDown, args, output).await,
+        DrillCommand::Maintenance(args) => api::run(Chapter::Maintenance, args, output).await,
+        DrillCommand::Overload(args) => api::run(Chapter::Overload, args, output).await,
+        DrillCommand::CrashLoop(args) => api::run(Chapter::CrashLoop, args, output).await,
+        DrillCommand::Oom(args) => api::run(Chapter::Oom, args, output).await,
+        DrillCommand::Pending(args) => api::run(Chapter::Pending, args, output).await,
+        DrillCommand::ImagePull(args) => api::run(Chapter::ImagePull, args, output).await,
+        DrillCommand::NetworkLoss(args) => api::run(Chapter::NetworkLoss, args, output).await,
+        DrillCommand::Workload(args) => api::run(Chapter::Workload, args, output).await,
         DrillCommand::List => list(output),
         DrillCommand::Coordinator(args) => coordinator::serve(args).await,
     }
@@ -189,7 +253,7 @@ fn again(args: &PowerLossArgs, seed: u64) -> String {
     options.into_iter().flatten().collect::<Vec<_>>().join(" ")
 }
 
-fn write(path: &Path, report: &Report) -> Result<(), Failure> {
+fn write(path: &Path, report: &impl Serialize) -> Result<(), Failure> {
     let failed = |why: String| Failure::other(format!("write the report to {}: {why}", path.display()));
     let mut text = serde_json::to_string_pretty(report).map_err(|error| failed(error.to_string()))?;
     text.push('\n');
@@ -203,11 +267,25 @@ fn list(output: &mut Output) -> Result<(), Failure> {
         "the whole fleet loses power, coordinator included; machines return in disorder, one or two never; on simulated machines or on the testbed"
             .into(),
     ]);
+    for chapter in Chapter::ALL {
+        drills.row(vec![chapter.name().into(), chapter.rehearses().into()]);
+    }
     output.table(&drills)?;
     output.line("")?;
-    let mut laws = Table::new(["LAW", "SAYS"]);
+    let mut laws = Table::new(["LAWS OF", "LAW", "SAYS"]);
     for law in Law::ALL {
-        laws.row(vec![law.name().into(), law.sentence().into()]);
+        laws.row(vec![
+            "power-loss".into(),
+            law.name().into(),
+            law.sentence().into(),
+        ]);
+    }
+    for law in api::Law::ALL {
+        laws.row(vec![
+            "the others".into(),
+            law.name().into(),
+            law.sentence().into(),
+        ]);
     }
     output.table(&laws)?;
     Ok(())

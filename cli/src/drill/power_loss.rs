@@ -36,7 +36,7 @@ use crate::settings::Connection;
 use crate::view::RunDetail;
 
 /// A fleet that is not up by then never will be.
-const UP_WITHIN: Duration = Duration::from_mins(1);
+pub(super) const UP_WITHIN: Duration = Duration::from_mins(1);
 /// Long after the last deadline of any step. Each node adds its share.
 const OVER_WITHIN: Duration = Duration::from_mins(1);
 const EACH_NODE: Duration = Duration::from_millis(200);
@@ -127,7 +127,7 @@ pub(super) fn to_keep(dir: &Path) -> Result<PathBuf, Failure> {
 }
 
 /// What the agents have to say, each under its node's name; the coordinator's is beside its store.
-fn keep_logs(dir: &Path) -> Result<(), Failure> {
+pub(super) fn keep_logs(dir: &Path) -> Result<(), Failure> {
     let path = dir.join("agents.log");
     let file =
         File::create(&path).map_err(|error| Failure::other(format!("make {}: {error}", path.display())))?;
@@ -147,7 +147,7 @@ fn has_room(dir: &Path, nodes: usize) -> bool {
 }
 
 /// Where the drill's files are.
-enum Place {
+pub(super) enum Place {
     Temporary {
         dir: TempDir,
         /// Each simulated machine has a disk of its own. On one real disk they would wait for each other's writes, which
@@ -158,7 +158,7 @@ enum Place {
 }
 
 impl Place {
-    fn new(keep: Option<&Path>, nodes: usize) -> Result<Self, Failure> {
+    pub(super) fn new(keep: Option<&Path>, nodes: usize) -> Result<Self, Failure> {
         let Some(dir) = keep else {
             let builder = || {
                 let mut builder = tempfile::Builder::new();
@@ -176,14 +176,14 @@ impl Place {
         Ok(Self::Kept(to_keep(dir)?))
     }
 
-    fn dir(&self) -> &Path {
+    pub(super) fn dir(&self) -> &Path {
         match self {
             Self::Temporary { dir, .. } => dir.path(),
             Self::Kept(dir) => dir,
         }
     }
 
-    fn nodes(&self) -> PathBuf {
+    pub(super) fn nodes(&self) -> PathBuf {
         match self {
             Self::Temporary {
                 disks: Some(disks), ..
@@ -211,9 +211,15 @@ impl Drill {
         let issued = issue(&pki, &topology)
             .map_err(|error| Failure::other(format!("make the drill's certificates: {error}")))?;
         let failed = |error| Failure::other(format!("lay out the drill below {}: {error}", dir.display()));
-        let coordinator = Coordinator::new(&dir.join("coordinator"), &pki, &topology).map_err(failed)?;
-        let fleet =
-            Fleet::new(&place.nodes(), &pki, coordinator.address(), &topology, &drawn).map_err(failed)?;
+        let coordinator = Coordinator::new(&dir.join("coordinator"), &pki, &topology, "").map_err(failed)?;
+        let fleet = Fleet::new(
+            &place.nodes(),
+            &pki,
+            coordinator.address(),
+            &topology,
+            &drawn.kubelet_start,
+        )
+        .map_err(failed)?;
         Ok(Self {
             title: format!("power-loss on sim, seed {}", order.seed),
             connection: Connection {
@@ -377,7 +383,7 @@ impl Drill {
 }
 
 /// An authority for this drill alone; gives the operator's files.
-fn issue(pki: &Path, topology: &Topology) -> Result<blackstart_proto::tls::TlsFiles, PkiError> {
+pub(super) fn issue(pki: &Path, topology: &Topology) -> Result<blackstart_proto::tls::TlsFiles, PkiError> {
     let authority = Authority::create(pki)?;
     authority.issue_coordinator("coordinator")?;
     for (_, machine) in topology.machines() {

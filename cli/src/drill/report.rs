@@ -193,30 +193,10 @@ impl Report {
             )));
         }
         lines.push(Line::default());
-        for law in &self.laws {
-            let (mark, tint) = match (law.violations.is_empty(), marks) {
-                (true, true) => ("✓", Tint::Good),
-                (true, false) => ("held  ", Tint::Good),
-                (false, true) => ("✗", Tint::Bad),
-                (false, false) => ("BROKEN", Tint::Bad),
-            };
-            lines.push(
-                Line::default()
-                    .and(mark, tint)
-                    .and(format!(" {:<15}", law.law), Tint::Bold)
-                    .and(law.says, Tint::Plain),
-            );
-            let told = law.violations.iter();
-            lines.extend(told.map(|violation| Line::tinted(violation, Tint::Bad).indented(4)));
-        }
+        lines.extend(law_lines(&self.laws, marks));
         lines.push(Line::default());
-        let again = format!("; again: blackstart drill {} {}", self.drill, self.again);
-        let (word, tint) = if self.passed {
-            ("passed", Tint::Good)
-        } else {
-            ("FAILED", Tint::Bad)
-        };
-        lines.push(Line::tinted(word, tint).and(format!(" (seed {}{again})", self.seed), Tint::Plain));
+        let again = format!("blackstart drill {} {}", self.drill, self.again);
+        lines.push(verdict_line(self.passed, self.seed, &again));
         if let Some(kept) = &self.kept {
             lines.push(Line::new(format!("kept in {}", kept.display())));
         }
@@ -281,6 +261,39 @@ impl Report {
         }
         lines
     }
+}
+
+/// A line a law, with how it was broken; `marks`: ✓ and ✗ instead of words.
+pub(crate) fn law_lines(laws: &[LawReport], marks: bool) -> Vec<Line> {
+    let mut lines = Vec::new();
+    let width = laws.iter().map(|law| law.law.len()).max().unwrap_or_default() + 2;
+    for law in laws {
+        let (mark, tint) = match (law.violations.is_empty(), marks) {
+            (true, true) => ("✓", Tint::Good),
+            (true, false) => ("held  ", Tint::Good),
+            (false, true) => ("✗", Tint::Bad),
+            (false, false) => ("BROKEN", Tint::Bad),
+        };
+        lines.push(
+            Line::default()
+                .and(mark, tint)
+                .and(format!(" {:<width$}", law.law), Tint::Bold)
+                .and(law.says, Tint::Plain),
+        );
+        let told = law.violations.iter();
+        lines.extend(told.map(|violation| Line::tinted(violation, Tint::Bad).indented(4)));
+    }
+    lines
+}
+
+/// Whether it passed, and how it is held again.
+pub(crate) fn verdict_line(passed: bool, seed: u64, again: &str) -> Line {
+    let (word, tint) = if passed {
+        ("passed", Tint::Good)
+    } else {
+        ("FAILED", Tint::Bad)
+    };
+    Line::tinted(word, tint).and(format!(" (seed {seed}; again: {again})"), Tint::Plain)
 }
 
 fn overtaken(history: &History, run: &str) -> bool {

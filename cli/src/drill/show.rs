@@ -48,6 +48,11 @@ impl Stage {
         Self::Down,
     ];
 
+    /// For people.
+    pub(super) const fn name(self) -> &'static str {
+        self.word().0
+    }
+
     const fn word(self) -> (&'static str, Tint) {
         match self {
             Self::Dark => ("dark", Tint::Dim),
@@ -174,11 +179,12 @@ impl Show {
                 }
             }
             if before.is_some_and(|before| before != summary.state) {
-                lines.push(at(format!(
-                    "{}  {}",
-                    summary.state.word().to_lowercase(),
-                    progress::ending(run)
-                )));
+                let ending = match summary.runbook.as_str() {
+                    "cold-start" | "rejoin" => progress::ending(run),
+                    _ => format!("{} after {}", summary.id, took(summary.elapsed_ms)),
+                };
+                let state = summary.state.word().to_lowercase();
+                lines.push(at(format!("{state}  {ending}")));
             }
         }
         lines
@@ -289,7 +295,7 @@ mod tests {
         let topology = Topology::new(&[], nodes).unwrap();
         let drawn = PowerLoss::draw(&topology, serving, Lost::OneOrTwo, 1);
         let coordinator = "127.0.0.1:7443".parse().unwrap();
-        Fleet::new(dir, dir, coordinator, &topology, &drawn).unwrap()
+        Fleet::new(dir, dir, coordinator, &topology, &drawn.kubelet_start).unwrap()
     }
 
     fn scene(fleet: &Fleet) -> Scene<'_> {

@@ -20,6 +20,7 @@ use crate::inventory::ClusterName;
 use crate::kubernetes::connection::Access;
 use crate::policy::{BackupPolicy, ColdStartPolicy, OutagePolicy, PermitPolicy, StormPolicy};
 use crate::runbooks::policy::RunbookPolicy;
+use crate::runbooks::world::Timing;
 use crate::trust::desk::EnrolmentSettings;
 use crate::trust::rights::Roles;
 
@@ -71,6 +72,9 @@ pub struct Settings {
     pub roles: Roles,
     /// The workloads that are to be whole: `blackstart workload`.
     pub workloads: Vec<Declared>,
+    /// How long signs of life from clusters' APIs count. Not for operators: it follows from how often kubelets and metrics servers
+    /// speak, and only a drill, whose clusters live faster, has it otherwise.
+    pub timing: Timing,
 }
 
 impl Default for Settings {
@@ -96,6 +100,7 @@ impl Default for Settings {
             enrolment: None,
             roles: Roles::default(),
             workloads: Vec::new(),
+            timing: Timing::default(),
         }
     }
 }

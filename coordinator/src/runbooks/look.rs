@@ -279,7 +279,7 @@ impl At<'_> {
         let answered = |at: Instant| observed > at;
         let done = match (order, &self.progress.heard) {
             (KubeletOrder::Stop, _) => !kubelet_active,
-            (KubeletOrder::Start, _) if !self.context.undoing => kubelet_healthy,
+            (KubeletOrder::Start, _) if !self.context.undoing => kubelet_healthy && answered(self.turn),
             // A stop may still be on its way when a run is aborted: only an answer that comes after it tells.
             (KubeletOrder::Start | KubeletOrder::Restart, Some((Answer::Done, _, at))) => {
                 kubelet_healthy && answered(*at)
@@ -289,6 +289,13 @@ impl At<'_> {
         };
         if done {
             return Look::Done(self.world.agent_words());
+        }
+        // A kubelet that was stopped a moment ago was healthy when it was last asked.
+        if order == KubeletOrder::Start && !self.context.undoing && kubelet_healthy {
+            return Look::Wait(WaitingOn::Kubelet(format!(
+                "an answer of the kubelet that is newer than this step: {}",
+                self.world.agent_words()
+            )));
         }
         if held && order != KubeletOrder::Stop {
             return Look::Wait(WaitingOn::Kubelet(

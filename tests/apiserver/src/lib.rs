@@ -75,6 +75,7 @@ pub use verbs::{DeleteOptions, Part};
 pub use world::World;
 
 use anyhow::{Context, Result};
+use serde_json::Value;
 use shared::Shared;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -219,6 +220,37 @@ impl Double {
     /// The requests that were answered since the last [`Self::forget_requests`].
     pub fn requests(&self) -> Vec<Recorded> {
         self.shared.requests()
+    }
+
+    /// Asks in somebody's name without going over the wire, and is recorded like any other request. Gives the answer's status.
+    pub fn ask(&self, user: &User, method: &str, path: &str, content_type: &str, body: &Value) -> u16 {
+        let asked = request::Asked::parse(method, path, "");
+        let body = hyper::body::Bytes::from(body.to_string());
+        let revision = self.shared.read(|world| world.store.revision());
+        let request = api::Request {
+            asked: &asked,
+            user,
+            accept: "application/json",
+            content_type,
+            body: &body,
+        };
+        let code = match api::answer(&self.shared, &request) {
+            Ok(api::Answer::Object(code, _)) => code,
+            Ok(api::Answer::Text(_) | api::Answer::Watch(_)) => 200,
+            Err(refusal) => refusal.code,
+        };
+        let recorded = serve::recorded(&self.shared, &asked, Some(user), (revision, &body), code);
+        self.shared.record(recorded);
+        self.shared.poke();
+        code
+    }
+
+    /// Every write to the store so far, oldest first.
+    pub fn history(&self) -> Vec<store::Change> {
+        self.shared.read(|world| {
+            let since = world.store.since(world.store.compacted());
+            since.into_iter().flatten().cloned().collect()
+        })
     }
 
     /// Begins the record of requests anew.

@@ -99,7 +99,16 @@ async fn handle(
     let user = lock(&shared.access).user(header(AUTHORIZATION).as_deref(), certificate);
     let disturbance = lock(&shared.faults).meet(&asked, shared.clock.now());
     let mut refused = None;
-    let record = |code| record(shared, &asked, user.as_ref().ok(), code);
+    let revision = shared.read(|world| world.store.revision());
+    let record = |code| {
+        shared.record(recorded(
+            shared,
+            &asked,
+            user.as_ref().ok(),
+            (revision, &body),
+            code,
+        ));
+    };
     match disturbance {
         Some(Disturbance::Wait(wait)) => tokio::time::sleep(wait).await,
         Some(Disturbance::Hang) => {
@@ -169,8 +178,15 @@ fn header(headers: &HeaderMap, name: hyper::header::HeaderName) -> Option<String
         .map(str::to_owned)
 }
 
-fn record(shared: &Shared, asked: &Asked, user: Option<&User>, code: u16) {
-    shared.record(Recorded {
+/// A request as it is remembered; `seen`: the newest revision when it was asked, and its body.
+pub(crate) fn recorded(
+    shared: &Shared,
+    asked: &Asked,
+    user: Option<&User>,
+    (revision, body): (u64, &Bytes),
+    code: u16,
+) -> Recorded {
+    let mut recorded = Recorded {
         user: user.map(|user| user.name.clone()).unwrap_or_default(),
         verb: asked.verb.to_owned(),
         group: asked.group.clone(),
@@ -181,7 +197,13 @@ fn record(shared: &Shared, asked: &Asked, user: Option<&User>, code: u16) {
         path: asked.path.clone(),
         code,
         at: shared.clock.now(),
-    });
+        revision,
+        body: Value::Null,
+    };
+    if recorded.is_change() {
+        recorded.body = serde_json::from_slice(body).unwrap_or_default();
+    }
+    recorded
 }
 
 fn full(text: String) -> Body {

@@ -6,6 +6,7 @@ use crate::controllers;
 use crate::faults::Faults;
 use crate::world::World;
 use jiff::Timestamp;
+use serde_json::Value;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -33,6 +34,20 @@ pub struct Recorded {
     pub code: u16,
     /// When it was answered, by the double's clock.
     pub at: Timestamp,
+    /// The newest revision when it was asked: what it changed has a later one.
+    pub revision: u64,
+    /// What it would have written, of requests that change something; `null` for others, and for what is no JSON.
+    pub body: Value,
+}
+
+impl Recorded {
+    /// It would have changed something, whatever the answer was.
+    pub fn is_change(&self) -> bool {
+        matches!(
+            self.verb.as_str(),
+            "create" | "update" | "patch" | "delete" | "deletecollection"
+        )
+    }
 }
 
 /// How many requests are remembered.

@@ -24,6 +24,8 @@ pub(super) struct Agents {
     pub(super) hung: BTreeSet<String>,
     /// Whose kubelets are stopped.
     pub(super) stopped: BTreeSet<String>,
+    /// Whose kubelets were healthy when they were last asked, which was before they were stopped.
+    pub(super) stale: BTreeSet<String>,
     /// What they find wrong: node, kind, evidence.
     pub(super) findings: Vec<(String, &'static str, String)>,
     /// So many commands fail before one is done.
@@ -38,7 +40,11 @@ pub(super) fn picture(agents: &Agents, since: &BTreeMap<String, Instant>) -> Fle
     let node = |name: &str| {
         let silent = agents.silent.contains(name);
         let active = !agents.stopped.contains(name);
-        let healthy = active && !agents.hung.contains(name);
+        let stale = agents.stale.contains(name);
+        let healthy = stale || active && !agents.hung.contains(name);
+        let asked = now
+            .checked_sub(Duration::from_secs(if stale { 30 } else { 0 }))
+            .unwrap_or(now);
         let phase = match (silent, healthy) {
             (true, _) => Phase::Silent,
             (false, true) => Phase::Ready,
@@ -54,7 +60,7 @@ pub(super) fn picture(agents: &Agents, since: &BTreeMap<String, Instant>) -> Fle
                 kubelet_healthy: healthy,
                 apiserver_ready: true,
                 apiserver: None,
-                observed_at: now,
+                observed_at: asked,
                 waiting_on: String::new(),
                 manifests: BTreeMap::new(),
             }),

@@ -170,6 +170,26 @@ async fn a_kubelet_that_does_not_stop_halts_the_run_until_an_operator_has_it_tri
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_kubelet_that_was_well_before_it_was_stopped_is_started_all_the_same() {
+    let bed = Bed::new(Release::CURRENT).await;
+    let run = bed.begin(Runbook::MaintenanceBegin).await.unwrap();
+    assert_eq!(bed.ends(&run.id).await.state, RunState::Succeeded);
+    // Its agent has not asked it since.
+    bed.agents.lock().unwrap().stale.insert(NODE.into());
+    let run = bed.begin(Runbook::MaintenanceEnd).await.unwrap();
+    bed.until(&run.id, "waiting for a newer answer", |run| {
+        run.waiting
+            .as_ref()
+            .is_some_and(|waiting| waiting.to_string().contains("newer than this step"))
+    })
+    .await;
+    bed.agents.lock().unwrap().stale.clear();
+    let run = bed.ends(&run.id).await;
+    assert_eq!(run.state, RunState::Succeeded, "{run:#?}");
+    assert_eq!(bed.agents.lock().unwrap().done, ["stop", "start"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn control_planes_go_one_at_a_time() {
     let bed = Bed::new(Release::CURRENT).await;
     let of = |node: &str| Request {

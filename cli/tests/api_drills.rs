@@ -1,0 +1,164 @@
+//! Drills of the chapters that go through the Kubernetes API, as users hold them: the built command, its coordinator process, its agents,
+//! its API server.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// Holds a drill; nothing but its report is left behind.
+fn drill(args: &[&str]) -> (Output, Value) {
+    let dir = tempfile::tempdir().unwrap();
+    let report = dir.path().join("report.json");
+    let output = Command::new(env!("CARGO_BIN_EXE_blackstart"))
+        .arg("drill")
+        .args(args)
+        .arg("--report")
+        .arg(&report)
+        .env("TMPDIR", dir.path())
+        .output()
+        .unwrap();
+    let text = std::fs::read_to_string(&report).unwrap_or_else(|error| {
+        panic!("{args:?}: {error}: {}", String::from_utf8_lossy(&output.stderr));
+    });
+    let left: Vec<_> = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(left, ["report.json"], "{args:?}");
+    (output, serde_json::from_str(&text).unwrap())
+}
+
+fn broken(report: &Value) -> Vec<&str> {
+    let laws = report["laws"].as_array().unwrap().iter();
+    laws.filter(|law| !law["violations"].as_array().unwrap().is_empty())
+        .map(|law| law["law"].as_str().unwrap())
+        .collect()
+}
+
+/// It passes, having run these runbooks on this release.
+fn passes(name: &str, seed: &str, kubernetes: &str, runbooks: &[&str]) -> Value {
+    let (output, report) = drill(&[name, "--seed", seed]);
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success(),
+        "{told}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert_eq!(report["passed"], true, "{told}");
+    assert_eq!(broken(&report), Vec::<&str>::new());
+    assert_eq!(report["kubernetes"], kubernetes);
+    let runs = report["runs"].as_array().unwrap();
+    let run: Vec<_> = runs.iter().map(|run| run["runbook"].as_str().unwrap()).collect();
+    assert_eq!(run, runbooks, "{told}");
+    // Something was refused on the way, by what was missing.
+    assert!(
+        !report["refused"][0]["missing"][0].as_str().unwrap().is_empty(),
+        "{told}"
+    );
+    assert!(report["makespan_ms"].as_u64().unwrap() > 0);
+    assert!(told.contains("passed (seed"), "{told}");
+    report
+}
+
+fn steps(report: &Value) -> Vec<&str> {
+    let steps = report["steps"].as_array().unwrap();
+    steps.iter().map(|step| step["step"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn a_dead_node_is_cordoned_proved_dead_emptied_by_a_taint_and_taken_back() {
+    let runbooks = ["node-down", "node-down", "maintenance-end"];
+    let report = passes("node-down", "1", "1.33", &runbooks);
+    assert!(steps(&report).contains(&"taint-out-of-service"), "{report:#}");
+}
+
+#[test]
+fn in_an_old_cluster_its_pods_are_deleted_by_force_once_approved() {
+    let runbooks = ["node-down", "node-down", "maintenance-end"];
+    let report = passes("node-down", "6", "1.13", &runbooks);
+    let steps = report["steps"].as_array().unwrap();
+    let force = steps.iter().find(|step| step["step"] == "force-delete").unwrap();
+    assert!(force["approved_ms"].is_u64(), "{report:#}");
+}
+
+#[test]
+fn a_node_goes_into_maintenance_and_comes_back() {
+    let runbooks = ["maintenance-begin", "maintenance-end"];
+    passes("maintenance", "3", "1.33", &runbooks);
+}
+
+#[test]
+fn an_overloaded_node_is_relieved_of_what_may_be_moved() {
+    let report = passes("overload", "1", "1.33", &["overload"]);
+    let changes = report["changes"].as_array().unwrap();
+    // What its budget holds was asked for, and refused.
+    let held = changes
+        .iter()
+        .any(|change| change["what"].as_str().unwrap().contains("/held-") && change["status"] == 429);
+    assert!(held, "{report:#}");
+}
+
+#[test]
+fn a_crash_loop_is_ended_once_what_it_needs_is_back() {
+    passes("crashloop", "1", "1.33", &["pods-heal"]);
+}
+
+#[test]
+fn pods_that_are_killed_for_their_memory_get_more_and_the_report_says_so() {
+    let report = passes("oom", "6", "1.13", &["pods-heal"]);
+    let left = report["left"].as_array().unwrap();
+    let memory = left.iter().find(|left| left["what"] == "memory").unwrap();
+    assert_eq!(memory["after"][0][1], "150Mi");
+}
+
+#[test]
+fn pods_that_find_no_node_are_explained_and_seen_to_run() {
+    let report = passes("pending", "1", "1.33", &["resource-shortage"]);
+    assert_eq!(report["changes"].as_array().unwrap().len(), 0);
+}
+
+#[test]
+fn pods_whose_image_is_there_again_do_not_wait_for_their_next_pull() {
+    passes("imagepull", "6", "1.13", &["pods-heal"]);
+}
+
+#[test]
+fn a_node_that_is_cut_off_gives_its_pods_up_and_tolerations_are_put_back() {
+    let report = passes("network-loss", "1", "1.33", &["network-loss"]);
+    assert_eq!(report["left"].as_array().unwrap().len(), 0, "{report:#}");
+}
+
+#[test]
+fn a_declared_workload_that_lacks_pods_is_made_whole() {
+    passes("workload", "6", "1.13", &["workload-heal"]);
+}
+
+#[test]
+fn every_law_that_is_broken_is_found_and_named() {
+    for (sabotage, law) in [
+        ("force-delete", "proof-of-death"),
+        ("beyond-budget", "budgets"),
+        ("stray-cordon", "left-as-found"),
+        ("unplanned", "only-planned"),
+        ("system-pod", "protected"),
+        ("mute", "missing-evidence"),
+        ("rogue-agent", "agents"),
+        ("undone", "chapter-end"),
+    ] {
+        let (output, report) = drill(&["pending", "--seed", "5", "--sabotage", sabotage]);
+        assert_eq!(output.status.code(), Some(6), "{sabotage}");
+        assert_eq!(report["passed"], false, "{sabotage}");
+        assert!(
+            broken(&report).contains(&law),
+            "{sabotage}: {:?}",
+            broken(&report)
+        );
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            told.contains("broken: ") && told.contains(law),
+            "{sabotage}: {told}"
+        );
+    }
+}
