@@ -334,7 +334,7 @@ impl Cluster {
         let apps = self.caches()?.can.workloads.clone();
         let apps = apps.ok_or_else(|| format!("cluster {} serves no apps/v1", self.name))?;
         let mut all = Vec::new();
-        for kind in WorkloadKind::ALL {
+        for kind in WorkloadKind::ROLLING {
             let items = self.list(&format!("/apis/{apps}/{}", kind.plural())).await?;
             all.extend(items.iter().filter_map(|item| Workload::read(kind, item)));
         }

@@ -204,7 +204,7 @@ impl Kept for Node {
         let room = &status["allocatable"];
         Some(Self {
             allocatable: Resources::read(room),
-            pods: resources::thousandths(&room["pods"])
+            pods: super::quantity::thousandths(&room["pods"])
                 .and_then(|pods| u64::try_from(pods / 1000).ok())
                 .unwrap_or_default(),
             disk_pressure: find("DiskPressure").is_some_and(|pressure| pressure["status"] == "True"),

@@ -5,8 +5,9 @@ use serde_json::Value;
 use super::Case;
 use crate::kubernetes::Cluster;
 use crate::kubernetes::detail::{
-    Event, PodDetail, Room, Workload, WorkloadKind, claim, has_ready_address, memory_bounds, quota_room,
+    Event, PodDetail, Room, Workload, claim, has_ready_address, memory_bounds, quota_room,
 };
+use crate::kubernetes::objects::workload::WorkloadKind;
 use crate::kubernetes::reads::{ReadError, encoded};
 
 /// Where.

@@ -16,7 +16,7 @@ use super::super::status::RunbookStatus;
 use super::super::subject::{Mending, Of, Subject};
 use super::bed::{Bed, phase, request, wants, within};
 use crate::inventory::{ClusterName, NodeName};
-use crate::kubernetes::detail::WorkloadKind;
+use crate::kubernetes::objects::workload::WorkloadKind;
 
 const NAMESPACE: &str = "default";
 
