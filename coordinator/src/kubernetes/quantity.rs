@@ -30,6 +30,7 @@ pub fn thousandths(value: &Value) -> Option<i64> {
 }
 
 /// What a suffix multiplies by: two or ten to a power, beside a thousand for the thousandths.
+#[derive(Clone, Copy)]
 enum Scale {
     Two(u32),
     Ten(i32),
