@@ -13,7 +13,7 @@ use super::auth;
 use super::convert::runbook as convert;
 use super::door::allowed;
 use crate::inventory::{ClusterName, NodeName};
-use crate::kubernetes::detail::WorkloadKind;
+use crate::kubernetes::objects::workload::WorkloadKind;
 use crate::runbooks::declared::Declared;
 use crate::runbooks::plan::{Proof, Request as Asked, Runbook};
 use crate::runbooks::status::RunbookStatus;

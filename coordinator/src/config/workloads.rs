@@ -3,7 +3,7 @@
 use blackstart_proto::yaml::{Item, Table};
 
 use crate::inventory::ClusterName;
-use crate::kubernetes::detail::WorkloadKind;
+use crate::kubernetes::objects::workload::WorkloadKind;
 use crate::runbooks::declared::Declared;
 use crate::runbooks::workload_heal::STEP;
 

@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep};
 use super::capabilities::GroupVersion;
 use super::connection::{Connection, causes};
 use super::objects::{Kept, Key, Metadata, Object, Owner};
+use super::rights::{Lacking, Right, Verb};
 
 /// The server ends each watch after this, and it is begun anew: so a server that lives is heard at least so often, and one that
 /// is gone is noticed, however quiet the objects are. Seconds; well below the silence that the connection bears.
@@ -49,8 +50,6 @@ pub(super) struct Tracked<T> {
 pub(super) struct Cache<T> {
     path: String,
     version: GroupVersion,
-    /// Of namespaced objects those of this namespace alone.
-    namespace: Option<&'static str>,
     inner: RwLock<Inner<T>>,
 }
 
@@ -73,13 +72,11 @@ impl<T> fmt::Debug for Cache<T> {
 
 impl<T: Kept> Cache<T> {
     /// Empty, of objects that are served by `version`.
-    pub(super) fn new(version: GroupVersion, namespace: Option<&'static str>) -> Self {
-        let root = if version.0.contains('/') { "apis" } else { "api" };
-        let within = namespace.map_or_else(String::new, |namespace| format!("/namespaces/{namespace}"));
+    pub(super) fn new(version: GroupVersion) -> Self {
+        let (_, number) = version.0.split_once('/').unwrap_or(("", &version.0));
         Self {
-            path: format!("/{root}/{version}{within}/{}", T::PLURAL),
+            path: T::RESOURCE.path(Some(number), T::RESOURCE.only_in().unwrap_or_default()),
             version,
-            namespace,
             inner: RwLock::new(Inner {
                 objects: BTreeMap::new(),
                 is_whole: false,
@@ -100,15 +97,18 @@ impl<T: Kept> Cache<T> {
         heard
             .map(|heard| now.saturating_duration_since(heard))
             .ok_or_else(|| match &inner.trouble {
-                Some(trouble) => format!("{} were never listed: {trouble}", T::PLURAL),
-                None => format!("{} are not listed yet", T::PLURAL),
+                Some(trouble) => format!("{} were never listed: {trouble}", T::RESOURCE.name()),
+                None => format!("{} are not listed yet", T::RESOURCE.name()),
             })
     }
 
     /// What keeps it from being kept at present.
     pub(super) fn trouble(&self) -> Option<String> {
         let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
-        inner.trouble.as_ref().map(|why| format!("{}: {why}", T::PLURAL))
+        inner
+            .trouble
+            .as_ref()
+            .map(|why| format!("{}: {why}", T::RESOURCE.name()))
     }
 
     /// Keeps it, for ever. `changes` counts what was taken in.
@@ -169,7 +169,7 @@ impl<T: Kept> Cache<T> {
                 }
                 // The server may answer a watch that is too old with a plain 410, on which the watcher would go on for ever; and a
                 // client whose addresses all failed is to be made anew.
-                Err(error) => return causes(&error),
+                Err(error) => return lacking::<T>(&error).unwrap_or_else(|| causes(&error)),
             }
             *failures = 0;
             changes.send_modify(|count| *count = count.wrapping_add(1));
@@ -180,8 +180,8 @@ impl<T: Kept> Cache<T> {
     fn api(&self, client: kube::Client) -> Api<DynamicObject> {
         let (group, version) = self.version.0.split_once('/').unwrap_or(("", &self.version.0));
         let kind = GroupVersionKind::gvk(group, version, T::KIND);
-        let resource = ApiResource::from_gvk_with_plural(&kind, T::PLURAL);
-        match self.namespace {
+        let resource = ApiResource::from_gvk_with_plural(&kind, T::RESOURCE.name());
+        match T::RESOURCE.only_in() {
             Some(namespace) => Api::namespaced_with(client, namespace, &resource),
             None => Api::all_with(client, &resource),
         }
@@ -223,6 +223,28 @@ impl<T: Kept> Cache<T> {
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
         inner.objects.remove(key);
     }
+}
+
+/// Which right it is that the server misses, if that is what it says.
+fn lacking<T: Kept>(error: &watcher::Error) -> Option<String> {
+    let (verb, status) = match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status)) => (Verb::List, status),
+        watcher::Error::WatchStartFailed(kube::Error::Api(status)) | watcher::Error::WatchError(status) => {
+            (Verb::Watch, status)
+        }
+        watcher::Error::InitialListFailed(_)
+        | watcher::Error::WatchStartFailed(_)
+        | watcher::Error::WatchFailed(_)
+        | watcher::Error::NoResourceVersion => return None,
+    };
+    (status.code == 403).then(|| {
+        let lacking = Lacking {
+            right: Right::to(verb, T::RESOURCE),
+            namespace: T::RESOURCE.only_in().unwrap_or_default().to_owned(),
+            said: status.message.clone(),
+        };
+        lacking.to_string()
+    })
 }
 
 fn track<T: Kept>(known: Option<Tracked<T>>, object: T, is_gapless: bool, now: Instant) -> Tracked<T> {
@@ -297,7 +319,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_renewal_counts_as_seen_only_if_nothing_was_missed() {
         let version = || GroupVersion("coordination.k8s.io/v1".into());
-        let cache: Cache<Lease> = Cache::new(version(), Some("kube-node-lease"));
+        let cache: Cache<Lease> = Cache::new(version());
         assert_eq!(
             cache.path,
             "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"

@@ -5,9 +5,10 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use super::capabilities::GroupVersion;
-use super::detail::{ContainerMemory, RESTARTED_AT, Toleration, WorkloadName};
-use super::objects::workload::{TOLERATIONS_BEFORE, TOLERATIONS_BY};
-use super::objects::{Key, OUT_OF_SERVICE, Taint, scheduling, workload};
+use super::detail::{ContainerMemory, RESTARTED_AT};
+use super::objects::scheduling::Toleration;
+use super::objects::workload::WorkloadName;
+use super::objects::{Key, OUT_OF_SERVICE, Taint};
 use super::quantity;
 
 /// A node as it was when a call was decided: the call is refused (409) if it is another by then.
@@ -70,19 +71,6 @@ pub enum ApiCall {
         /// This one and no later one of its name.
         uid: String,
     },
-    /// Sets what the pods that a workload makes tolerate, with the mark of the run in the same write.
-    Tolerations {
-        /// Which.
-        workload: workload::WorkloadName,
-        /// This one and no later one of its name.
-        uid: String,
-        /// As it was seen.
-        resource_version: String,
-        /// All of them; `None`: its template says nothing of them.
-        tolerations: Option<Vec<scheduling::Toleration>>,
-        /// The run that shortens them, and what they were before as JSON; `None`: they are put back.
-        mark: Option<(String, String)>,
-    },
     /// Changes the pod template of a workload, with the marks of the run in the same write.
     Template {
         /// Which.
@@ -103,8 +91,8 @@ pub enum ApiCall {
 pub enum TemplateChange {
     /// What these containers ask for; what is `None` is removed.
     Memory(Vec<ContainerMemory>),
-    /// What its pods tolerate: all of it.
-    Tolerations(Vec<Toleration>),
+    /// What its pods tolerate: all of it; `None`: its template says nothing of that.
+    Tolerations(Option<Vec<Toleration>>),
     /// Nothing but the time of a restart.
     Restart(String),
 }
@@ -143,12 +131,6 @@ impl fmt::Display for ApiCall {
             Self::DeletePod { pod, force: true, .. } => write!(f, "delete pod {pod} by force"),
             Self::DeletePod { pod, .. } => write!(f, "delete pod {pod}"),
             Self::DeleteAttachment { name, .. } => write!(f, "delete volume attachment {name}"),
-            Self::Tolerations {
-                workload,
-                mark: Some(_),
-                ..
-            } => write!(f, "shorten the tolerations of {workload}"),
-            Self::Tolerations { workload, .. } => write!(f, "put the tolerations of {workload} back"),
             Self::Template {
                 workload,
                 change: TemplateChange::Memory(_),
@@ -195,7 +177,7 @@ impl ApiCall {
             }
             Self::Evict { uid, .. } | Self::DeletePod { uid, .. } => Target::Pod(uid.clone()),
             Self::DeleteAttachment { uid, .. } => Target::Attachment(uid.clone()),
-            Self::Tolerations { uid, .. } | Self::Template { uid, .. } => Target::Workload(uid.clone()),
+            Self::Template { uid, .. } => Target::Workload(uid.clone()),
         }
     }
 
@@ -254,29 +236,6 @@ impl ApiCall {
                 content_type: JSON,
                 body: delete_options(uid, false),
             },
-            Self::Tolerations {
-                workload,
-                uid,
-                resource_version,
-                tolerations,
-                mark,
-            } => {
-                let (by, before) = mark.clone().unzip();
-                Wire {
-                    method: "PATCH",
-                    path: workload_path(workload.kind.plural(), &workload.key),
-                    content_type: MERGE,
-                    // A merge patch replaces the list whole, so the resource version is part of it; null removes.
-                    body: json!({
-                        "metadata": {
-                            "uid": uid,
-                            "resourceVersion": resource_version,
-                            "annotations": { TOLERATIONS_BY: by, TOLERATIONS_BEFORE: before },
-                        },
-                        "spec": { "template": { "spec": { "tolerations": tolerations } } },
-                    }),
-                }
-            }
             Self::Template {
                 workload,
                 uid,
@@ -430,7 +389,7 @@ mod tests {
     fn a_template_is_changed_by_container_and_in_one_write_with_its_marks() {
         let call = |change| ApiCall::Template {
             workload: WorkloadName {
-                kind: super::super::detail::WorkloadKind::StatefulSet,
+                kind: super::super::objects::workload::WorkloadKind::StatefulSet,
                 key: Key {
                     namespace: "skiff-nsf".into(),
                     name: "nsf-redis".into(),

@@ -15,6 +15,8 @@ use super::capabilities::{Capabilities, GroupList, GroupVersion, VersionInfo};
 use super::connection::{Access, CallError, Connection, causes};
 use super::objects::workload::{Workload, WorkloadKind};
 use super::objects::{Attachment, Budget, Lease, Node, Pod, Ready};
+use super::reads::ReadError;
+use super::rights::Resource;
 use super::view::{Api, ApiView, Controllers, Life, NodeRoom, Room, Waiting};
 use crate::inventory::ClusterName;
 
@@ -26,10 +28,6 @@ const DISCOVER: Duration = Duration::from_mins(5);
 const DISCOVERED_WITHIN: Duration = Duration::from_secs(15);
 /// What is asked for when somebody needs it is there within this, all its pages.
 const ASKED_WITHIN: Duration = Duration::from_secs(15);
-/// Objects of one page of such a list.
-const PAGE: u32 = 500;
-/// Leases of nodes lie in one namespace.
-const LEASES: &str = "kube-node-lease";
 
 /// See the module.
 #[derive(Debug)]
@@ -63,14 +61,11 @@ impl Caches {
     fn new(can: Capabilities) -> Self {
         let core = || GroupVersion("v1".to_owned());
         Self {
-            nodes: Cache::new(core(), None),
-            pods: Cache::new(core(), None),
-            leases: can
-                .leases
-                .clone()
-                .map(|version| Cache::new(version, Some(LEASES))),
-            budgets: can.budgets.clone().map(|version| Cache::new(version, None)),
-            attachments: can.attachments.clone().map(|version| Cache::new(version, None)),
+            nodes: Cache::new(core()),
+            pods: Cache::new(core()),
+            leases: can.leases.clone().map(Cache::new),
+            budgets: can.budgets.clone().map(Cache::new),
+            attachments: can.attachments.clone().map(Cache::new),
             can,
         }
     }
@@ -115,11 +110,12 @@ impl Caches {
     }
 
     fn trouble(&self) -> Option<String> {
-        let leases = || self.leases.as_ref().and_then(Cache::trouble);
         self.nodes
             .trouble()
             .or_else(|| self.pods.trouble())
-            .or_else(leases)
+            .or_else(|| self.leases.as_ref().and_then(Cache::trouble))
+            .or_else(|| self.budgets.as_ref().and_then(Cache::trouble))
+            .or_else(|| self.attachments.as_ref().and_then(Cache::trouble))
     }
 }
 
@@ -325,38 +321,26 @@ impl Cluster {
                 self.name
             )
         })?;
-        let nodes = self.list(&format!("/apis/{metrics}/nodes")).await?;
-        let pods = self.list(&format!("/apis/{metrics}/pods")).await?;
-        Ok(Usage::read(&nodes, &pods))
+        let told = |error: ReadError| error.to_string();
+        let nodes = self
+            .objects_of(Resource::NodeMetrics, Some(&metrics), "", "")
+            .await;
+        let pods = self
+            .objects_of(Resource::PodMetrics, Some(&metrics), "", "")
+            .await;
+        Ok(Usage::read(&nodes.map_err(told)?, &pods.map_err(told)?))
     }
 
     async fn read_workloads(&self) -> Result<Vec<Workload>, String> {
         let apps = self.caches()?.can.workloads.clone();
         let apps = apps.ok_or_else(|| format!("cluster {} serves no apps/v1", self.name))?;
         let mut all = Vec::new();
-        for kind in WorkloadKind::ALL {
-            let items = self.list(&format!("/apis/{apps}/{}", kind.plural())).await?;
+        for kind in WorkloadKind::ROLLING {
+            let items = self.objects_of(kind.into(), Some(&apps), "", "").await;
+            let items = items.map_err(|error| error.to_string())?;
             all.extend(items.iter().filter_map(|item| Workload::read(kind, item)));
         }
         Ok(all)
-    }
-
-    /// Every object of a list, page by page.
-    async fn list(&self, path: &str) -> Result<Vec<serde_json::Value>, String> {
-        let client = self
-            .connection
-            .client()
-            .await
-            .map_err(|error| error.to_string())?;
-        let (mut all, mut next) = (Vec::new(), String::new());
-        loop {
-            let page: Page = get(&client, &format!("{path}?limit={PAGE}{next}")).await?;
-            all.extend(page.items);
-            if page.metadata.next.is_empty() {
-                return Ok(all);
-            }
-            next = format!("&continue={}", page.metadata.next);
-        }
     }
 
     fn asked(&self) -> MutexGuard<'_, Asked> {
@@ -451,22 +435,6 @@ impl Cluster {
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = state;
         self.changes.send_modify(|count| *count = count.wrapping_add(1));
     }
-}
-
-/// A page of a list.
-#[derive(serde::Deserialize)]
-struct Page {
-    #[serde(default)]
-    metadata: PageMetadata,
-    #[serde(default)]
-    items: Vec<serde_json::Value>,
-}
-
-#[derive(Default, serde::Deserialize)]
-struct PageMetadata {
-    /// URL-safe base64, so it goes back as it came.
-    #[serde(default, rename = "continue")]
-    next: String,
 }
 
 fn count(controllers: &mut Controllers, pod: &Pod) {

@@ -29,6 +29,7 @@ use super::access::{endpoints, read};
 use super::calls::{ApiCall, Wire};
 use super::capabilities::GroupVersion;
 use super::limits::Limits;
+use super::rights::Lacking;
 use super::transport::Transport;
 
 /// An answer begins within this. Said to the server as well (`timeout`), so that it does nothing later.
@@ -57,6 +58,9 @@ pub enum CallError {
         /// What the server says.
         why: String,
     },
+    /// The coordinator lacks a right.
+    #[error("{0}")]
+    Forbidden(Box<Lacking>),
     /// It will not be granted by being asked again soon.
     #[error("refused ({status}): {why}")]
     Refused {
@@ -189,11 +193,23 @@ impl Connection {
         }
         let said = Limited::new(body, LONGEST).collect().await;
         let said = said.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-        Err(refusal(
-            parts.status,
-            retry_after(parts.headers.get(RETRY_AFTER)),
-            &said,
-        ))
+        let refused = refusal(parts.status, retry_after(parts.headers.get(RETRY_AFTER)), &said);
+        // An admission hook that refuses says 403 as well; the authorizer's words name what the user cannot do.
+        match &refused {
+            CallError::Refused { status: 403, why } if why.contains(" cannot ") => {
+                Err(CallError::Forbidden(Box::new(Lacking {
+                    right: call.right(),
+                    namespace: call.namespace().to_owned(),
+                    said: why.clone(),
+                })))
+            }
+            CallError::Gone
+            | CallError::Conflict(_)
+            | CallError::Throttled { .. }
+            | CallError::Forbidden(_)
+            | CallError::Refused { .. }
+            | CallError::Unreachable(_) => Err(refused),
+        }
     }
 }
 

@@ -4,9 +4,7 @@ mod pod;
 mod workload;
 
 pub use self::pod::{Condition, Container, ContainerState, Event, PodDetail, Termination};
-pub use self::workload::{
-    ContainerMemory, RESTARTED_AT, Room, Toleration, Workload, WorkloadKind, WorkloadName, restarted_at,
-};
+pub use self::workload::{ContainerMemory, RESTARTED_AT, Room, Workload, restarted_at};
 
 use serde::Deserialize;
 use serde_json::Value;

@@ -8,7 +8,8 @@
 //!                        ├─► cache × 5    nodes, leases, pods, budgets, attachments: list and watch, with their age
 //!                        │      └─► objects (pure)     the few fields that are kept
 //!                        ├─► asked        usage and workloads: what cannot be watched, or is seldom needed
-//!                        └─► calls (pure)              cordon, evict, delete, taint: each with what it rests on
+//!                        ├─► calls (pure)              cordon, evict, delete, taint: each with what it rests on
+//!                        └─► rights (pure)             what all of that takes, by RBAC; what a refusal says is missing
 //! ```
 //!
 //! Nobody waits for an API server here but who asks it for a change, or for what caches do not keep (`reads`, `detail`: pods whole,
@@ -29,6 +30,7 @@ pub mod view;
 pub mod detail;
 pub mod quantity;
 pub mod reads;
+pub mod rights;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

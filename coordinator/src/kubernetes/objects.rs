@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 pub use self::budget::Budget;
 use self::resources::Resources;
 use self::scheduling::Wants;
+use super::rights::Resource;
 
 /// Which run cordoned a node: only what carries it is uncordoned again.
 pub const CORDONED_BY: &str = "blackstart.io/cordoned-by";
@@ -48,8 +49,8 @@ impl fmt::Display for Key {
 
 /// An object as the API server tells it, of which a part is kept.
 pub trait Kept: Sized + Send + Sync + 'static {
-    /// What it is called in a path: `nodes`.
-    const PLURAL: &'static str;
+    /// What it is one of.
+    const RESOURCE: Resource;
     /// What it is called in an object: `Node`.
     const KIND: &'static str;
 
@@ -189,7 +190,7 @@ impl Node {
 }
 
 impl Kept for Node {
-    const PLURAL: &'static str = "nodes";
+    const RESOURCE: Resource = Resource::Nodes;
     const KIND: &'static str = "Node";
 
     fn keep(object: Object) -> Option<Self> {
@@ -204,7 +205,7 @@ impl Kept for Node {
         let room = &status["allocatable"];
         Some(Self {
             allocatable: Resources::read(room),
-            pods: resources::thousandths(&room["pods"])
+            pods: super::quantity::thousandths(&room["pods"])
                 .and_then(|pods| u64::try_from(pods / 1000).ok())
                 .unwrap_or_default(),
             disk_pressure: find("DiskPressure").is_some_and(|pressure| pressure["status"] == "True"),
@@ -249,7 +250,7 @@ pub struct Lease {
 }
 
 impl Kept for Lease {
-    const PLURAL: &'static str = "leases";
+    const RESOURCE: Resource = Resource::Leases;
     const KIND: &'static str = "Lease";
 
     fn keep(object: Object) -> Option<Self> {
@@ -345,7 +346,7 @@ impl Pod {
 }
 
 impl Kept for Pod {
-    const PLURAL: &'static str = "pods";
+    const RESOURCE: Resource = Resource::Pods;
     const KIND: &'static str = "Pod";
 
     fn keep(object: Object) -> Option<Self> {
@@ -420,7 +421,7 @@ pub struct Attachment {
 }
 
 impl Kept for Attachment {
-    const PLURAL: &'static str = "volumeattachments";
+    const RESOURCE: Resource = Resource::Attachments;
     const KIND: &'static str = "VolumeAttachment";
 
     fn keep(object: Object) -> Option<Self> {

@@ -10,7 +10,9 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use super::Cluster;
+use super::capabilities::GroupVersion;
 use super::connection::{ANSWER, Connection, causes};
+use super::rights::{Lacking, Resource, Right, Verb};
 
 /// No more of one answer is read, bytes: a page of 500 pods with long specs.
 const LONGEST: usize = 32 << 20;
@@ -28,10 +30,8 @@ pub enum ReadError {
     #[error("there is none")]
     Gone,
     /// The coordinator lacks a right.
-    #[error(
-        "the coordinator may not read it ({0}): give it the rights of deploy/kubernetes/coordinator-rbac.yaml"
-    )]
-    Forbidden(String),
+    #[error("{0}")]
+    Forbidden(Box<Lacking>),
     /// The server does not give it.
     #[error("the API server answers {status}: {why}")]
     Refused {
@@ -50,8 +50,8 @@ pub enum ReadError {
 pub(super) struct Aside;
 
 impl Connection {
-    /// One object or one page, by the path of its request.
-    async fn read(&self, path: &str) -> Result<Value, ReadError> {
+    /// One object or one page, by the path of its request. `right`: what it takes, and in which namespace.
+    async fn read(&self, path: &str, (right, namespace): (Right, &str)) -> Result<Value, ReadError> {
         let unreachable = ReadError::Unreachable;
         let client = self
             .client()
@@ -79,7 +79,11 @@ impl Connection {
         match parts.status {
             status if status.is_success() => Ok(value),
             StatusCode::NOT_FOUND => Err(ReadError::Gone),
-            StatusCode::FORBIDDEN => Err(ReadError::Forbidden(why())),
+            StatusCode::FORBIDDEN => Err(ReadError::Forbidden(Box::new(Lacking {
+                right,
+                namespace: namespace.to_owned(),
+                said: why(),
+            }))),
             status => Err(ReadError::Refused {
                 status: status.as_u16(),
                 why: why(),
@@ -93,24 +97,48 @@ impl Cluster {
     ///
     /// # Errors
     /// It is not there, or could not be read.
-    pub async fn object(&self, path: &str) -> Result<Value, ReadError> {
-        let path = format!("{path}?timeout={}s", ANSWER.as_secs());
-        timeout(WITHIN, self.connection().read(&path))
+    pub async fn object(&self, resource: Resource, namespace: &str, name: &str) -> Result<Value, ReadError> {
+        let path = format!(
+            "{}/{name}?timeout={}s",
+            resource.path(None, namespace),
+            ANSWER.as_secs()
+        );
+        let right = Right::to(Verb::Get, resource);
+        timeout(WITHIN, self.connection().read(&path, (right, namespace)))
             .await
             .unwrap_or_else(|_| Err(ReadError::Unreachable(format!("no answer within {WITHIN:?}"))))
     }
 
-    /// All objects of a path, page by page. `narrowed`: further parameters, each with its `&` before it.
+    /// All objects of a namespace, or of all if it is empty, page by page. `narrowed`: further parameters, each with its `&` before it.
     ///
     /// # Errors
     /// They could not be read.
-    pub async fn objects(&self, path: &str, narrowed: &str) -> Result<Vec<Value>, ReadError> {
+    pub async fn objects(
+        &self,
+        resource: Resource,
+        namespace: &str,
+        narrowed: &str,
+    ) -> Result<Vec<Value>, ReadError> {
+        self.objects_of(resource, None, namespace, narrowed).await
+    }
+
+    /// The same, of this version of their group.
+    pub(super) async fn objects_of(
+        &self,
+        resource: Resource,
+        version: Option<&GroupVersion>,
+        namespace: &str,
+        narrowed: &str,
+    ) -> Result<Vec<Value>, ReadError> {
+        let version = version.and_then(|version| version.0.split_once('/'));
+        let path = resource.path(version.map(|(_, version)| version), namespace);
+        let right = Right::to(Verb::List, resource);
         let all = async {
             let mut all = Vec::new();
             let mut more = String::new();
             for _ in 0..PAGES {
                 let page = format!("{path}?limit={PAGE}{narrowed}{more}");
-                let mut page = self.connection().read(&page).await?;
+                let mut page = self.connection().read(&page, (right, namespace)).await?;
                 if let Value::Array(items) = page["items"].take() {
                     all.extend(items);
                 }

@@ -6,9 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::mends::Awaited;
 use super::node_down::NotDead;
-use crate::kubernetes::detail::{
-    Claim, Event, MemoryBound, PodDetail, QuotaRoom, Room, Workload, WorkloadKind, WorkloadName,
-};
+use crate::kubernetes::detail::{Claim, Event, MemoryBound, PodDetail, QuotaRoom, Room, Workload};
+use crate::kubernetes::objects::workload::{WorkloadKind, WorkloadName};
 use crate::kubernetes::objects::{Key, PodKind, PodPhase};
 
 /// See the module. What could not be read is empty, and named in `lacks`.

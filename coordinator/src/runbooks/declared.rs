@@ -1,7 +1,7 @@
 //! Workloads that operators declared (`workloads` in the configuration): those of the platform that they want to be whole.
 
 use crate::inventory::ClusterName;
-use crate::kubernetes::detail::WorkloadKind;
+use crate::kubernetes::objects::workload::WorkloadKind;
 
 /// One of them.
 #[derive(Debug, Clone, PartialEq, Eq)]

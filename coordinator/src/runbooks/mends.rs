@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::kubernetes::detail::{
-    ContainerMemory, MemoryBound, QuotaRoom, Room, Toleration, Workload, WorkloadName,
-};
+use crate::kubernetes::detail::{ContainerMemory, MemoryBound, QuotaRoom, Room, Workload};
 use crate::kubernetes::objects::Key;
+use crate::kubernetes::objects::scheduling::Toleration;
+use crate::kubernetes::objects::workload::WorkloadName;
 use crate::kubernetes::quantity::text;
 
 /// Which run changed or restarted a workload last.
@@ -364,7 +364,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::kubernetes::detail::{WorkloadKind, memory_bounds, quota_room};
+    use crate::kubernetes::detail::{memory_bounds, quota_room};
+    use crate::kubernetes::objects::workload::WorkloadKind;
 
     fn workload(request: Option<&str>, limit: Option<&str>) -> Workload {
         let mut resources = json!({});

@@ -86,8 +86,9 @@ use self::weather::{Lookout, Weather};
 use self::world::World;
 use crate::events::{EventKind, NewEvent, Severity};
 use crate::inventory::{ClusterName, NodeName};
-use crate::kubernetes::detail::{PodDetail, Workload, WorkloadName};
+use crate::kubernetes::detail::{PodDetail, Workload};
 use crate::kubernetes::objects::Key;
+use crate::kubernetes::objects::workload::WorkloadName;
 use crate::store::NewEntry;
 
 /// So many words and answers wait for a run.

@@ -26,7 +26,8 @@ use super::node_down::NotDead;
 use super::plan::{Action, Refusal, Request, RunbookPlan, Step};
 use super::subject::{Of, Subject};
 use super::world::World;
-use crate::kubernetes::detail::{PodDetail, Workload, WorkloadKind};
+use crate::kubernetes::detail::{PodDetail, Workload};
+use crate::kubernetes::objects::workload::WorkloadKind;
 
 /// So many pods of a run are made again: what is wrong with more is not the pods.
 const MOST: usize = 20;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::plan::millis;
 use crate::inventory::ClusterName;
-use crate::kubernetes::detail::WorkloadKind;
+use crate::kubernetes::objects::workload::WorkloadKind;
 
 /// Pods or a workload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -22,7 +22,9 @@ use super::plan::{Refusal, Request, RunbookPlan};
 use super::pods_heal::{bounds, rollback, steps};
 use super::subject::Of;
 use super::world::World;
-use crate::kubernetes::detail::{Toleration, Workload, WorkloadKind, WorkloadName};
+use crate::kubernetes::detail::Workload;
+use crate::kubernetes::objects::scheduling::Toleration;
+use crate::kubernetes::objects::workload::{WorkloadKind, WorkloadName};
 use crate::kubernetes::objects::{Key, Taint};
 
 /// Added to requests and limits unless something else is declared or asked for: the smaller of the plan's two steps.
@@ -242,7 +244,7 @@ impl Healing<'_> {
         {
             let keeps = |taint: &&Taint| {
                 matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute")
-                    && !self.workload.tolerations.iter().any(|one| one.covers(taint))
+                    && !self.workload.tolerations.iter().any(|one| one.tolerates(taint))
             };
             let keeping: Vec<_> = room.taints.iter().filter(keeps).collect();
             if keeping.iter().any(|taint| is_reserved(taint)) {
@@ -272,7 +274,7 @@ impl Healing<'_> {
             operator: if value.is_empty() { "Exists" } else { "Equal" }.to_owned(),
             value,
             effect,
-            rest: BTreeMap::new(),
+            ..Toleration::default()
         });
         template.tolerations = Some(TolerationMend {
             from: self.workload.tolerations.clone(),

@@ -1,12 +1,13 @@
 //! Workloads: who makes pods of a template, and what the template says.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::Value;
 
-use super::super::objects::{Key, Taint};
+use super::super::objects::Taint;
+use super::super::objects::scheduling::Toleration;
+use super::super::objects::workload::{WorkloadKind, WorkloadName};
 use super::super::quantity;
 use super::{list, metadata, text};
 
@@ -21,86 +22,6 @@ pub fn restarted_at(unix_ms: u64) -> String {
     at.unwrap_or_default().to_string()
 }
 
-/// What kind of workload; the closed list of those whose templates are changed or followed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum WorkloadKind {
-    /// Rolls by replica sets.
-    Deployment,
-    /// One pod a number, in order.
-    StatefulSet,
-    /// One pod a node.
-    DaemonSet,
-    /// As many pods as wanted; its template is for new ones alone.
-    ReplicaSet,
-}
-
-impl WorkloadKind {
-    /// All of them.
-    pub const ALL: [Self; 4] = [
-        Self::Deployment,
-        Self::StatefulSet,
-        Self::DaemonSet,
-        Self::ReplicaSet,
-    ];
-
-    /// As an object names it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Deployment => "Deployment",
-            Self::StatefulSet => "StatefulSet",
-            Self::DaemonSet => "DaemonSet",
-            Self::ReplicaSet => "ReplicaSet",
-        }
-    }
-
-    /// As a path names it.
-    pub const fn plural(self) -> &'static str {
-        match self {
-            Self::Deployment => "deployments",
-            Self::StatefulSet => "statefulsets",
-            Self::DaemonSet => "daemonsets",
-            Self::ReplicaSet => "replicasets",
-        }
-    }
-
-    /// The kind of this name, as objects or people write it: `Deployment`, `deployment`.
-    pub fn named(name: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|kind| kind.as_str().eq_ignore_ascii_case(name) || kind.plural() == name)
-    }
-
-    /// A changed template makes new pods by itself.
-    pub const fn rolls(self) -> bool {
-        match self {
-            Self::Deployment | Self::StatefulSet | Self::DaemonSet => true,
-            Self::ReplicaSet => false,
-        }
-    }
-}
-
-impl fmt::Display for WorkloadKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// Which workload.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct WorkloadName {
-    /// Of which kind.
-    pub kind: WorkloadKind,
-    /// What it is called.
-    pub key: Key,
-}
-
-impl fmt::Display for WorkloadName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.kind, self.key)
-    }
-}
-
 /// What a container of a template asks for, bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainerMemory {
@@ -110,36 +31,6 @@ pub struct ContainerMemory {
     pub request: Option<u64>,
     /// What it is killed above.
     pub limit: Option<u64>,
-}
-
-/// A toleration, as it is written.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Toleration {
-    /// Of which taint; empty: of all.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub key: String,
-    /// `Equal` (also when it is empty) or `Exists`.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub operator: String,
-    /// More of the taint.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub value: String,
-    /// Empty: of every effect.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub effect: String,
-    /// What this version does not read; it is written back as it was.
-    #[serde(flatten)]
-    pub rest: BTreeMap<String, Value>,
-}
-
-impl Toleration {
-    /// It tolerates this taint (`k8s.io/api/core/v1/toleration.go`).
-    pub fn covers(&self, taint: &Taint) -> bool {
-        let exists = self.operator == "Exists";
-        (self.effect.is_empty() || self.effect == taint.effect)
-            && (self.key == taint.key || self.key.is_empty() && exists)
-            && (exists || self.value == taint.value)
-    }
 }
 
 /// A workload.

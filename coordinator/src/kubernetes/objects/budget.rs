@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::super::rights::Resource;
 use super::{Kept, Key, Object, Pod};
 
 /// A `PodDisruptionBudget`.
@@ -24,7 +25,7 @@ impl Budget {
 }
 
 impl Kept for Budget {
-    const PLURAL: &'static str = "poddisruptionbudgets";
+    const RESOURCE: Resource = Resource::Budgets;
     const KIND: &'static str = "PodDisruptionBudget";
 
     fn keep(object: Object) -> Option<Self> {

@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde_json::Value;
 
+use super::super::quantity::{thousandths, up};
+
 /// Amounts, by resource.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Resources {
@@ -42,11 +44,12 @@ impl Resources {
 
     /// Adds another's to these.
     pub fn add(&mut self, more: &Self) {
-        self.cpu += more.cpu;
-        self.memory += more.memory;
-        self.storage += more.storage;
+        let sum = |own: &mut i64, more: i64| *own = own.saturating_add(more);
+        sum(&mut self.cpu, more.cpu);
+        sum(&mut self.memory, more.memory);
+        sum(&mut self.storage, more.storage);
         for (name, amount) in &more.other {
-            *self.other.entry(name.clone()).or_default() += amount;
+            sum(self.other.entry(name.clone()).or_default(), *amount);
         }
     }
 
@@ -64,19 +67,26 @@ impl Resources {
     /// What of `wanted` does not fit beside what is taken of these; by resource, only what is asked for.
     pub fn short(&self, taken: &Self, wanted: &Self) -> BTreeMap<String, i64> {
         let own = [
-            ("cpu", self.cpu - taken.cpu, wanted.cpu),
-            ("memory", self.memory - taken.memory, wanted.memory),
-            ("ephemeral-storage", self.storage - taken.storage, wanted.storage),
+            ("cpu", self.cpu.saturating_sub(taken.cpu), wanted.cpu),
+            ("memory", self.memory.saturating_sub(taken.memory), wanted.memory),
+            (
+                "ephemeral-storage",
+                self.storage.saturating_sub(taken.storage),
+                wanted.storage,
+            ),
         ];
         let of = |all: &Self, name: &String| all.other.get(name).copied().unwrap_or_default();
-        let other = wanted
-            .other
-            .iter()
-            .map(|(name, wanted)| (name.as_str(), of(self, name) - of(taken, name), *wanted));
+        let other = wanted.other.iter().map(|(name, wanted)| {
+            (
+                name.as_str(),
+                of(self, name).saturating_sub(of(taken, name)),
+                *wanted,
+            )
+        });
         own.into_iter()
             .chain(other)
             .filter(|(_, free, wanted)| *wanted > 0 && wanted > free)
-            .map(|(name, free, wanted)| (name.to_owned(), wanted - free))
+            .map(|(name, free, wanted)| (name.to_owned(), wanted.saturating_sub(free)))
             .collect()
     }
 
@@ -135,71 +145,9 @@ pub fn shown(resource: &str, amount: i64) -> String {
     match resource {
         "cpu" if amount % 1000 == 0 => (amount / 1000).to_string(),
         "cpu" => format!("{amount}m"),
-        "memory" | "ephemeral-storage" if amount >= MI => format!("{}Mi", (amount + MI - 1) / MI),
+        "memory" | "ephemeral-storage" if amount >= MI => format!("{}Mi", amount.saturating_add(MI - 1) / MI),
         _ => amount.to_string(),
     }
-}
-
-fn up(thousandths: i64) -> i64 {
-    (thousandths + 999) / 1000
-}
-
-/// A quantity in thousandths, rounded up: `1500m`, `2`, `0.5`, `128Mi`, `1e3`
-/// (k8s.io/apimachinery pkg/api/resource). `None`: it is none.
-pub fn thousandths(value: &Value) -> Option<i64> {
-    let text = match value {
-        Value::String(text) => text.clone(),
-        Value::Number(number) => number.to_string(),
-        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => return None,
-    };
-    let text = text.trim();
-    let end = text
-        .find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '+' | '-')))
-        .unwrap_or(text.len());
-    let (number, suffix) = text.split_at(end);
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    let is_negative = whole.starts_with('-');
-    let whole = whole.trim_start_matches(['+', '-']);
-    if whole.is_empty() && fraction.is_empty() {
-        return None;
-    }
-    let digits: i128 = format!("{whole}{fraction}").parse().ok()?;
-    let places = u32::try_from(fraction.len()).ok()?;
-    let ten = |power: u32| 10_i128.checked_pow(power);
-    let two = |power: u32| 2_i128.checked_pow(power);
-    // As thousandths: a numerator and a denominator.
-    let (by, per) = match suffix {
-        "n" => (1, ten(6)?),
-        "u" => (1, ten(3)?),
-        "m" => (1, 1),
-        "" => (1000, 1),
-        "k" => (ten(6)?, 1),
-        "M" => (ten(9)?, 1),
-        "G" => (ten(12)?, 1),
-        "T" => (ten(15)?, 1),
-        "P" => (ten(18)?, 1),
-        "E" => (ten(21)?, 1),
-        "Ki" => (1000 * two(10)?, 1),
-        "Mi" => (1000 * two(20)?, 1),
-        "Gi" => (1000 * two(30)?, 1),
-        "Ti" => (1000 * two(40)?, 1),
-        "Pi" => (1000 * two(50)?, 1),
-        "Ei" => (1000 * two(60)?, 1),
-        _ => {
-            let power: i32 = suffix.strip_prefix(['e', 'E'])?.parse().ok()?;
-            let size = ten(power.unsigned_abs())?;
-            if power < 0 {
-                (1000, size)
-            } else {
-                (1000_i128.checked_mul(size)?, 1)
-            }
-        }
-    };
-    let per = ten(places)?.checked_mul(per)?;
-    let amount = digits.checked_mul(by)?;
-    let amount = (amount + per - 1) / per;
-    let amount = i64::try_from(amount).unwrap_or(i64::MAX);
-    Some(if is_negative { -amount } else { amount })
 }
 
 #[cfg(test)]
@@ -207,29 +155,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn quantities_are_read_as_the_api_writes_them() {
-        for (text, expected) in [
-            ("2", Some(2000)),
-            ("1500m", Some(1500)),
-            ("0.5", Some(500)),
-            (".5", Some(500)),
-            ("128Mi", Some(128 * 1024 * 1024 * 1000)),
-            ("1k", Some(1_000_000)),
-            ("1e3", Some(1_000_000)),
-            ("12e-3", Some(12)),
-            ("1n", Some(1)),
-            ("2500000n", Some(3)),
-            ("9Ei", Some(i64::MAX)),
-            ("", None),
-            ("many", None),
-            ("1x", None),
-        ] {
-            assert_eq!(thousandths(&json!(text)), expected, "{text}");
-        }
-        assert_eq!(thousandths(&json!(3)), Some(3000));
-    }
 
     #[test]
     fn a_pod_wants_the_larger_of_its_containers_and_each_of_its_init_containers() {

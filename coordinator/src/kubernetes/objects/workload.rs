@@ -23,32 +23,74 @@ pub enum WorkloadKind {
     StatefulSet,
     /// A `DaemonSet`.
     DaemonSet,
+    /// A `ReplicaSet`: its template is for new pods alone.
+    ReplicaSet,
 }
 
 impl WorkloadKind {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Deployment, Self::StatefulSet, Self::DaemonSet];
+    pub const ALL: [Self; 4] = [
+        Self::Deployment,
+        Self::StatefulSet,
+        Self::DaemonSet,
+        Self::ReplicaSet,
+    ];
+    /// Those that make new pods by themselves once their template has changed.
+    pub const ROLLING: [Self; 3] = [Self::Deployment, Self::StatefulSet, Self::DaemonSet];
 
-    /// Its name in words and in the terminal.
+    /// As an object names it.
     pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Deployment => "Deployment",
+            Self::StatefulSet => "StatefulSet",
+            Self::DaemonSet => "DaemonSet",
+            Self::ReplicaSet => "ReplicaSet",
+        }
+    }
+
+    /// As people type it.
+    pub const fn word(self) -> &'static str {
         match self {
             Self::Deployment => "deployment",
             Self::StatefulSet => "statefulset",
             Self::DaemonSet => "daemonset",
+            Self::ReplicaSet => "replicaset",
         }
     }
 
-    /// What it is called in a path.
+    /// As a path names it.
     pub const fn plural(self) -> &'static str {
         match self {
             Self::Deployment => "deployments",
             Self::StatefulSet => "statefulsets",
             Self::DaemonSet => "daemonsets",
+            Self::ReplicaSet => "replicasets",
+        }
+    }
+
+    /// The kind of this name, as objects or people write it: `Deployment`, `deployment`, `deployments`.
+    pub fn named(name: &str) -> Option<Self> {
+        let is_it =
+            |kind: &Self| kind.word().eq_ignore_ascii_case(name) || kind.plural().eq_ignore_ascii_case(name);
+        Self::ALL.into_iter().find(is_it)
+    }
+
+    /// A changed template makes new pods by itself.
+    pub const fn rolls(self) -> bool {
+        match self {
+            Self::Deployment | Self::StatefulSet | Self::DaemonSet => true,
+            Self::ReplicaSet => false,
         }
     }
 }
 
-/// Which workload.
+impl fmt::Display for WorkloadKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Which workload. Written as people type it: `NAMESPACE/KIND/NAME`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct WorkloadName {
     /// Its kind.
@@ -59,13 +101,12 @@ pub struct WorkloadName {
 }
 
 impl WorkloadName {
-    /// `NAMESPACE/KIND/NAME`: `gateway-system/deployment/gateway-proxy`.
+    /// `NAMESPACE/KIND/NAME`: `gateway-system/deployment/gateway-proxy`. Of the kinds that people make; a replica set is its
+    /// deployment's.
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('/');
-        let (namespace, kind, name) = (parts.next()?, parts.next()?.to_lowercase(), parts.next()?);
-        let kind = WorkloadKind::ALL
-            .into_iter()
-            .find(|one| one.as_str() == kind || one.plural() == kind)?;
+        let (namespace, kind, name) = (parts.next()?, parts.next()?, parts.next()?);
+        let kind = WorkloadKind::named(kind).filter(|kind| kind.rolls())?;
         let is_whole = parts.next().is_none() && !namespace.is_empty() && !name.is_empty();
         is_whole.then(|| Self {
             kind,
@@ -79,13 +120,7 @@ impl WorkloadName {
 
 impl fmt::Display for WorkloadName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}/{}/{}",
-            self.key.namespace,
-            self.kind.as_str(),
-            self.key.name
-        )
+        write!(f, "{}/{}/{}", self.key.namespace, self.kind.word(), self.key.name)
     }
 }
 
@@ -117,7 +152,7 @@ impl Workload {
         let count = |value: &serde_json::Value| value.as_u64();
         let (desired, ready) = match kind {
             // A number that is not written is one.
-            WorkloadKind::Deployment | WorkloadKind::StatefulSet => (
+            WorkloadKind::Deployment | WorkloadKind::StatefulSet | WorkloadKind::ReplicaSet => (
                 count(&spec["replicas"]).unwrap_or(1),
                 count(&status["readyReplicas"]),
             ),
@@ -161,6 +196,7 @@ mod tests {
             "web",
             "a/web",
             "a/pod/web",
+            "a/replicaset/web",
             "/deployment/web",
             "a/deployment/web/1",
         ] {

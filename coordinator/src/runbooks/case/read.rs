@@ -5,9 +5,11 @@ use serde_json::Value;
 use super::Case;
 use crate::kubernetes::Cluster;
 use crate::kubernetes::detail::{
-    Event, PodDetail, Room, Workload, WorkloadKind, claim, has_ready_address, memory_bounds, quota_room,
+    Event, PodDetail, Room, Workload, claim, has_ready_address, memory_bounds, quota_room,
 };
+use crate::kubernetes::objects::workload::WorkloadKind;
 use crate::kubernetes::reads::{ReadError, encoded};
+use crate::kubernetes::rights::Resource;
 
 /// Where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,17 +40,13 @@ pub(in crate::runbooks) async fn read(
     needs: &[(String, String)],
 ) -> Result<Case, String> {
     let (within, narrowed) = match place {
-        Place::Namespace("") => (String::new(), String::new()),
-        Place::Namespace(namespace) => (format!("/namespaces/{namespace}"), String::new()),
-        Place::Node(node) => (
-            String::new(),
-            format!("&fieldSelector=spec.nodeName%3D{}", encoded(node)),
-        ),
+        Place::Namespace(namespace) => (namespace, String::new()),
+        Place::Node(node) => ("", format!("&fieldSelector=spec.nodeName%3D{}", encoded(node))),
     };
     let told = |what: &str, error: &ReadError| format!("{what} in cluster {}: {error}", cluster.name());
     let mut case = Case::default();
     let pods = cluster
-        .objects(&format!("/api/v1{within}/pods"), &narrowed)
+        .objects(Resource::Pods, within, &narrowed)
         .await
         .map_err(|error| told("list pods", &error))?;
     case.pods = pods.iter().filter_map(PodDetail::read).collect();
@@ -57,20 +55,18 @@ pub(in crate::runbooks) async fn read(
         Place::Node(_) => &[WorkloadKind::DaemonSet],
     };
     for kind in kinds {
-        let path = format!("/apis/apps/v1{within}/{}", kind.plural());
         let objects = cluster
-            .objects(&path, "")
+            .objects((*kind).into(), within, "")
             .await
             .map_err(|error| told(&format!("list {}", kind.plural()), &error))?;
         case.workloads
             .extend(objects.iter().map(|object| Workload::read(*kind, object)));
     }
     if depth == Depth::Reasons {
-        reasons(cluster, &within, &mut case).await;
+        reasons(cluster, within, &mut case).await;
     }
     for (namespace, service) in needs {
-        let path = format!("/api/v1/namespaces/{namespace}/endpoints/{service}");
-        let ready = match cluster.object(&path).await {
+        let ready = match cluster.object(Resource::Endpoints, namespace, service).await {
             Ok(endpoints) => Ok(has_ready_address(&endpoints)),
             Err(ReadError::Gone) => Ok(false),
             Err(error) => Err(told(&format!("get endpoints {namespace}/{service}"), &error)),
@@ -83,36 +79,33 @@ pub(in crate::runbooks) async fn read(
 /// What explains; what cannot be read is named, and the rest is judged without it.
 async fn reasons(cluster: &Cluster, within: &str, case: &mut Case) {
     let mut lacks = Vec::new();
-    let mut list =
-        async |path: String, narrowed: &str, what: &str| match cluster.objects(&path, narrowed).await {
-            Ok(objects) => objects,
-            Err(error) => {
-                lacks.push(format!("{what}: {error}"));
-                Vec::new()
-            }
-        };
-    let events = list(format!("/api/v1{within}/events"), "", "events").await;
+    let mut list = async |resource: Resource, within: &str, what: &str| match cluster
+        .objects(resource, within, "")
+        .await
+    {
+        Ok(objects) => objects,
+        Err(error) => {
+            lacks.push(format!("{what}: {error}"));
+            Vec::new()
+        }
+    };
+    let events = list(Resource::Events, within, "events").await;
     case.events = events.iter().map(Event::read).collect();
     case.events.sort_by_key(|event| std::cmp::Reverse(event.last));
-    let ranges = list(format!("/api/v1{within}/limitranges"), "", "limit ranges").await;
+    let ranges = list(Resource::LimitRanges, within, "limit ranges").await;
     case.bounds = ranges.iter().flat_map(memory_bounds).collect();
-    let quotas = list(format!("/api/v1{within}/resourcequotas"), "", "resource quotas").await;
+    let quotas = list(Resource::Quotas, within, "resource quotas").await;
     case.quotas = quotas.iter().map(quota_room).collect();
-    let claims = list(
-        format!("/api/v1{within}/persistentvolumeclaims"),
-        "",
-        "persistent volume claims",
-    )
-    .await;
+    let claims = list(Resource::Claims, within, "persistent volume claims").await;
     case.claims = claims.iter().map(claim).collect();
-    let nodes = list("/api/v1/nodes".to_owned(), "", "nodes").await;
+    let nodes = list(Resource::Nodes, "", "nodes").await;
     case.rooms = nodes.iter().map(Room::read).collect();
     if case
         .events
         .iter()
         .any(|event| event.message.contains("free ports"))
     {
-        let all = list("/api/v1/pods".to_owned(), "", "pods of other namespaces").await;
+        let all = list(Resource::Pods, "", "pods of other namespaces").await;
         let holds = |pod: &PodDetail| !pod.host_ports.is_empty() && !pod.node.is_empty() && !pod.is_over();
         case.holders = all
             .iter()

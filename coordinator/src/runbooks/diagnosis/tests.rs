@@ -7,7 +7,8 @@ use super::super::case::Case;
 use super::super::node_down::NotDead;
 use super::scheduling::reasons;
 use super::{Cause, Diagnosis, State, all};
-use crate::kubernetes::detail::{Claim, Event, PodDetail, Room, Workload, WorkloadKind};
+use crate::kubernetes::detail::{Claim, Event, PodDetail, Room, Workload};
+use crate::kubernetes::objects::workload::WorkloadKind;
 
 fn now() -> Timestamp {
     "2026-11-28T08:00:00Z".parse().unwrap()

@@ -45,9 +45,9 @@ impl Driver {
             Err(CallError::Gone) => return true,
             Err(CallError::Conflict(why)) => (PACE, why),
             Err(CallError::Throttled { after, why }) => (after.min(LONGEST_AFTER), why),
-            Err(error @ (CallError::Refused { .. } | CallError::Unreachable(_))) => {
-                (CALL_RETRY, error.to_string())
-            }
+            Err(
+                error @ (CallError::Forbidden(_) | CallError::Refused { .. } | CallError::Unreachable(_)),
+            ) => (CALL_RETRY, error.to_string()),
         };
         tracing::info!(run, %call, why, "asked of the API, and not done");
         self.memory

@@ -113,7 +113,8 @@ impl At<'_> {
                         mend.tolerations
                             .as_ref()
                             .map(|one| if back { one.from.clone() } else { one.to.clone() })
-                            .unwrap_or_default(),
+                            // A template that said nothing says nothing again.
+                            .filter(|all| !all.is_empty()),
                     ),
                 ),
             ] {

@@ -5,9 +5,10 @@ use super::super::network_loss::{seconds_of, shortened};
 use super::super::plan::Before;
 use super::super::waiting::WaitingOn;
 use super::{At, Look};
-use crate::kubernetes::calls::ApiCall;
+use crate::kubernetes::calls::{ApiCall, TemplateChange};
 use crate::kubernetes::objects::Ready;
-use crate::kubernetes::objects::workload::Workload;
+use crate::kubernetes::objects::scheduling::Toleration;
+use crate::kubernetes::objects::workload::{TOLERATIONS_BEFORE, TOLERATIONS_BY, Workload};
 
 impl At<'_> {
     pub(super) fn shorten_tolerations(&self) -> Look {
@@ -21,13 +22,11 @@ impl At<'_> {
                 Some(run) => Err(format!("{} was shortened by {run} meanwhile", before.workload)),
                 None => {
                     let was = serde_json::to_string(&workload.tolerations).unwrap_or_default();
-                    Ok(Some(ApiCall::Tolerations {
-                        workload: before.workload.clone(),
-                        uid: workload.uid.clone(),
-                        resource_version: workload.resource_version.clone(),
-                        tolerations: Some(shortened(workload.tolerations.as_deref(), seconds)),
-                        mark: Some((self.context.run.to_owned(), was)),
-                    }))
+                    Ok(Some(change(
+                        workload,
+                        Some(shortened(workload.tolerations.as_deref(), seconds)),
+                        Some((self.context.run.to_owned(), was)),
+                    )))
                 }
             },
             &format!("they tolerate {seconds} s"),
@@ -51,13 +50,7 @@ impl At<'_> {
                     kept.push(before.workload.to_string());
                     workload.tolerations.clone()
                 };
-                Ok(Some(ApiCall::Tolerations {
-                    workload: before.workload.clone(),
-                    uid: workload.uid.clone(),
-                    resource_version: workload.resource_version.clone(),
-                    tolerations,
-                    mark: None,
-                }))
+                Ok(Some(change(workload, tolerations, None)))
             },
             "they are as they were",
         );
@@ -128,5 +121,21 @@ impl At<'_> {
                 ))),
             }
         })
+    }
+}
+
+/// Sets what a workload's pods tolerate. `mark`: the run that shortens it, and what it was before as JSON; `None`: it is put back.
+fn change(
+    workload: &Workload,
+    tolerations: Option<Vec<Toleration>>,
+    mark: Option<(String, String)>,
+) -> ApiCall {
+    let (by, before) = mark.unzip();
+    ApiCall::Template {
+        workload: workload.name.clone(),
+        uid: workload.uid.clone(),
+        resource_version: workload.resource_version.clone(),
+        change: TemplateChange::Tolerations(tolerations),
+        marks: vec![(TOLERATIONS_BY, by), (TOLERATIONS_BEFORE, before)],
     }
 }

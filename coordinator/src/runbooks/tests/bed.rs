@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use blackstart_apiserver::{
-    Authority, Clock, Credentials, Double, NodeSpec, Options as DoubleOptions, Release, World,
+    Authority, Clock, Credentials, Double, NodeSpec, Options as DoubleOptions, Release, User, World,
 };
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
@@ -98,10 +98,19 @@ impl Bed {
             release,
             clock: Clock::running(SPEED),
             metrics,
+            // Nothing more than the manifest that we ship is allowed in any of these tests.
+            access: blackstart_apiserver::Access {
+                rbac: true,
+                tokens: BTreeMap::from([(
+                    "coordinator".to_owned(),
+                    User::new("blackstart-coordinator", &[]),
+                )]),
+            },
             ..DoubleOptions::default()
         });
         let double = double.await.unwrap();
         double.with(|world| {
+            world.apply_manifests(&super::rights::manifest()).unwrap();
             for master in ["master-1", "master-2"] {
                 world.add_node(&NodeSpec::master(master));
             }
@@ -134,6 +143,17 @@ impl Bed {
         }
     }
 
+    /// The way to the API of its cluster, which nobody goes yet.
+    pub(super) fn clusters(&self) -> Clusters {
+        let access = Access {
+            kubeconfig: Some(self.dir.path().join("kubeconfig")),
+            addresses: Vec::new(),
+            masters: Vec::new(),
+            requests_per_second: 200,
+        };
+        Clusters::new([(ClusterName("biz".into()), access)])
+    }
+
     /// Starts a coordinator, and waits until it knows the cluster. `false`: its store died on the way.
     pub(super) async fn start(&mut self) -> bool {
         let store: Arc<dyn Store> = Arc::clone(&self.store) as _;
@@ -143,13 +163,7 @@ impl Bed {
         ) else {
             return false;
         };
-        let access = Access {
-            kubeconfig: Some(self.dir.path().join("kubeconfig")),
-            addresses: Vec::new(),
-            masters: Vec::new(),
-            requests_per_second: 200,
-        };
-        let clusters = Clusters::new([(ClusterName("biz".into()), access)]);
+        let clusters = self.clusters();
         let (orders, to_nodes) = mpsc::channel(64);
         let (results, from_nodes) = mpsc::channel(64);
         let view = watch::Sender::new(Arc::new(picture(&self.agents.lock().unwrap(), &BTreeMap::new())));

@@ -16,7 +16,8 @@ use super::super::status::RunbookStatus;
 use super::super::subject::{Mending, Of, Subject};
 use super::bed::{Bed, phase, request, wants, within};
 use crate::inventory::{ClusterName, NodeName};
-use crate::kubernetes::detail::WorkloadKind;
+use crate::kubernetes::objects::workload::WorkloadKind;
+use crate::kubernetes::rights::{Resource, Right, Verb};
 
 const NAMESPACE: &str = "default";
 
@@ -615,13 +616,7 @@ async fn probes_that_fail_are_told_apart_from_other_ends() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_right_that_is_missing_is_told_and_where_it_is_given() {
     let bed = Bed::new(Release::CURRENT).await;
-    let double = bed.double.lock().await;
-    double.set_access(|access| {
-        access.rbac = true;
-        let user = blackstart_apiserver::User::new("blackstart-coordinator", &[]);
-        access.tokens.insert("coordinator".into(), user);
-    });
-    drop(double);
+    super::rights::take_away(&bed, Right::to(Verb::List, Resource::Pods)).await;
     let plan = bed
         .runbooks()
         .plan(asked(Runbook::PodsHeal, Of::AllPods))
@@ -630,7 +625,8 @@ async fn a_right_that_is_missing_is_told_and_where_it_is_given() {
     assert!(plan.steps.is_empty());
     let told = refusals(&plan);
     assert!(
-        told.contains("list pods in cluster biz") && told.contains("coordinator-rbac.yaml"),
+        told.contains("list pods in cluster biz: the coordinator may not list pods in namespace")
+            && told.contains("coordinator-rbac.yaml"),
         "{told}"
     );
     let refused = bed.runbooks().diagnose(&subject(Of::AllPods)).await;

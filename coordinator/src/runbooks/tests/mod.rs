@@ -16,4 +16,5 @@ mod verify;
 mod heal;
 mod heal_crash;
 mod node_component;
+mod rights;
 mod workload_heal;

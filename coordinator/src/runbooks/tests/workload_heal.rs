@@ -14,7 +14,8 @@ use super::super::subject::Of;
 use super::bed::{Bed, phase, wants, within};
 use super::heal::{apply, asked, fare, ids, limited, object, planned, workload};
 use crate::inventory::ClusterName;
-use crate::kubernetes::detail::{RESTARTED_AT, WorkloadKind};
+use crate::kubernetes::detail::RESTARTED_AT;
+use crate::kubernetes::objects::workload::WorkloadKind;
 
 fn declared(kind: WorkloadKind, name: &str, changes_by_itself: bool) -> Declared {
     Declared {
@@ -226,7 +227,7 @@ async fn what_a_restart_does_not_cure_is_refused_with_what_does() {
     assert!(
         none.refusals[0]
             .missing
-            .contains("has no Deployment default/nobody"),
+            .contains("has no default/deployment/nobody"),
         "{none:#?}"
     );
 }
