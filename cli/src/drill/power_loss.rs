@@ -378,6 +378,7 @@ impl Drill {
             at_ms: millis(since.elapsed()),
             seats: self.fleet.seats(),
             runs,
+            pods: "",
         }
     }
 }

@@ -88,6 +88,8 @@ pub(super) struct Scene<'a> {
     /// Every machine, in order.
     pub(super) seats: Vec<Seat<'a>>,
     pub(super) runs: &'a [RunDetail],
+    /// How the pods are that it is about; empty: it is about none.
+    pub(super) pods: &'a str,
 }
 
 #[derive(Debug)]
@@ -102,6 +104,7 @@ enum Way {
 pub(super) struct Show {
     way: Way,
     act: String,
+    pods: String,
     stages: BTreeMap<String, Stage>,
     steps: HashMap<(String, String), StepState>,
     states: HashMap<String, RunState>,
@@ -117,6 +120,7 @@ impl Show {
         Self {
             way,
             act: String::new(),
+            pods: String::new(),
             stages: BTreeMap::new(),
             steps: HashMap::new(),
             states: HashMap::new(),
@@ -159,6 +163,10 @@ impl Show {
                 lines.push(at(format!("{:<8}  {}", stage.word().0, seat.name)));
             }
         }
+        if self.pods != scene.pods {
+            scene.pods.clone_into(&mut self.pods);
+            lines.push(at(format!("{:<8}  {}", "pods", scene.pods)));
+        }
         for run in scene.runs {
             let summary = &run.run;
             let before = self.states.insert(summary.id.clone(), summary.state);
@@ -179,9 +187,10 @@ impl Show {
                 }
             }
             if before.is_some_and(|before| before != summary.state) {
-                let ending = match summary.runbook.as_str() {
-                    "cold-start" | "rejoin" => progress::ending(run),
-                    _ => format!("{} after {}", summary.id, took(summary.elapsed_ms)),
+                let ending = if starts_nodes(run) {
+                    progress::ending(run)
+                } else {
+                    format!("{} after {}", summary.id, took(summary.elapsed_ms))
                 };
                 let state = summary.state.word().to_lowercase();
                 lines.push(at(format!("{state}  {ending}")));
@@ -210,6 +219,9 @@ fn frame(scene: &Scene<'_>, height: usize) -> Vec<Line> {
             summary.steps_total
         )));
     }
+    if !scene.pods.is_empty() {
+        lines.push(Line::new(format!("pods: {}", scene.pods)));
+    }
     if scene.runs.is_empty() {
         lines.push(Line::default());
     }
@@ -223,8 +235,31 @@ fn frame(scene: &Scene<'_>, height: usize) -> Vec<Line> {
             lines.extend(progress::frame(run, height.saturating_sub(lines.len())));
         }
     }
+    lines.extend(steps(scene));
     lines.truncate(height);
     lines
+}
+
+/// It brings nodes back, each step one of them; others are a few steps about one thing.
+fn starts_nodes(run: &RunDetail) -> bool {
+    matches!(run.run.runbook.as_str(), "cold-start" | "rejoin")
+}
+
+/// The steps of the last run that is about one thing.
+fn steps(scene: &Scene<'_>) -> Vec<Line> {
+    let last = scene.runs.last().filter(|run| !starts_nodes(run));
+    let steps = last.into_iter().flat_map(|run| &run.steps);
+    let lines = steps.map(|step| {
+        let said = step.waiting_on.as_ref().or(step.evidence.as_ref());
+        Line::default()
+            .and(
+                format!("{:<10}", step.state.word()),
+                progress::step_tint(step.state),
+            )
+            .and(format!("{:<22}", step.plan.id), Tint::Plain)
+            .and(said.map_or("", String::as_str), Tint::Plain)
+    });
+    lines.collect()
 }
 
 fn nodes(scene: &Scene<'_>) -> Table {
@@ -305,6 +340,7 @@ mod tests {
             at_ms: 1_200,
             seats: fleet.seats(),
             runs: &[],
+            pods: "",
         }
     }
 

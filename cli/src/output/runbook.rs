@@ -160,7 +160,9 @@ fn of_step(step: &RunbookStep) -> Line {
         "cancelled" => ("cancelled", Tint::Dim),
         _ => ("", Tint::Dim),
     };
-    let mut line = Line::tinted(format!("{mark:<10}"), tint)
+    // Its first piece would lose the blanks before the next.
+    let mut line = Line::default()
+        .and(format!("{mark:<10}"), tint)
         .and(format!("{:<22}", step.id), Tint::Plain)
         .and(step.evidence.clone().unwrap_or_default(), Tint::Plain);
     if let Some(by) = &step.approved_by {
@@ -182,4 +184,29 @@ fn notes(notes: &[String], lines: &mut Vec<Line>) {
             .iter()
             .map(|note| Line::tinted(format!("note: {note}"), Tint::Dim)),
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::plain;
+    use super::*;
+
+    #[test]
+    fn steps_stand_in_columns() {
+        let step = |phase, id: &str| {
+            of_step(&RunbookStep {
+                id: id.to_owned(),
+                phase,
+                evidence: Some("evidence".to_owned()),
+                deadline_ms: 0,
+                approval: None,
+                approved_by: None,
+            })
+        };
+        let text = plain(&[step("done", "cordon"), step("open", "await-moved")]);
+        assert_eq!(
+            text,
+            "done      cordon                evidence\n          await-moved           evidence\n"
+        );
+    }
 }

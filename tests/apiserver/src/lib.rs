@@ -222,7 +222,8 @@ impl Double {
         self.shared.requests()
     }
 
-    /// Asks in somebody's name without going over the wire, and is recorded like any other request. Gives the answer's status.
+    /// Asks in somebody's name, whatever they may do, without going over the wire, and is recorded like any other request. Gives the
+    /// answer's status.
     pub fn ask(&self, user: &User, method: &str, path: &str, content_type: &str, body: &Value) -> u16 {
         let asked = request::Asked::parse(method, path, "");
         let body = hyper::body::Bytes::from(body.to_string());

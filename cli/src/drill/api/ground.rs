@@ -14,6 +14,7 @@ use std::time::Duration;
 use blackstart_agent::host::sim::{SimEvent, SimRecord};
 use blackstart_apiserver::{Authority, Clock, Credentials, Double, NodeSpec, Options, User, World};
 use jiff::Timestamp;
+use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -33,10 +34,17 @@ use crate::failure::Failure;
 use crate::output::Output;
 use crate::settings::Connection;
 
-/// Who the coordinator is to the API.
+/// Who the coordinator is to the API, as the shipped manifest has it.
 pub(super) const COORDINATOR: &str = "blackstart-coordinator";
 /// By this token.
 const TOKEN: &str = "drill";
+
+/// What it may do there: what is shipped, and no more.
+const RIGHTS: &str = include_str!("../../../../deploy/kubernetes/coordinator-rbac.yaml");
+
+fn rights() -> Result<Vec<Value>, serde_saphyr::Error> {
+    RIGHTS.split("\n---\n").map(serde_saphyr::from_str).collect()
+}
 
 /// The cluster, and everybody in it.
 pub(super) struct Ground {
@@ -82,7 +90,12 @@ impl Ground {
             access
                 .tokens
                 .insert(TOKEN.to_owned(), User::new(COORDINATOR, &[]));
+            access.rbac = true;
         });
+        let rights =
+            rights().map_err(|error| Failure::other(format!("read the coordinator's rights: {error}")))?;
+        let put = double.with(|world| world.apply_manifests(&rights));
+        put.map_err(|refusal| Failure::other(format!("give the coordinator its rights: {refusal:?}")))?;
         let pki = dir.join("pki");
         let tls = issue(&pki, topology)
             .map_err(|error| Failure::other(format!("make the drill's certificates: {error}")))?;
@@ -165,6 +178,7 @@ runbooks:
                         at_ms,
                         seats: self.fleet.seats(),
                         runs: &[],
+                        pods: "",
                     };
                     show.now(&scene, output)?;
                     if at_ms > millis(UP_WITHIN) {

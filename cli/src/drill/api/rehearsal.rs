@@ -1,5 +1,6 @@
 //! Carries a script out, as an operator, the machines and the cluster would, and gathers what happened.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use blackstart_agent::gate::{self, GateState};
@@ -132,12 +133,14 @@ impl<'a> Rehearsal<'a> {
     }
 
     fn draw(&mut self) -> Result<(), Failure> {
+        let pods = self.ground.double.with(|world| pods_words(world));
         let scene = Scene {
             title: &self.title,
             act: &self.act,
             at_ms: self.ground.now_ms(),
             seats: self.ground.fleet.seats(),
             runs: &self.shown,
+            pods: &pods,
         };
         self.show.now(&scene, self.output)?;
         Ok(())
@@ -547,7 +550,6 @@ fn of_step(step: &crate::view::RunbookStep, now: u64) -> StepStory {
 fn detail(run: &RunbookRun, elapsed_ms: u64) -> RunDetail {
     let done = run.steps.iter().filter(|step| step.phase == "done").count();
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-    let node = Some(run.node.clone()).filter(|node| !node.is_empty());
     let steps = run.steps.iter().map(|step| {
         let is_current = run.current.as_ref() == Some(&step.id);
         Step {
@@ -555,7 +557,8 @@ fn detail(run: &RunbookRun, elapsed_ms: u64) -> RunDetail {
                 id: step.id.clone(),
                 kind: step.id.clone(),
                 cluster: Some(run.cluster.clone()),
-                node: node.clone(),
+                // They stand below the nodes, all of them.
+                node: None,
                 component: None,
                 after: Vec::new(),
                 description: String::new(),
@@ -610,6 +613,40 @@ fn pods_of<'w>(world: &'w World, namespace: &'w str, app: &'w str) -> impl Itera
     pods.filter(move |pod: &&Value| {
         pod["metadata"]["labels"]["app"] == app && pod["metadata"]["deletionTimestamp"].is_null()
     })
+}
+
+/// How the pods of [`OURS`] are, by workload: `gateway-proxy 2/5 ready (3 CrashLoopBackOff)`.
+fn pods_words(world: &World) -> String {
+    let workloads = world.store.list("deployments", Some(OURS));
+    let told = workloads.map(|workload| {
+        let name = blackstart_apiserver::json::name(workload);
+        let wants = workload["spec"]["replicas"].as_u64().unwrap_or_default();
+        let mut ready = 0;
+        let mut others: BTreeMap<&str, usize> = BTreeMap::new();
+        for pod in pods_of(world, OURS, name) {
+            if is_ready(pod) {
+                ready += 1;
+                continue;
+            }
+            let waiting = &pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"];
+            let state = waiting.as_str().or(pod["status"]["phase"].as_str());
+            *others.entry(state.unwrap_or("Pending")).or_default() += 1;
+        }
+        let others: Vec<_> = others
+            .into_iter()
+            .map(|(state, count)| {
+                let state = if state == "Running" { "not ready" } else { state };
+                format!("{count} {state}")
+            })
+            .collect();
+        let others = if others.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", others.join(", "))
+        };
+        format!("{name} {ready}/{wants} ready{others}")
+    });
+    told.collect::<Vec<_>>().join(", ")
 }
 
 fn is_ready(pod: &Value) -> bool {

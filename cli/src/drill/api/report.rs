@@ -124,13 +124,18 @@ impl Report {
             ended_ms: run.ended_ms,
             waiting_on: run.waiting_on.clone(),
         });
-        let refused = chronicle.heard.iter().map(|heard| Refused {
-            asked: heard.asked.clone(),
-            missing: heard
-                .refusals
-                .iter()
-                .map(|(_, missing)| missing.clone())
-                .collect(),
+        let refused = chronicle.heard.iter().map(|heard| {
+            // Several pods may lack the same.
+            let mut missing: Vec<String> = Vec::new();
+            for (_, one) in &heard.refusals {
+                if !missing.contains(one) {
+                    missing.push(one.clone());
+                }
+            }
+            Refused {
+                asked: heard.asked.clone(),
+                missing,
+            }
         });
         let left = chronicle.remains().into_iter().map(|one| LeftReport {
             object: one.object.to_string(),

@@ -396,6 +396,7 @@ impl Rehearsal<'_> {
             at_ms: millis(since.elapsed()),
             seats: self.witness.seats(),
             runs: &seen.runs,
+            pods: "",
         }
     }
 }
