@@ -43,7 +43,9 @@ const TOKEN: &str = "drill";
 const RIGHTS: &str = include_str!("../../../../deploy/kubernetes/coordinator-rbac.yaml");
 
 fn rights() -> Result<Vec<Value>, serde_saphyr::Error> {
-    RIGHTS.split("\n---\n").map(serde_saphyr::from_str).collect()
+    let documents = RIGHTS.split("\n---\n").map(serde_saphyr::from_str);
+    // What stands before the first is a comment alone.
+    documents.filter(|read| !matches!(read, Ok(Value::Null))).collect()
 }
 
 /// The cluster, and everybody in it.
