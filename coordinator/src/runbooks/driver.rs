@@ -284,7 +284,7 @@ impl Driver {
         if let Some(why) = sky.storm
             && self.run.overrode_by.is_none()
             && !self.run.plan.request.options.despite_storm
-            && lanes::takes(self.run.plan.request.runbook)
+            && lanes::minds_storm(&self.run.plan.request)
         {
             return Some(WaitingOn::Storm(why));
         }

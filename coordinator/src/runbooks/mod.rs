@@ -542,7 +542,7 @@ impl Shared {
         let storm = self.weather().over(&plan.cluster).storm;
         if let Some(why) = storm
             && !plan.request.options.despite_storm
-            && lanes::takes(plan.request.runbook)
+            && lanes::minds_storm(&plan.request)
         {
             return Err(Refusal::Storm { why });
         }
