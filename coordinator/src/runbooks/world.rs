@@ -193,7 +193,10 @@ impl World {
             } => {
                 let kubelet = match (held, kubelet_active, kubelet_healthy) {
                     (true, ..) => "is held by the boot gate",
-                    (_, _, true) => "is healthy",
+                    (_, true, true) => "is healthy",
+                    (_, false, true) => {
+                        "does not run, though its health check was answered at the last probe"
+                    }
                     (_, true, false) => "runs and does not answer",
                     (_, false, false) => "does not run",
                 };

@@ -22,6 +22,8 @@ pub(super) struct Agents {
     pub(super) silent: BTreeSet<String>,
     /// Whose kubelets do not answer, and run.
     pub(super) hung: BTreeSet<String>,
+    /// Whose agents have not probed the kubelet's health since it was stopped.
+    pub(super) unprobed: BTreeSet<String>,
     /// Whose kubelets are stopped.
     pub(super) stopped: BTreeSet<String>,
     /// What they find wrong: node, kind, evidence.
@@ -38,7 +40,7 @@ pub(super) fn picture(agents: &Agents, since: &BTreeMap<String, Instant>) -> Fle
     let node = |name: &str| {
         let silent = agents.silent.contains(name);
         let active = !agents.stopped.contains(name);
-        let healthy = active && !agents.hung.contains(name);
+        let healthy = agents.unprobed.contains(name) || active && !agents.hung.contains(name);
         let phase = match (silent, healthy) {
             (true, _) => Phase::Silent,
             (false, true) => Phase::Ready,
