@@ -24,7 +24,7 @@ use kube::client::{Body, ConfigExt};
 use tokio::time::{Instant, sleep_until};
 use tower::Layer;
 
-pub use super::access::{Access, AccessError};
+pub use super::access::{Access, AccessError, Identity, PodIdentity};
 use super::access::{endpoints, read};
 use super::calls::{ApiCall, Wire};
 use super::capabilities::GroupVersion;

@@ -29,7 +29,7 @@ use crate::events::Events;
 use crate::execute::tests::memory::MemoryStore;
 use crate::inventory::{ClusterName, Inventory, NodeName};
 use crate::kubernetes::Clusters;
-use crate::kubernetes::connection::Access;
+use crate::kubernetes::connection::{Access, Identity};
 use crate::leader::Tenure;
 use crate::permit::Book;
 use crate::policy::{OutagePolicy, Trigger};
@@ -146,7 +146,7 @@ impl Bed {
     /// The way to the API of its cluster, which nobody goes yet.
     pub(super) fn clusters(&self) -> Clusters {
         let access = Access {
-            kubeconfig: Some(self.dir.path().join("kubeconfig")),
+            identity: Identity::Kubeconfig(self.dir.path().join("kubeconfig")),
             addresses: Vec::new(),
             masters: Vec::new(),
             requests_per_second: 200,
