@@ -393,6 +393,25 @@ async fn a_server_that_says_429_is_left_alone_for_as_long_as_it_wants() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_eviction_that_the_server_has_no_time_for_is_about_us_as_well() {
+    let bed = Bed::new(Release::CURRENT).await;
+    let connection = Connection::new(bed.access(&bed.double.url(), "", Vec::new()));
+    let rule = Rule::all(Fault::Status(429)).on("create", "pods/eviction");
+    bed.double.set_faults(|faults| faults.rules = vec![rule.times(1)]);
+    let evict = ApiCall::Evict {
+        pod: Key {
+            namespace: "default".into(),
+            name: "web".into(),
+        },
+        uid: "u".into(),
+        version: super::capabilities::GroupVersion("policy/v1".into()),
+    };
+    let answer = connection.perform(&evict, None).await;
+    assert!(matches!(answer, Err(CallError::Throttled { .. })), "{answer:?}");
+    assert!(connection.left_alone(Instant::now()).is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_eviction_that_a_budget_does_not_allow_is_about_its_pod_alone() {
     let bed = Bed::new(Release::CURRENT).await;
     bed.double.with(|world| {

@@ -18,6 +18,8 @@ use crate::inventory::NodeName;
 /// The agents of all nodes.
 #[derive(Debug, Default)]
 pub(super) struct Agents {
+    /// All of them, by node.
+    pub(super) names: Vec<String>,
     /// Whose agents say nothing.
     pub(super) silent: BTreeSet<String>,
     /// Whose kubelets do not answer, and run.
@@ -65,9 +67,11 @@ pub(super) fn picture(agents: &Agents, since: &BTreeMap<String, Instant>) -> Fle
     };
     FleetView {
         at: now,
-        nodes: ["master-1", "master-2", "worker-1", "worker-2"]
-            .map(|name| (NodeName(name.into()), node(name)))
-            .into(),
+        nodes: agents
+            .names
+            .iter()
+            .map(|name| (NodeName(name.clone()), node(name)))
+            .collect(),
         own_unclean_boot: false,
         began_at: now,
     }
