@@ -20,7 +20,7 @@ NODES_AT_ONCE ?= 3
 TARGETS    ?= $(notdir $(wildcard tests/fuzz/corpus/*))
 
 .PHONY: help build release drill test test-units test-nodes lint docs deny ci \
-        properties sim sim-mutations fuzz testbed-up testbed-down bench bench-repair bench-reclaim bench-agent bench-journal bench-fleet soak needs-rust needs-testbed
+        properties sim sim-mutations fuzz testbed-up testbed-down bench bench-repair bench-reclaim bench-agent bench-journal bench-fleet bench-runbooks soak needs-rust needs-testbed
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -86,7 +86,7 @@ testbed-up: needs-testbed build ## Three masters and two workers, left running (
 testbed-down: build ## Take the testbed's nodes down and leave nothing behind
 	$(OUT)/testbed down
 
-bench: bench-repair bench-reclaim bench-journal bench-agent bench-fleet ## Every benchmark
+bench: bench-repair bench-reclaim bench-journal bench-agent bench-fleet bench-runbooks ## Every benchmark
 
 bench-repair: needs-testbed release ## Death of a kubelet to its restart, beside systemd's own Restart=always
 	$(TARGET_DIR)/release/bench-repair $(ARGS)
@@ -104,6 +104,9 @@ bench-agent: needs-testbed release ## What the agent takes and how soon it react
 bench-fleet: needs-testbed ## One coordinator with 10,000 agents in session: memory, processor, storms, decisions; beside etcd's leases (ARGS="--nodes 2000")
 	$(CARGO) build --release -p blackstart-coordinator -p blackstart-tests --bin blackstart-coordinator --bin bench-fleet
 	$(TARGET_DIR)/release/bench-fleet $(ARGS)
+
+bench-runbooks: needs-rust ## 750 of 1,500 nodes down at once: how fast runbooks decide, and pods are evicted, over a double of the API server
+	$(CARGO) test --release -p blackstart-coordinator --lib -- --ignored --nocapture runbooks::tests::scale::figures
 
 soak: needs-testbed release ## Random faults for 20 minutes: nothing grows, nothing is mended wrongly (ARGS="--minutes 60 --seed 7")
 	$(TARGET_DIR)/release/soak $(ARGS)

@@ -27,6 +27,7 @@ use std::time::Duration;
 use blackstart_proto::clock_floor::{ClockFloor, KEEP_EVERY, Raised, SETTLED_AFTER};
 use blackstart_proto::tls::client_config;
 use blackstart_proto::v1::coordinator_service_server::CoordinatorServiceServer;
+use blackstart_proto::v1::runbook_service_server::RunbookServiceServer;
 use blackstart_proto::yaml::Problems;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpSocket};
@@ -581,7 +582,7 @@ async fn lead(
     serve_reboot_tools(&mut outer, house, permits, &tenure, &serving);
     let services = Routes::new(agents.serve())
         .add_service(Audit::new(operators.serve(), events.clone()))
-        .add_service(RunbookOperators::new(runbooks, Arc::clone(&house.door.roles)).serve())
+        .add_service(steered(runbooks, house, events))
         .add_service(coordinators);
     let (services, door) = (let_in(services, house, desk), house.door.clone());
     let lines = Lines::Leading(agents);
@@ -632,6 +633,16 @@ fn leads(epoch: u64) -> What {
         evidence: format!("epoch {epoch}"),
         ..What::default()
     }
+}
+
+/// The service for runbooks.
+fn steered(
+    runbooks: Runbooks,
+    house: &House,
+    events: &Events,
+) -> Audit<RunbookServiceServer<RunbookOperators>> {
+    let operators = RunbookOperators::new(runbooks, Arc::clone(&house.door.roles));
+    Audit::new(operators.serve(), events.clone())
 }
 
 /// The services for who is let in, and for what was commanded.

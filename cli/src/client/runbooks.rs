@@ -1,10 +1,11 @@
 //! Calls of the runbooks' service.
 
 use blackstart_proto::v1;
+use jiff::Timestamp;
 
 use super::{Fleet, within};
 use crate::failure::Failure;
-use crate::view::{PodDiagnosis, Runbook, RunbookPlan, RunbookRun, Workload};
+use crate::view::{PodDiagnosis, Run, Runbook, RunbookPlan, RunbookRun, Workload};
 
 impl Fleet {
     pub(crate) async fn runbooks(&mut self) -> Result<Vec<Runbook>, Failure> {
@@ -43,6 +44,16 @@ impl Fleet {
         let answer = self.runbooks.list_runbook_runs(v1::ListRunbookRunsRequest {});
         let answer = within(self.patience, self.address, answer).await?;
         Ok(answer.runs.into_iter().map(RunbookRun::from).collect())
+    }
+
+    /// Cold starts, rejoins and runbooks, oldest first.
+    pub(crate) async fn all_runs(&mut self) -> Result<Vec<Run>, Failure> {
+        let mut runs = self.runs().await?;
+        let now = Timestamp::now();
+        let more = self.runbook_runs().await?;
+        runs.extend(more.iter().map(|run| run.in_a_line(now)));
+        runs.sort_by_key(|run| run.started_at);
+        Ok(runs)
     }
 
     pub(crate) async fn runbook_run(&mut self, id: &str) -> Result<RunbookRun, Failure> {

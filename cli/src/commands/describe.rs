@@ -4,8 +4,9 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
 use super::{Context, meant};
+use crate::client::Fleet;
 use crate::failure::Failure;
-use crate::output::describe;
+use crate::output::{describe, runbook as output};
 use crate::view::Node;
 
 /// What can be described.
@@ -23,7 +24,8 @@ Examples:
     #[command(after_help = "\
 Examples:
   blackstart describe run cold-start-3
-  blackstart describe run cold-start-3 -o yaml")]
+  blackstart describe run cold-start-3 -o yaml
+  blackstart describe run drain-2")]
     Run(NameArgs),
 }
 
@@ -58,11 +60,7 @@ pub(super) async fn run(command: DescribeCommand, context: &mut Context<'_>) -> 
         }
         DescribeCommand::Run(NameArgs { name }) => {
             let detail = match fleet.run(&name).await {
-                Err(Failure::NotFound { what, name, .. }) => {
-                    let known: Vec<_> = fleet.runs().await?.into_iter().map(|run| run.id).collect();
-                    let advice = Some(meant(&name, &known, "blackstart get runs"));
-                    return Err(Failure::NotFound { what, name, advice });
-                }
+                Err(Failure::NotFound { .. }) => return runbook(&mut fleet, context, &name).await,
                 answer => answer?,
             };
             Ok(context
@@ -70,4 +68,17 @@ pub(super) async fn run(command: DescribeCommand, context: &mut Context<'_>) -> 
                 .object("RunDetail", &detail, |_| describe::run(&detail, now))?)
         }
     }
+}
+
+/// A run of a runbook, as `blackstart runbook status` shows it.
+async fn runbook(fleet: &mut Fleet, context: &mut Context<'_>, name: &str) -> Result<(), Failure> {
+    let run = match fleet.runbook_run(name).await {
+        Err(Failure::NotFound { what, name, .. }) => {
+            let known: Vec<_> = fleet.all_runs().await?.into_iter().map(|run| run.id).collect();
+            let advice = Some(meant(&name, &known, "blackstart get runs"));
+            return Err(Failure::NotFound { what, name, advice });
+        }
+        answer => answer?,
+    };
+    Ok(context.output.object("RunbookRun", &run, |_| output::run(&run))?)
 }

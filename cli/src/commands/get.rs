@@ -64,12 +64,13 @@ Examples:
   blackstart get remedies
   blackstart get remedies --node biz-4 -o wide")]
     Remedies(ScopedArgs),
-    /// Runs: cold starts and rejoins
+    /// Runs: cold starts, rejoins and runbooks
     #[command(visible_aliases = ["run"])]
     #[command(after_help = "\
 Examples:
   blackstart get runs
-  blackstart get run cold-start-3 -o json")]
+  blackstart get run cold-start-3 -o json
+  blackstart get run drain-2")]
     Runs(NamedArgs),
     /// What operators hold and silence
     #[command(visible_aliases = ["hold"])]
@@ -196,7 +197,7 @@ impl Fetched for Remedy {
 
 impl Fetched for Run {
     async fn fetch(fleet: &mut Fleet, _scope: &Scope) -> Result<Vec<Self>, Failure> {
-        fleet.runs().await
+        fleet.all_runs().await
     }
 }
 

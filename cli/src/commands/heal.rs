@@ -87,6 +87,9 @@ pub(crate) struct Mend {
     /// Pods have to be well for so long before the run ends
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = duration)]
     steady: std::time::Duration,
+    /// Begin it although too much of its cluster is not well at once; it is logged with your name
+    #[arg(long)]
+    despite_storm: bool,
     #[command(flatten)]
     how: How,
 }
@@ -160,6 +163,7 @@ fn request(runbook: &str, mend: &Mend) -> v1::RunbookRequest {
         runbook: runbook.to_owned(),
         reason: mend.reason.clone(),
         rollback: mend.rollback,
+        despite_storm: mend.despite_storm,
         steady_ms: u64::try_from(mend.steady.as_millis()).unwrap_or(u64::MAX),
         ..v1::RunbookRequest::default()
     }

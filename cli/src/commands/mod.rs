@@ -63,7 +63,7 @@ pub(crate) async fn run(cli: Cli, environment: &Environment, output: &mut Output
         Command::Get(command) => get::run(command, &mut context).await,
         Command::Describe(command) => describe::run(command, &mut context).await,
         Command::Events(args) => events::run(&args, &mut context).await,
-        Command::Coldstart(command) => coldstart::run(command, &mut context).await,
+        Command::Coldstart(command) => Box::pin(coldstart::run(command, &mut context)).await,
         Command::Hold(args) => hold::hold(args, &mut context).await,
         Command::Unhold(args) => hold::unhold(args, &mut context).await,
         Command::Silence(args) => hold::silence(args, &mut context).await,

@@ -106,7 +106,7 @@ pub(crate) const fn outcome_tint(outcome: RemedyOutcome) -> Tint {
 pub(crate) const fn run_tint(state: RunState) -> Tint {
     match state {
         RunState::Unknown | RunState::Running => Tint::Plain,
-        RunState::Paused => Tint::Warning,
+        RunState::Paused | RunState::Undoing => Tint::Warning,
         RunState::Halted | RunState::Aborted => Tint::Bad,
         RunState::Succeeded => Tint::Good,
     }
@@ -281,7 +281,9 @@ impl Listed for Run {
     const PLURAL: &'static str = "runs";
 
     fn header(wide: bool) -> Vec<&'static str> {
-        let mut header = vec!["ID", "RUNBOOK", "STATE", "STEPS", "RESIDUE", "TOOK", "AGE"];
+        let mut header = vec![
+            "ID", "RUNBOOK", "ABOUT", "STATE", "STEPS", "RESIDUE", "TOOK", "AGE",
+        ];
         if wide {
             header.push("REASON");
         }
@@ -293,6 +295,7 @@ impl Listed for Run {
         let mut row = vec![
             self.id.as_str().into(),
             self.runbook.as_str().into(),
+            optional(self.about.as_ref()),
             Cell::tinted(self.state.word(), run_tint(self.state)),
             format!("{}/{}", self.steps_done, self.steps_total).into(),
             unwanted(

@@ -280,7 +280,7 @@ fn step_line(run: &RunDetail, step: &Step) -> Line {
 fn state_line(run: &RunDetail) -> Line {
     let summary = &run.run;
     let text = match summary.state {
-        RunState::Unknown | RunState::Running => format!("{} is running", summary.id),
+        RunState::Unknown | RunState::Running | RunState::Undoing => format!("{} is running", summary.id),
         RunState::Paused => {
             format!(
                 "{} is paused; go on with: blackstart coldstart resume {}",
@@ -322,7 +322,7 @@ pub(crate) fn ending(run: &RunDetail) -> String {
             summary.steps_done,
             summary.steps_total
         ),
-        RunState::Unknown | RunState::Running | RunState::Paused | RunState::Halted => {
+        RunState::Unknown | RunState::Running | RunState::Paused | RunState::Halted | RunState::Undoing => {
             format!("{} is {}", summary.id, summary.state.word())
         }
     }

@@ -119,6 +119,7 @@ impl Language {
             (Self::Zh, RunState::Unknown) => "未知",
             (Self::Zh, RunState::Running) => "进行中",
             (Self::Zh, RunState::Paused) => "已暂停",
+            (Self::Zh, RunState::Undoing) => "撤销中",
             (Self::Zh, RunState::Halted) => "已停止,等待处理",
             (Self::Zh, RunState::Succeeded) => "成功",
             (Self::Zh, RunState::Aborted) => "已中止",

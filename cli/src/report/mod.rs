@@ -106,6 +106,7 @@ mod tests {
             run: Run {
                 id: "cold-start-1".into(),
                 runbook: "cold-start".into(),
+                about: None,
                 state: RunState::Succeeded,
                 started_at: Timestamp::from_second(1_700_000_000).ok(),
                 elapsed_ms: 95_000,

@@ -354,6 +354,7 @@ impl From<v1::RunSummary> for Run {
         Self {
             id: wire.id,
             runbook: wire.runbook,
+            about: None,
             state: run_state(wire.state),
             started_at: at(wire.started_unix_ms),
             elapsed_ms: wire.elapsed_ms,

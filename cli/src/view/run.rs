@@ -14,6 +14,8 @@ pub(crate) enum RunState {
     Paused,
     /// A step failed that asks for a person.
     Halted,
+    /// It was aborted, and puts back what it changed.
+    Undoing,
     Succeeded,
     Aborted,
 }
@@ -25,6 +27,7 @@ impl RunState {
             Self::Running => "Running",
             Self::Paused => "Paused",
             Self::Halted => "Halted",
+            Self::Undoing => "Undoing",
             Self::Succeeded => "Succeeded",
             Self::Aborted => "Aborted",
         }
@@ -32,7 +35,7 @@ impl RunState {
 
     pub(crate) const fn is_active(self) -> bool {
         match self {
-            Self::Running | Self::Paused | Self::Halted => true,
+            Self::Running | Self::Paused | Self::Halted | Self::Undoing => true,
             Self::Unknown | Self::Succeeded | Self::Aborted => false,
         }
     }
@@ -43,6 +46,8 @@ impl RunState {
 pub(crate) struct Run {
     pub(crate) id: String,
     pub(crate) runbook: String,
+    /// Node, pods, workload or cluster that it is about; `null`: all that its steps name.
+    pub(crate) about: Option<String>,
     pub(crate) state: RunState,
     pub(crate) started_at: Option<Timestamp>,
     /// Until its end, or until now.

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::Resource;
 use super::convert::{at, given};
+use super::run::{Run, RunState};
 
 /// A runbook that there is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -81,6 +82,40 @@ pub(crate) struct RunbookRun {
 }
 
 impl RunbookRun {
+    /// In a line beside cold starts, as of `now`.
+    pub(crate) fn in_a_line(&self, now: Timestamp) -> Run {
+        let count = |steps: usize| u32::try_from(steps).unwrap_or(u32::MAX);
+        let until = self.changed_at.filter(|_| self.has_ended()).unwrap_or(now);
+        let elapsed = self.started_at.map_or(0, |started| {
+            u64::try_from(until.as_millisecond() - started.as_millisecond()).unwrap_or_default()
+        });
+        let about = match &self.subject {
+            Some(subject) => subject.clone(),
+            None if self.node.is_empty() => format!("cluster {}", self.cluster),
+            None => self.node.clone(),
+        };
+        Run {
+            id: self.id.clone(),
+            runbook: self.runbook.clone(),
+            about: Some(about),
+            state: match self.state {
+                "running" => RunState::Running,
+                "halted" => RunState::Halted,
+                "undoing" => RunState::Undoing,
+                "succeeded" => RunState::Succeeded,
+                "aborted" => RunState::Aborted,
+                _ => RunState::Unknown,
+            },
+            started_at: self.started_at,
+            elapsed_ms: elapsed,
+            steps_total: count(self.steps.len()),
+            steps_done: count(self.steps.iter().filter(|step| step.phase == "done").count()),
+            residue: Vec::new(),
+            reason: self.reason.clone().unwrap_or_default(),
+            waiting_on: self.waiting_on.iter().cloned().collect(),
+        }
+    }
+
     /// It needs nobody any more.
     pub(crate) fn has_ended(&self) -> bool {
         matches!(self.state, "succeeded" | "aborted")
@@ -195,5 +230,40 @@ impl From<v1::RunbookRun> for RunbookRun {
             notes: wire.notes,
             proposal: wire.proposal,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_of_a_runbook_stands_in_a_line_like_any_other() {
+        let step = |phase: v1::RunbookPhase| v1::RunbookStep {
+            phase: phase.into(),
+            ..v1::RunbookStep::default()
+        };
+        let wire = |state: v1::RunbookState, node: &str| v1::RunbookRun {
+            id: "drain-3".into(),
+            runbook: "drain".into(),
+            node: node.into(),
+            cluster: "biz".into(),
+            state: state.into(),
+            started_unix_ms: 1_000,
+            changed_unix_ms: 4_000,
+            waiting_on: "a budget".into(),
+            steps: vec![step(v1::RunbookPhase::Done), step(v1::RunbookPhase::Begun)],
+            ..v1::RunbookRun::default()
+        };
+        let now = Timestamp::from_millisecond(9_000).unwrap();
+        let line = |wire| RunbookRun::from(wire).in_a_line(now);
+        let run = line(wire(v1::RunbookState::Undoing, "biz-4"));
+        assert_eq!((run.state, run.elapsed_ms), (RunState::Undoing, 8_000));
+        assert_eq!((run.steps_done, run.steps_total), (1, 2));
+        assert_eq!(run.about.as_deref(), Some("biz-4"));
+        assert_eq!(run.waiting_on, ["a budget"]);
+        let ended = line(wire(v1::RunbookState::Succeeded, ""));
+        assert_eq!(ended.elapsed_ms, 3_000);
+        assert_eq!(ended.about.as_deref(), Some("cluster biz"));
     }
 }

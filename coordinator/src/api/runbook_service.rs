@@ -1,5 +1,6 @@
 //! Runbooks for operators. What changes something is logged with the operator's name, and the run keeps it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use blackstart_proto::v1;
 use blackstart_proto::v1::runbook_service_server::{RunbookService, RunbookServiceServer};
 use tonic::{Extensions, Request, Response, Status};
 
+pub(crate) mod kept;
 mod options;
 
 use super::auth;
@@ -209,6 +211,30 @@ fn steered(
     }
 }
 
+/// The runbooks that there are.
+fn infos() -> v1::ListRunbooksResponse {
+    let runbooks = Runbook::ALL.map(|runbook| {
+        let (description, chapter) = describe(runbook);
+        v1::RunbookInfo {
+            name: runbook.to_string(),
+            description: description.to_owned(),
+            chapter: chapter.to_owned(),
+        }
+    });
+    v1::ListRunbooksResponse {
+        runbooks: runbooks.into(),
+    }
+}
+
+/// Runs, oldest first.
+fn told(runs: &BTreeMap<String, Arc<RunbookStatus>>) -> v1::ListRunbookRunsResponse {
+    let mut runs: Vec<_> = runs.values().collect();
+    runs.sort_by_key(|run| run.started_unix_ms);
+    v1::ListRunbookRunsResponse {
+        runs: runs.into_iter().map(|run| convert::run(run)).collect(),
+    }
+}
+
 #[tonic::async_trait]
 impl RunbookService for RunbookOperators {
     async fn list_runbooks(
@@ -216,17 +242,7 @@ impl RunbookService for RunbookOperators {
         request: Request<v1::ListRunbooksRequest>,
     ) -> Result<Response<v1::ListRunbooksResponse>, Status> {
         auth::require_operator(&request)?;
-        let runbooks = Runbook::ALL.map(|runbook| {
-            let (description, chapter) = describe(runbook);
-            v1::RunbookInfo {
-                name: runbook.to_string(),
-                description: description.to_owned(),
-                chapter: chapter.to_owned(),
-            }
-        });
-        Ok(Response::new(v1::ListRunbooksResponse {
-            runbooks: runbooks.into(),
-        }))
+        Ok(Response::new(infos()))
     }
 
     async fn plan_runbook(
@@ -268,11 +284,7 @@ impl RunbookService for RunbookOperators {
         request: Request<v1::ListRunbookRunsRequest>,
     ) -> Result<Response<v1::ListRunbookRunsResponse>, Status> {
         auth::require_operator(&request)?;
-        let runs = self.runbooks.runs();
-        let mut runs: Vec<_> = runs.values().collect();
-        runs.sort_by_key(|run| run.started_unix_ms);
-        let runs = runs.into_iter().map(|run| convert::run(run)).collect();
-        Ok(Response::new(v1::ListRunbookRunsResponse { runs }))
+        Ok(Response::new(told(&self.runbooks.runs())))
     }
 
     async fn get_runbook_run(

@@ -13,7 +13,7 @@ use blackstart_proto::yaml::{self, Item, Problems, Table};
 use super::{ClusterAccess, EtcdSettings, Settings, StoreSettings, runbooks, trust};
 use crate::fleetlock::{FleetLockSettings, FleetLockTls};
 use crate::inventory::ClusterName;
-use crate::kubernetes::connection::Access;
+use crate::kubernetes::connection::{Access, Identity};
 use crate::permit::Budget;
 use crate::policy::{
     BackupPolicy, ColdStartPolicy, OutagePolicy, PermitPolicy, SetAsidePolicy, StormPolicy, Trigger, Typical,
@@ -192,7 +192,7 @@ fn clusters(top: &mut Table, to: &mut Vec<ClusterAccess>) {
         let addresses = addresses.iter().filter_map(Item::socket_address).collect();
         let requests = table.integer("requests_per_second", 1..=1000);
         let access = Access {
-            kubeconfig,
+            identity: kubeconfig.map_or_else(Identity::default, Identity::Kubeconfig),
             addresses,
             // The inventory's.
             masters: Vec::new(),

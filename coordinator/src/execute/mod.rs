@@ -61,6 +61,7 @@ use crate::inventory::{Inventory, NodeName};
 use crate::plan::Plan;
 use crate::plan::lint::Finding;
 use crate::policy::ColdStartPolicy;
+use crate::runbooks::plan::Runbook;
 use crate::store::{Store, StoreError};
 
 /// So many operators' words may wait for the driver.
@@ -246,6 +247,8 @@ impl Executor {
         let runs: Vec<_> = store
             .runs()?
             .into_iter()
+            // Those of runbooks are remembered beside.
+            .filter(|id| Runbook::of_run(id).is_none())
             .map(run)
             .collect::<Result<_, ExecuteError>>()?;
         Ok(Self {

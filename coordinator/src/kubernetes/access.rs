@@ -13,15 +13,114 @@ use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use kube::client::ConfigExt;
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{
+    AuthInfo, Context, KubeConfigOptions, Kubeconfig, NamedAuthInfo, NamedCluster, NamedContext,
+};
 
 /// A server that accepts a connection does so within this; the next address is tried after it.
 pub(super) const CONNECT: Duration = Duration::from_secs(2);
+/// Where the pod that the coordinator runs in has its identity.
+const POD: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+/// Who we are to a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Identity {
+    /// As this kubeconfig says.
+    Kubeconfig(PathBuf),
+    /// The pod that the coordinator runs in.
+    Pod(PodIdentity),
+}
+
+impl Default for Identity {
+    fn default() -> Self {
+        Self::Pod(PodIdentity::default())
+    }
+}
+
+/// What the kubelet gives a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodIdentity {
+    /// Where its files `token` and `ca.crt` are. The kubelet writes the token anew before it ends.
+    pub directory: PathBuf,
+    /// Where the API is; `None`: as the environment says.
+    pub server: Option<SocketAddr>,
+}
+
+impl Default for PodIdentity {
+    fn default() -> Self {
+        Self {
+            directory: PathBuf::from(POD),
+            server: None,
+        }
+    }
+}
+
+impl PodIdentity {
+    /// A kubeconfig that says the same, so that both ways are one.
+    fn kubeconfig(&self) -> Result<Kubeconfig, AccessError> {
+        let failed = |why: String| AccessError::InCluster(why);
+        let server = if let Some(address) = self.server {
+            address.to_string()
+        } else {
+            let told = |name: &str| {
+                std::env::var(name).map_err(|_| {
+                    failed(format!(
+                        "{name} is not set: the coordinator does not run in a pod"
+                    ))
+                })
+            };
+            let (host, port) = (told("KUBERNETES_SERVICE_HOST")?, told("KUBERNETES_SERVICE_PORT")?);
+            match host.parse::<IpAddr>() {
+                Ok(IpAddr::V6(address)) => format!("[{address}]:{port}"),
+                Ok(IpAddr::V4(_)) | Err(_) => format!("{host}:{port}"),
+            }
+        };
+        let file = |name: &str| {
+            let path = self.directory.join(name);
+            match std::fs::metadata(&path) {
+                Ok(_) => Ok(path.display().to_string()),
+                Err(error) => Err(failed(format!("{}: {error}", path.display()))),
+            }
+        };
+        let name = || "pod".to_owned();
+        Ok(Kubeconfig {
+            current_context: Some(name()),
+            contexts: vec![NamedContext {
+                name: name(),
+                context: Some(Context {
+                    cluster: name(),
+                    user: Some(name()),
+                    ..Context::default()
+                }),
+                ..NamedContext::default()
+            }],
+            clusters: vec![NamedCluster {
+                name: name(),
+                cluster: Some(kube::config::Cluster {
+                    server: Some(format!("https://{server}")),
+                    certificate_authority: Some(file("ca.crt")?),
+                    ..kube::config::Cluster::default()
+                }),
+                ..NamedCluster::default()
+            }],
+            auth_infos: vec![NamedAuthInfo {
+                name: name(),
+                auth_info: Some(AuthInfo {
+                    token_file: Some(file("token")?),
+                    ..AuthInfo::default()
+                }),
+                ..NamedAuthInfo::default()
+            }],
+            ..Kubeconfig::default()
+        })
+    }
+}
+
 /// How a cluster's API is reached, as the configuration says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Access {
-    /// Where the kubeconfig is; `None`: the identity of the pod that the coordinator runs in.
-    pub kubeconfig: Option<PathBuf>,
+    /// Who we are to it.
+    pub identity: Identity,
     /// Further addresses of API servers, after that of the kubeconfig. Never names.
     pub addresses: Vec<SocketAddr>,
     /// Control planes to try where no addresses are given, at the port of the kubeconfig's server.
@@ -50,8 +149,18 @@ pub enum AccessError {
 }
 
 pub(super) async fn read(access: &Access) -> Result<kube::Config, AccessError> {
-    let Some(path) = access.kubeconfig.clone() else {
-        return kube::Config::incluster_env().map_err(|error| AccessError::InCluster(error.to_string()));
+    let path = match &access.identity {
+        Identity::Kubeconfig(path) => path.clone(),
+        Identity::Pod(pod) => {
+            let pod = pod.clone();
+            let failed = |why: String| AccessError::InCluster(why);
+            let kubeconfig = tokio::task::spawn_blocking(move || pod.kubeconfig())
+                .await
+                .map_err(|_| failed("it could not be read".to_owned()))??;
+            return kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+                .await
+                .map_err(|error| failed(error.to_string()));
+        }
     };
     let failed = |why: String| AccessError::Kubeconfig {
         path: path.clone(),

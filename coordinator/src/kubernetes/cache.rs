@@ -4,7 +4,7 @@
 //! recovery needs: a pause that grows between failures, the age of what is known, and when each object was last *seen* to change, by
 //! our own clock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
@@ -56,6 +56,8 @@ pub(super) struct Cache<T> {
 #[derive(Debug)]
 struct Inner<T> {
     objects: BTreeMap<Key, Tracked<T>>,
+    /// Those of each node: a cluster has thousands of pods, and a look is about a node.
+    by_node: BTreeMap<String, BTreeSet<Key>>,
     /// It was whole once.
     is_whole: bool,
     /// Why it is not kept at present.
@@ -79,6 +81,7 @@ impl<T: Kept> Cache<T> {
             version,
             inner: RwLock::new(Inner {
                 objects: BTreeMap::new(),
+                by_node: BTreeMap::new(),
                 is_whole: false,
                 trouble: None,
             }),
@@ -88,6 +91,17 @@ impl<T: Kept> Cache<T> {
     /// Looks at what is known. Short: the watch waits meanwhile.
     pub(super) fn read<R>(&self, look: impl FnOnce(&BTreeMap<Key, Tracked<T>>) -> R) -> R {
         look(&self.inner.read().unwrap_or_else(PoisonError::into_inner).objects)
+    }
+
+    /// Those of one node.
+    pub(super) fn on(&self, node: &str) -> Vec<T>
+    where
+        T: Clone,
+    {
+        let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+        let keys = inner.by_node.get(node).into_iter().flatten();
+        keys.filter_map(|key| Some(inner.objects.get(key)?.object.clone()))
+            .collect()
     }
 
     /// How old the picture is, or why there is none.
@@ -199,14 +213,11 @@ impl<T: Kept> Cache<T> {
     fn replace(&self, listed: BTreeMap<Key, T>, is_gapless: bool, now: Instant) {
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
         let mut before = std::mem::take(&mut inner.objects);
-        inner.objects = listed
-            .into_iter()
-            .map(|(key, object)| {
-                let known = before.remove(&key);
-                let tracked = track(known, object, is_gapless, now);
-                (key, tracked)
-            })
-            .collect();
+        inner.by_node.clear();
+        for (key, object) in listed {
+            let known = before.remove(&key);
+            inner.insert(key, track(known, object, is_gapless, now));
+        }
         inner.is_whole = true;
         inner.trouble = None;
     }
@@ -214,14 +225,39 @@ impl<T: Kept> Cache<T> {
     fn put(&self, object: T, now: Instant) {
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
         let key = object.key();
-        let known = inner.objects.remove(&key);
-        inner.objects.insert(key, track(known, object, true, now));
+        let known = inner.remove(&key);
+        inner.insert(key, track(known, object, true, now));
         inner.trouble = None;
     }
 
     fn remove(&self, key: &Key) {
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
-        inner.objects.remove(key);
+        inner.remove(key);
+    }
+}
+
+impl<T: Kept> Inner<T> {
+    fn insert(&mut self, key: Key, tracked: Tracked<T>) {
+        if let Some(node) = tracked.object.node() {
+            self.by_node
+                .entry(node.to_owned())
+                .or_default()
+                .insert(key.clone());
+        }
+        self.objects.insert(key, tracked);
+    }
+
+    fn remove(&mut self, key: &Key) -> Option<Tracked<T>> {
+        let known = self.objects.remove(key)?;
+        if let Some(node) = known.object.node()
+            && let Some(here) = self.by_node.get_mut(node)
+        {
+            here.remove(key);
+            if here.is_empty() {
+                self.by_node.remove(node);
+            }
+        }
+        Some(known)
     }
 }
 
@@ -303,7 +339,9 @@ impl From<DynamicObject> for Object {
 
 #[cfg(test)]
 mod tests {
-    use super::super::objects::Lease;
+    use serde_json::json;
+
+    use super::super::objects::{Lease, Pod};
     use super::*;
 
     fn lease(renewed: &str) -> Lease {
@@ -345,5 +383,33 @@ mod tests {
         assert_eq!(life(&cache), (Some(after), after));
         cache.replace(BTreeMap::new(), true, after);
         assert_eq!(cache.read(BTreeMap::len), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_pods_of_a_node_are_found_wherever_they_were_before() {
+        let cache: Cache<Pod> = Cache::new(GroupVersion("v1".into()));
+        let now = Instant::now();
+        let pod = |name: &str, node: &str| {
+            let object = json!({"metadata": {"name": name, "namespace": "biz"}, "spec": {"nodeName": node}});
+            Pod::keep(serde_json::from_value(object).unwrap()).unwrap()
+        };
+        let on = |node: &str| {
+            let pods = cache.on(node).into_iter();
+            pods.map(|pod| pod.key.name).collect::<Vec<_>>()
+        };
+        let listed = [pod("a", "n1"), pod("b", "n1"), pod("c", "")];
+        let listed = listed.map(|pod| (pod.key(), pod));
+        cache.replace(listed.into(), false, now);
+        assert_eq!(on("n1"), ["a", "b"]);
+        // It finds its node; another is made anew elsewhere; one goes.
+        cache.put(pod("c", "n1"), now);
+        cache.put(pod("a", "n2"), now);
+        cache.remove(&pod("b", "n1").key());
+        assert_eq!(
+            (on("n1"), on("n2"), on("")),
+            (vec!["c".to_owned()], vec!["a".to_owned()], vec![])
+        );
+        cache.replace(BTreeMap::new(), true, now);
+        assert_eq!(on("n1"), Vec::<String>::new());
     }
 }

@@ -181,19 +181,16 @@ impl Cluster {
                 watched: Some(node.watched),
             }),
         };
-        let pods = caches.pods.read(|pods| {
-            let here = pods.values().filter(|pod| pod.object.node == node);
-            here.map(|pod| pod.object.clone()).collect()
-        });
+        let pods = caches.pods.on(node);
         let budgets = caches.budgets.as_ref().map(|budgets| {
-            budgets.read(|budgets| budgets.values().map(|budget| budget.object.clone()).collect())
-        });
-        let attachments = caches.attachments.as_ref().map(|attachments| {
-            attachments.read(|all| {
-                let here = all.values().filter(|one| one.object.node == node);
-                here.map(|one| one.object.clone()).collect()
+            budgets.read(|budgets| {
+                let all = budgets.values().map(|budget| &budget.object);
+                let here = all.filter(|budget| pods.iter().any(|pod| budget.covers(pod)));
+                here.cloned().collect()
             })
         });
+        let attachments = caches.attachments.as_ref();
+        let attachments = attachments.map(|attachments| attachments.on(node));
         Api::Known(Box::new(ApiView {
             can: caches.can.clone(),
             age,

@@ -24,7 +24,7 @@ use kube::client::{Body, ConfigExt};
 use tokio::time::{Instant, sleep_until};
 use tower::Layer;
 
-pub use super::access::{Access, AccessError};
+pub use super::access::{Access, AccessError, Identity, PodIdentity};
 use super::access::{endpoints, read};
 use super::calls::{ApiCall, Wire};
 use super::capabilities::GroupVersion;
@@ -193,6 +193,13 @@ impl Connection {
         }
         let said = Limited::new(body, LONGEST).collect().await;
         let said = said.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+        // A budget of disruptions refuses with an object, and that is about the pod; priority and fairness with plain text, and that is
+        // about us, whatever was asked.
+        let is_plain = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&said).is_err();
+        if parts.status == StatusCode::TOO_MANY_REQUESTS && is_plain {
+            let wish = retry_after(parts.headers.get(RETRY_AFTER)).unwrap_or(OVERLOADED);
+            lock(&self.inner.limits).leave_alone(wish, Instant::now());
+        }
         let refused = refusal(parts.status, retry_after(parts.headers.get(RETRY_AFTER)), &said);
         // An admission hook that refuses says 403 as well; the authorizer's words name what the user cannot do.
         match &refused {
@@ -262,7 +269,7 @@ impl Inner {
             return self.beat(path);
         }
         let wish = retry_after(answer.headers().get(RETRY_AFTER));
-        // An eviction that a budget does not allow says 429 as well; that is about the pod, and for the caller.
+        // An eviction that a budget does not allow says 429 as well; that is about the pod, and `perform` tells them apart.
         let is_about_us = !path.ends_with("/eviction");
         if status == StatusCode::TOO_MANY_REQUESTS && is_about_us {
             lock(&self.limits).leave_alone(wish.unwrap_or(OVERLOADED), Instant::now());

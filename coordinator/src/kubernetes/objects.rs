@@ -58,6 +58,10 @@ pub trait Kept: Sized + Send + Sync + 'static {
     fn keep(object: Object) -> Option<Self>;
     /// What it is called.
     fn key(&self) -> Key;
+    /// The node that it is on, if it is on one: those of one node are found by it.
+    fn node(&self) -> Option<&str> {
+        None
+    }
     /// A time that changes as long as what it stands for lives.
     fn pulse(&self) -> Option<Timestamp> {
         None
@@ -403,6 +407,10 @@ impl Kept for Pod {
     fn key(&self) -> Key {
         self.key.clone()
     }
+
+    fn node(&self) -> Option<&str> {
+        Some(self.node.as_str()).filter(|node| !node.is_empty())
+    }
 }
 
 /// A volume that is attached to a node, or is to be.
@@ -439,6 +447,10 @@ impl Kept for Attachment {
             namespace: String::new(),
             name: self.name.clone(),
         }
+    }
+
+    fn node(&self) -> Option<&str> {
+        Some(self.node.as_str())
     }
 }
 

@@ -5,14 +5,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use blackstart_apiserver::{Authority, Clock, Double, Fault, NodeSpec, Options, Release, Rule};
+use blackstart_apiserver::{Authority, Clock, Double, Fault, NodeSpec, Options, Release, Rule, User};
 use data_encoding::BASE64;
 use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::calls::{ApiCall, Precondition};
-use super::connection::{Access, CallError, Connection};
+use super::connection::{Access, CallError, Connection, Identity, PodIdentity};
 use super::objects::{CORDONED_BY, Key};
 use super::view::{Api, ApiView};
 use super::{Cluster, Clusters};
@@ -81,7 +81,7 @@ impl Bed {
 
     fn access(&self, server: &str, more: &str, addresses: Vec<SocketAddr>) -> Access {
         Access {
-            kubeconfig: Some(self.kubeconfig(server, more)),
+            identity: Identity::Kubeconfig(self.kubeconfig(server, more)),
             addresses,
             masters: Vec::new(),
             requests_per_second: 200,
@@ -224,7 +224,9 @@ async fn the_next_address_is_tried_when_the_first_is_dead_or_its_name_cannot_be_
 async fn programs_for_tokens_and_unverified_servers_are_refused_by_name() {
     let bed = Bed::new(Release::CURRENT).await;
     let access = bed.access(&bed.double.url(), "", Vec::new());
-    let path = access.kubeconfig.clone().unwrap();
+    let Identity::Kubeconfig(path) = access.identity.clone() else {
+        panic!("a kubeconfig");
+    };
     let text = std::fs::read_to_string(&path).unwrap();
     let exec = text.replace(
         "    client-certificate-data",
@@ -243,6 +245,73 @@ async fn programs_for_tokens_and_unverified_servers_are_refused_by_name() {
         let error = Connection::new(access.clone()).client().await.err().unwrap();
         assert!(error.to_string().contains(why), "{error}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_identity_of_the_pod_is_its_token_and_authority_and_a_token_that_is_replaced_is_read_anew() {
+    let bed = Bed::new(Release::CURRENT).await;
+    let only = |token: &'static str| {
+        bed.double.set_access(|access| {
+            access.rbac = true;
+            let user = User::new(
+                "system:serviceaccount:blackstart:coordinator",
+                &["system:masters"],
+            );
+            access.tokens = [(token.to_owned(), user)].into();
+        });
+    };
+    let directory = bed.dir.path().join("serviceaccount");
+    std::fs::create_dir(&directory).unwrap();
+    let write = |name: &str, text: &str| std::fs::write(directory.join(name), text).unwrap();
+    let access = Access {
+        identity: Identity::Pod(PodIdentity {
+            directory: directory.clone(),
+            server: Some(bed.double.address()),
+        }),
+        addresses: Vec::new(),
+        masters: Vec::new(),
+        requests_per_second: 200,
+    };
+    // What is missing is named.
+    let error = Connection::new(access.clone()).client().await.err().unwrap();
+    assert!(error.to_string().contains("serviceaccount/ca.crt"), "{error}");
+    only("first");
+    write("ca.crt", &bed.authority.certificate);
+    write("token", "first");
+    let clusters = bed.clusters(access.clone());
+    until(&clusters, "the first list", |view| view.node.is_some()).await;
+    // The kubelet replaces the token, and the old one counts no more.
+    only("second");
+    bed.double.cut_watches();
+    within("the old token to be refused", async {
+        let refused =
+            |requests: Vec<blackstart_apiserver::Recorded>| requests.iter().any(|one| one.code == 401);
+        while !refused(bed.double.requests()) {
+            sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    write("token", "second");
+    bed.label("n1", "seen with the second");
+    until(&clusters, "what came after", |view| {
+        view.node
+            .as_ref()
+            .is_some_and(|node| node.cordoned_by.as_deref() == Some("seen with the second"))
+    })
+    .await;
+    // Who shows a certificate of another authority is not believed, whatever its address.
+    write("ca.crt", &Authority::new().unwrap().certificate);
+    let distrustful = bed.clusters(access);
+    let trouble = within("the refusal of its certificate", async {
+        loop {
+            match cluster(&distrustful).trouble() {
+                Some(why) if why.contains("certificate") => return why,
+                Some(_) | None => sleep(Duration::from_millis(20)).await,
+            }
+        }
+    })
+    .await;
+    assert!(cluster(&distrustful).capabilities().is_none(), "{trouble}");
 }
 
 fn cordon(node: Precondition) -> ApiCall {
@@ -321,6 +390,25 @@ async fn a_server_that_says_429_is_left_alone_for_as_long_as_it_wants() {
     let asked = bed.double.requests();
     let changes = asked.iter().filter(|asked| asked.verb == "patch").count();
     assert_eq!(changes, 2, "nothing was repeated behind its back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_eviction_that_the_server_has_no_time_for_is_about_us_as_well() {
+    let bed = Bed::new(Release::CURRENT).await;
+    let connection = Connection::new(bed.access(&bed.double.url(), "", Vec::new()));
+    let rule = Rule::all(Fault::Status(429)).on("create", "pods/eviction");
+    bed.double.set_faults(|faults| faults.rules = vec![rule.times(1)]);
+    let evict = ApiCall::Evict {
+        pod: Key {
+            namespace: "default".into(),
+            name: "web".into(),
+        },
+        uid: "u".into(),
+        version: super::capabilities::GroupVersion("policy/v1".into()),
+    };
+    let answer = connection.perform(&evict, None).await;
+    assert!(matches!(answer, Err(CallError::Throttled { .. })), "{answer:?}");
+    assert!(connection.left_alone(Instant::now()).is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]

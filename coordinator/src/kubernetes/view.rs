@@ -34,7 +34,7 @@ pub struct ApiView {
     pub life: Life,
     /// The pods that are bound to it.
     pub pods: Vec<Pod>,
-    /// Every budget of the cluster.
+    /// The budgets of these pods.
     pub budgets: Vec<Budget>,
     /// The volumes that are attached to it.
     pub attachments: Vec<Attachment>,

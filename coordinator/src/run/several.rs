@@ -6,6 +6,7 @@ use std::time::Duration;
 use blackstart_proto::v1::agent_service_server::AgentServiceServer;
 use blackstart_proto::v1::coordinator_service_server::CoordinatorServiceServer;
 use blackstart_proto::v1::enrolment_service_server::EnrolmentServiceServer;
+use blackstart_proto::v1::fleet_service_server::FleetServiceServer;
 use blackstart_proto::v1::runbook_service_server::RunbookServiceServer;
 use blackstart_proto::v1::trust_service_server::TrustServiceServer;
 use tokio::net::TcpListener;
@@ -21,6 +22,7 @@ use crate::api::audit_service::Auditors;
 use crate::api::coordinators::Coordinators;
 use crate::api::elsewhere::Elsewhere;
 use crate::api::enrolment_service::Enrolment;
+use crate::api::fleet_service::Operators;
 use crate::api::follower::{Follower, Kept};
 use crate::api::line::Lines;
 use crate::api::runbook_service::RunbookOperators;
@@ -170,11 +172,10 @@ impl Seat<'_> {
     /// Sends agents to the leader, and asks it what operators ask, until there is none; `None` when it was told to stop.
     async fn follow(&self, stop: &CancellationToken) -> Result<Option<Won>, RunError> {
         let seen = self.candidate.seen();
+        let follower = self.follower();
         let services = Routes::new(Elsewhere::<AgentServiceServer<Sessions>>::new(seen.clone()))
-            .add_service(self.follower())
-            .add_service(Elsewhere::<RunbookServiceServer<RunbookOperators>>::new(
-                seen.clone(),
-            ))
+            .add_service(follower.of::<FleetServiceServer<Operators>>())
+            .add_service(follower.of::<RunbookServiceServer<RunbookOperators>>())
             .add_service(Auditors::serve(self.house.kept.clone()))
             .add_service(Elsewhere::<EnrolmentServiceServer<Enrolment>>::new(seen.clone()))
             .add_service(Elsewhere::<TrustServiceServer<Trust>>::new(seen.clone()))

@@ -284,7 +284,7 @@ impl Driver {
         if let Some(why) = sky.storm
             && self.run.overrode_by.is_none()
             && !self.run.plan.request.options.despite_storm
-            && lanes::takes(self.run.plan.request.runbook)
+            && lanes::minds_storm(&self.run.plan.request)
         {
             return Some(WaitingOn::Storm(why));
         }
@@ -312,13 +312,21 @@ impl Driver {
         }
         self.wait(Some(waiting));
         let mut changed = false;
-        for call in calls {
+        let mut calls = calls.into_iter().peekable();
+        while let Some(call) = calls.next() {
             // The last moment before the wire: this process may have been stopped since it looked.
             if !self.shared.ports.tenure.holds() {
                 return false;
             }
             match call {
-                Call::Api(call) => changed |= self.ask(&call).await,
+                Call::Api(call) => {
+                    // At once, since each takes as long as the way to the server; its budget of requests holds for all together.
+                    let mut wave = vec![call];
+                    while let Some(Call::Api(call)) = calls.next_if(|call| matches!(call, Call::Api(_))) {
+                        wave.push(call);
+                    }
+                    changed |= self.ask(&wave).await;
+                }
                 Call::Silence => changed |= self.silence(true).await,
                 Call::LiftSilence => changed |= self.silence(false).await,
                 Call::Order { order, .. } => self.send(at, order),

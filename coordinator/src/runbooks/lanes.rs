@@ -4,7 +4,7 @@
 //! work, nothing else is. Permits that agents have for disruptive remedies count on the same lanes, and nodes in the hands of runs count
 //! where permits are given.
 
-use super::plan::{Runbook, RunbookPlan};
+use super::plan::{Request, Runbook, RunbookPlan};
 use super::status::RunbookStatus;
 use crate::execute::Runs;
 use crate::fleet::view::{FleetView, Phase};
@@ -193,8 +193,22 @@ fn away<'a>(plan: &RunbookPlan, inventory: &Inventory, book: &'a Book) -> Vec<&'
     book.lines.iter().filter(granted).filter(is_other).collect()
 }
 
-/// It takes a node, or pods of it, away; so it also changes nothing while too much of its cluster is not well at once. What only gives
-/// back, or only looks, does neither.
+/// It changes nothing while too much of its cluster is not well at once: what takes a node away, and what mends pods, workloads and node
+/// components, since the pods of many nodes that do not run are not the pods' fault. What only gives back, or only looks, goes on.
+pub const fn minds_storm(request: &Request) -> bool {
+    match request.runbook {
+        Runbook::PodsHeal | Runbook::WorkloadHeal => !request.mending.rollback,
+        Runbook::NodeComponent
+        | Runbook::Drain
+        | Runbook::MaintenanceBegin
+        | Runbook::NodeDown
+        | Runbook::NetworkLoss
+        | Runbook::Overload => true,
+        Runbook::MaintenanceEnd | Runbook::ResourceShortage | Runbook::ColdStartVerify => false,
+    }
+}
+
+/// It takes a node, or pods of it, away.
 pub const fn takes(runbook: Runbook) -> bool {
     match runbook {
         Runbook::Drain

@@ -278,7 +278,11 @@ impl At<'_> {
         // A restart is seen by its answer as well: before it, health is perhaps the old one.
         let answered = |at: Instant| observed > at;
         let done = match (order, &self.progress.heard) {
-            (KubeletOrder::Stop, _) => !kubelet_active,
+            // The unit's end is heard of at once, and its health only with the next probe: until then the old answer stands.
+            (KubeletOrder::Stop, heard) => {
+                let is_fresh = heard.as_ref().is_none_or(|(_, _, at)| answered(*at));
+                !kubelet_active && !kubelet_healthy && is_fresh
+            }
             (KubeletOrder::Start, _) if !self.context.undoing => kubelet_healthy && answered(self.turn),
             // A stop may still be on its way when a run is aborted: only an answer that comes after it tells.
             (KubeletOrder::Start | KubeletOrder::Restart, Some((Answer::Done, _, at))) => {

@@ -89,7 +89,7 @@ use crate::inventory::{ClusterName, NodeName};
 use crate::kubernetes::detail::{PodDetail, Workload};
 use crate::kubernetes::objects::Key;
 use crate::kubernetes::objects::workload::WorkloadName;
-use crate::store::NewEntry;
+use crate::store::{NewEntry, Store};
 
 /// So many words and answers wait for a run.
 const BACKLOG: usize = 16;
@@ -201,6 +201,35 @@ pub fn plan(request: Request, world: &World) -> RunbookPlan {
     }
 }
 
+/// Every run that a store has.
+fn records(store: &dyn Store) -> Result<Vec<Record>, OpenError> {
+    let mut records = Vec::new();
+    for id in store.runs()? {
+        if Runbook::of_run(&id).is_none() {
+            continue;
+        }
+        let failed = |(index, why)| OpenError::Journal {
+            run: id.clone(),
+            index,
+            why,
+        };
+        records.push(Record::replay(&id, &store.journal(&id)?).map_err(failed)?);
+    }
+    Ok(records)
+}
+
+/// Every run that a store has, as it stood: who does not lead knows no more. Blocks.
+///
+/// # Errors
+/// The store does not answer, or a journal in it cannot be understood.
+pub fn remembered(store: &dyn Store) -> Result<BTreeMap<String, Arc<RunbookStatus>>, OpenError> {
+    let told = |record: Record| {
+        let status = RunbookStatus::new(&record, Some(WaitingOn::Leader));
+        (record.id, Arc::new(status))
+    };
+    Ok(records(store)?.into_iter().map(told).collect())
+}
+
 impl Runbooks {
     /// Reads the journals of all runs. Nothing is done before [`Work::run`]. Blocks.
     ///
@@ -209,17 +238,8 @@ impl Runbooks {
     pub fn open(ports: Ports) -> Result<(Self, Work), OpenError> {
         let mut runs = BTreeMap::new();
         let mut active = Vec::new();
-        for id in ports.store.runs()? {
-            if Runbook::of_run(&id).is_none() {
-                continue;
-            }
-            let failed = |(index, why)| OpenError::Journal {
-                run: id.clone(),
-                index,
-                why,
-            };
-            let record = Record::replay(&id, &ports.store.journal(&id)?).map_err(failed)?;
-            runs.insert(id.clone(), Arc::new(RunbookStatus::new(&record, None)));
+        for record in records(ports.store.as_ref())? {
+            runs.insert(record.id.clone(), Arc::new(RunbookStatus::new(&record, None)));
             if record.state.is_active() {
                 active.push(record);
             }
@@ -522,7 +542,7 @@ impl Shared {
         let storm = self.weather().over(&plan.cluster).storm;
         if let Some(why) = storm
             && !plan.request.options.despite_storm
-            && lanes::takes(plan.request.runbook)
+            && lanes::minds_storm(&plan.request)
         {
             return Err(Refusal::Storm { why });
         }

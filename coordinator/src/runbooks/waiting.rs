@@ -33,6 +33,8 @@ pub enum WaitingOn {
     Load(String),
     /// Space to be given back.
     Space(String),
+    /// Something that the store does not tell.
+    Leader,
 }
 
 impl fmt::Display for WaitingOn {
@@ -40,6 +42,7 @@ impl fmt::Display for WaitingOn {
         match self {
             Self::Api(why) => write!(f, "the API: {why}"),
             Self::Agent(why) => write!(f, "its agent: {why}"),
+            Self::Leader => f.write_str("something that only the coordinator that leads knows"),
             Self::Answer(what) => write!(f, "its agent's answer to {what}"),
             Self::Kubelet(why) | Self::Ready(why) | Self::Pods(why) | Self::Load(why) | Self::Space(why) => {
                 f.write_str(why)

@@ -5,7 +5,7 @@ use std::time::Duration;
 use blackstart_apiserver::{Authority, Clock, Credentials, Double, NodeSpec, Options};
 use blackstart_coordinator::config::ClusterAccess;
 use blackstart_coordinator::inventory::ClusterName;
-use blackstart_coordinator::kubernetes::connection::Access;
+use blackstart_coordinator::kubernetes::connection::{Access, Identity};
 use blackstart_proto::v1::command::Action;
 use blackstart_proto::v1::runbook_service_client::RunbookServiceClient;
 use blackstart_proto::v1::{GateState, RunbookRequest, RunbookRun, RunbookRunRequest, RunbookState};
@@ -96,7 +96,7 @@ async fn a_maintenance_goes_through_session_and_api_and_outlasts_the_coordinator
     )
     .unwrap();
     let access = Access {
-        kubeconfig: Some(kubeconfig),
+        identity: Identity::Kubeconfig(kubeconfig),
         addresses: Vec::new(),
         masters: Vec::new(),
         requests_per_second: 100,

@@ -3,13 +3,18 @@
 
 use std::time::Duration;
 
+use blackstart_apiserver::{Authority, Clock, Credentials, Double, NodeSpec, Options};
 use blackstart_proto::leader::{OPERATOR, REQUEST, Route, Way, leader_at};
+use blackstart_proto::v1::runbook_service_client::RunbookServiceClient;
 use blackstart_proto::v1::{
-    ColdStartRequest, HoldScope, ListConditionsRequest, ListHoldsRequest, ListNodesRequest, ListRunsRequest,
-    NodePhase, RunControlRequest, RunState, RunSummary, SetHoldRequest, WatchEventsRequest,
+    ColdStartRequest, HoldScope, ListConditionsRequest, ListHoldsRequest, ListNodesRequest,
+    ListRunbookRunsRequest, ListRunsRequest, NodePhase, RunControlRequest, RunState, RunSummary,
+    RunbookRequest, RunbookRun, RunbookRunRequest, RunbookState, SetHoldRequest, WatchEventsRequest,
 };
 use nix::sys::signal::Signal;
+use serde_json::json;
 use tokio::time::timeout;
+use tonic::transport::Channel;
 use tonic::{Code, Request, Response};
 
 use crate::etcd::{Line, is_here};
@@ -118,6 +123,120 @@ async fn who_reaches_only_a_follower_asks_and_commands_the_leader_by_way_of_it()
             "{text} in {seen:#?}"
         );
     }
+}
+
+/// One run, as a coordinator tells it, and by which way.
+async fn told(
+    client: &mut RunbookServiceClient<Channel>,
+    id: &str,
+) -> Result<(RunbookRun, Option<Way>), tonic::Status> {
+    let asked = RunbookRunRequest { id: id.to_owned() };
+    let answer = client.get_runbook_run(asked).await?;
+    let way = way(&answer);
+    Ok((answer.into_inner(), way))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn runbooks_are_planned_begun_steered_and_shown_by_way_of_a_follower() {
+    if !is_here("a follower that forwards runbooks") {
+        return;
+    }
+    let authority = Authority::new().unwrap();
+    let double = Double::start(Options {
+        tls: Some(authority.server(&["127.0.0.1".parse().unwrap()]).unwrap()),
+        clock: Clock::running(20),
+        ..Options::default()
+    });
+    let double = double.await.unwrap();
+    double.with(|world| {
+        world.add_node(&NodeSpec::master(MASTER));
+        world.add_node(&NodeSpec::worker("biz-2"));
+        let labels = json!({"app": "web"});
+        let web = json!({
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": "default"},
+            "spec": {"replicas": 2, "selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels},
+                "spec": {"nodeName": "biz-2", "containers": [{"name": "c", "image": "web:1"}]}}},
+        });
+        let budget = json!({
+            "apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": "web", "namespace": "default"},
+            "spec": {"maxUnavailable": 0, "selector": {"matchLabels": labels}},
+        });
+        world.apply_manifests(&[web, budget]).unwrap();
+    });
+    let kubeconfig = double.kubeconfig(Some(&authority.certificate), &Credentials::Token("t"));
+    let mut world = World::with(NO_TAKEOVER, |root| {
+        let file = root.join("kubeconfig");
+        std::fs::write(&file, kubeconfig).unwrap();
+        format!("clusters:\n  - {{name: biz, kubeconfig: {}}}\n", file.display())
+    })
+    .await;
+    let first = world.leader_but(&[]).await;
+    let follower = world.follower_but(&[first]).await;
+    let forwarded = Some(Way::Forwarded(coordinator(first)));
+    let channel = until("a follower", async || {
+        world.channel("ann", world.coordinators[follower].listens).await
+    });
+    let mut by_way = RunbookServiceClient::new(channel.await);
+    let drain = || RunbookRequest {
+        runbook: "drain".to_owned(),
+        node: "biz-2".to_owned(),
+        reason: "new memory".to_owned(),
+        ..RunbookRequest::default()
+    };
+    let begun = until("the leader to know the cluster, and to begin", async || {
+        let plan = by_way.plan_runbook(drain()).await.unwrap();
+        assert_eq!(way(&plan), forwarded);
+        if plan.into_inner().steps.is_empty() {
+            return None;
+        }
+        let begun = by_way.start_runbook(drain()).await.ok()?;
+        assert_eq!(way(&begun), forwarded);
+        Some(begun.into_inner())
+    })
+    .await;
+    assert_eq!(begun.by, "ann", "it is the operator's, and not the follower's");
+    let (run, by) = until("the drain to be held by the budget", async || {
+        let (run, by) = told(&mut by_way, &begun.id).await.unwrap();
+        run.waiting_on.contains("web").then_some((run, by))
+    })
+    .await;
+    assert_eq!((run.state(), by), (RunbookState::Running, forwarded.clone()));
+    // A refusal is the leader's own answer.
+    let refused = by_way
+        .approve_runbook(RunbookRunRequest { id: begun.id.clone() })
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert!(
+        refused.message().contains("nothing of run drain-1 waits"),
+        "{refused}"
+    );
+
+    // While the leader is gone, what is stored is shown, and commands are not done.
+    world.coordinators[first].kill().await;
+    let kept = until("an answer from the store", async || {
+        let answer = by_way.list_runbook_runs(ListRunbookRunsRequest {}).await.ok()?;
+        matches!(way(&answer), Some(Way::Store(_))).then(|| answer.into_inner().runs)
+    })
+    .await;
+    assert_eq!((kept.len(), kept[0].id.as_str()), (1, begun.id.as_str()));
+    assert!(
+        kept[0].waiting_on.contains("only the coordinator that leads"),
+        "{}",
+        kept[0].waiting_on
+    );
+    // A cold start's list is not upset by a runbook's journal beside it.
+    let mut fleet = world.as_whom("ann", follower).await;
+    let runs = fleet.list_runs(ListRunsRequest {}).await.unwrap();
+    assert!(runs.into_inner().runs.is_empty());
+    let abort = RunbookRunRequest { id: begun.id };
+    let refused = by_way.abort_runbook(abort).await.unwrap_err();
+    assert!(refused.message().contains("not done"), "{refused}");
+    let refused = by_way.plan_runbook(drain()).await.unwrap_err();
+    assert!(
+        refused.message().contains("only the leader knows this"),
+        "{refused}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -62,7 +62,7 @@ pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T
 
 pub(crate) struct Coordinator {
     pub(crate) dir: PathBuf,
-    listens: SocketAddr,
+    pub(crate) listens: SocketAddr,
     /// Before each member of etcd.
     pub(crate) to_etcd: Vec<Proxy>,
     /// Before itself.
@@ -161,6 +161,11 @@ pub(crate) struct World {
 impl World {
     /// Everything has been started; nobody need lead yet. The machines have no power.
     pub(crate) async fn new(lease: &str) -> Self {
+        Self::with(lease, |_| String::new()).await
+    }
+
+    /// With more in the configuration of each coordinator, written once their directory is there.
+    pub(crate) async fn with(lease: &str, more: impl FnOnce(&Path) -> String) -> Self {
         let turn = TURN.lock().await;
         let dir = tempfile::tempdir().unwrap();
         let authority = Authority::create(&dir.path().join("pki")).unwrap();
@@ -175,9 +180,13 @@ impl World {
         }
         fs::write(dir.path().join("inventory.yaml"), INVENTORY).unwrap();
         let etcd = Etcd::start(3);
+        let more = more(dir.path());
         let mut coordinators = Vec::new();
         for number in 1..=3 {
             let mut coordinator = coordinator(dir.path(), number, &etcd, lease).await;
+            let file = coordinator.dir.join("coordinator.yaml");
+            let text = fs::read_to_string(&file).unwrap();
+            fs::write(&file, text + &more).unwrap();
             coordinator.start();
             coordinators.push(coordinator);
         }

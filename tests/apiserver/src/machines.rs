@@ -114,15 +114,22 @@ impl NodeSpec {
 impl World {
     /// Adds a node whose machine is on and whose kubelet runs.
     pub fn add_node(&mut self, spec: &NodeSpec) {
-        let number = self.machines.len() + 1;
-        let node = spec.object(number, self.release.minor);
-        // A node that exists already gets a machine.
-        let _ = self.create(named("nodes"), "", node);
-        let machine = Machine {
-            static_pods: spec.static_pods.clone(),
-            ..Machine::started(self.now)
-        };
-        self.machines.insert(spec.name.clone(), machine);
+        self.add_nodes(std::slice::from_ref(spec));
+    }
+
+    /// Adds many, whose kubelets look at the world once.
+    pub fn add_nodes(&mut self, specs: &[NodeSpec]) {
+        for spec in specs {
+            let number = self.machines.len() + 1;
+            let node = spec.object(number, self.release.minor);
+            // A node that exists already gets a machine.
+            let _ = self.create(named("nodes"), "", node);
+            let machine = Machine {
+                static_pods: spec.static_pods.clone(),
+                ..Machine::started(self.now)
+            };
+            self.machines.insert(spec.name.clone(), machine);
+        }
         crate::controllers::kubelet::pass(self);
     }
 

@@ -163,6 +163,7 @@ mod tests {
         Run {
             id: id.into(),
             runbook: runbook.into(),
+            about: None,
             state,
             started_at: Timestamp::from_second(started).ok(),
             elapsed_ms: 60_000,

@@ -50,9 +50,12 @@ pub(super) async fn follow(id: &str, fleet: Fleet, context: &mut Context<'_>) ->
     }
     match ended.run.state {
         RunState::Succeeded => Ok(()),
-        RunState::Unknown | RunState::Running | RunState::Paused | RunState::Halted | RunState::Aborted => {
-            Err(Failure::RunDidNotSucceed(progress::ending(&ended)))
-        }
+        RunState::Unknown
+        | RunState::Running
+        | RunState::Paused
+        | RunState::Halted
+        | RunState::Undoing
+        | RunState::Aborted => Err(Failure::RunDidNotSucceed(progress::ending(&ended))),
     }
 }
 

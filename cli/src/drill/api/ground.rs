@@ -45,7 +45,9 @@ const RIGHTS: &str = include_str!("../../../../deploy/kubernetes/coordinator-rba
 fn rights() -> Result<Vec<Value>, serde_saphyr::Error> {
     let documents = RIGHTS.split("\n---\n").map(serde_saphyr::from_str);
     // What stands before the first is a comment alone.
-    documents.filter(|read| !matches!(read, Ok(Value::Null))).collect()
+    documents
+        .filter(|read| !matches!(read, Ok(Value::Null)))
+        .collect()
 }
 
 /// The cluster, and everybody in it.

@@ -583,6 +583,7 @@ fn detail(run: &RunbookRun, elapsed_ms: u64) -> RunDetail {
         run: crate::view::Run {
             id: run.id.clone(),
             runbook: run.runbook.clone(),
+            about: Some(run.subject.clone().unwrap_or_else(|| run.node.clone())),
             state: match run.state {
                 "running" | "undoing" => RunState::Running,
                 "halted" => RunState::Halted,

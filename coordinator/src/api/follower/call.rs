@@ -4,9 +4,6 @@ use blackstart_proto::leader::{OPERATOR, REQUEST};
 use http_body_util::Full;
 use tonic::body::Body;
 use tonic::codegen::{Bytes, http};
-use tonic::server::NamedService;
-
-use super::Follower;
 
 /// What may be done with a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,8 +20,9 @@ pub(super) enum Kind {
 fn kind(name: &str) -> Kind {
     match name {
         "ListClusters" | "ListNodes" | "GetNode" | "ListRuns" | "GetRun" | "ListHolds" | "ListStorms"
-        | "ListPermits" => Kind::Kept,
-        "ListConditions" | "ListRemedies" | "WatchEvents" | "WatchRun" | "PlanColdStart" => Kind::Live,
+        | "ListPermits" | "ListRunbooks" | "ListRunbookRuns" | "GetRunbookRun" => Kind::Kept,
+        "ListConditions" | "ListRemedies" | "WatchEvents" | "WatchRun" | "PlanColdStart" | "PlanRunbook"
+        | "DiagnosePods" | "ListWorkloads" => Kind::Live,
         _ => Kind::Command,
     }
 }
@@ -34,12 +32,9 @@ pub(in crate::api) fn is_command(path: &str) -> bool {
     kind(name(path)) == Kind::Command
 }
 
-/// The name of a call without that of its service.
+/// The name of a call without that of its service; no two services have calls of one name.
 pub(in crate::api) fn name(path: &str) -> &str {
-    path.strip_prefix('/')
-        .and_then(|path| path.strip_prefix(Follower::NAME))
-        .and_then(|path| path.strip_prefix('/'))
-        .unwrap_or(path)
+    path.rsplit_once('/').map_or(path, |(_, name)| name)
 }
 
 /// What an operator asked. Every call has one message, so all of it is here.
@@ -62,6 +57,13 @@ impl Call {
             body,
             operator,
         }
+    }
+
+    /// It is one of the service of this name.
+    pub(super) fn is_of(&self, service: &str) -> bool {
+        let path = self.head.uri.path().strip_prefix('/');
+        path.and_then(|path| path.rsplit_once('/'))
+            .is_some_and(|(of, _)| of == service)
     }
 
     pub(super) fn name(&self) -> &str {
@@ -103,18 +105,25 @@ impl Call {
 mod tests {
     use super::*;
 
-    const SERVICE: &str = include_str!("../../../../proto/proto/blackstart/v1/fleet.proto");
+    const FLEET: &str = include_str!("../../../../proto/proto/blackstart/v1/fleet.proto");
+    const RUNBOOKS: &str = include_str!("../../../../proto/proto/blackstart/v1/runbook.proto");
 
     #[test]
     fn every_call_that_asks_is_known_as_a_question_and_every_other_is_a_command() {
-        let service = SERVICE.split("service CoordinatorService").next().unwrap();
-        let calls: Vec<_> = service
+        let fleet = FLEET.split("service CoordinatorService").next().unwrap();
+        let calls: Vec<_> = fleet
             .lines()
+            .chain(RUNBOOKS.lines())
             .filter_map(|line| line.trim().strip_prefix("rpc ")?.split('(').next())
             .collect();
-        assert!(calls.len() > 15, "{calls:?}");
+        assert!(calls.len() > 24, "{calls:?}");
+        assert_eq!(
+            calls.len(),
+            calls.iter().collect::<std::collections::BTreeSet<_>>().len(),
+            "two calls of one name"
+        );
         for call in calls {
-            let asks = ["List", "Get", "Watch", "Plan"]
+            let asks = ["List", "Get", "Watch", "Plan", "Diagnose"]
                 .iter()
                 .any(|word| call.starts_with(word));
             let path = format!("/blackstart.v1.FleetService/{call}");

@@ -4,16 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blackstart_proto::v1::fleet_service_server::FleetServiceServer;
+use blackstart_proto::v1::runbook_service_server::RunbookServiceServer;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 use tonic::codegen::{Service, http};
+use tonic::server::NamedService;
 
 use super::call::Call;
 use crate::api::fleet_service::Operators;
 use crate::api::holds::Holds;
+use crate::api::runbook_service::kept::KeptRunbooks;
 use crate::brakes::BrakesHandle;
 use crate::events::Events;
 use crate::execute::{ExecuteError, Executor};
@@ -32,7 +35,14 @@ pub(crate) struct Kept {
     policy: ColdStartPolicy,
     term: Duration,
     /// The last picture, and the revision that it is of. A journal is long, and questions come in a row.
-    made: Mutex<Option<(i64, FleetServiceServer<Operators>)>>,
+    made: Mutex<Option<(i64, Picture)>>,
+}
+
+/// Each service as it would be with nobody in session and nobody at work.
+#[derive(Debug, Clone)]
+struct Picture {
+    fleet: FleetServiceServer<Operators>,
+    runbooks: RunbookServiceServer<KeptRunbooks>,
 }
 
 impl Kept {
@@ -61,32 +71,50 @@ impl Kept {
             );
         };
         let age = copied.age();
-        let mut service = {
+        let mut picture = {
             let mut made = self.made.lock().await;
             match &*made {
-                Some((revision, service)) if *revision == copied.revision => service.clone(),
+                Some((revision, picture)) if *revision == copied.revision => picture.clone(),
                 Some(_) | None => {
                     let (inventory, policy, term) =
                         (Arc::clone(&self.inventory), self.policy.clone(), self.term);
                     let store: Arc<dyn Store> = Arc::new(copied.snapshot);
                     let picture = spawn_blocking(move || picture(store, inventory, policy, term)).await;
                     let picture = picture.map_err(|_| "the copy of the store broke".to_owned())?;
-                    let service = picture.map_err(|error| error.to_string())?;
-                    *made = Some((copied.revision, service.clone()));
-                    service
+                    let picture = picture?;
+                    *made = Some((copied.revision, picture.clone()));
+                    picture
                 }
             }
         };
         // Never fails: a refusal is an answer.
-        match service.call(call.for_ourselves()).await {
+        let answer = if call.is_of(<RunbookServiceServer<KeptRunbooks> as NamedService>::NAME) {
+            picture.runbooks.call(call.for_ourselves()).await
+        } else {
+            picture.fleet.call(call.for_ourselves()).await
+        };
+        match answer {
             Ok(answer) => Ok((answer, age)),
             Err(never) => match never {},
         }
     }
 }
 
-/// The service as it would be with nobody in session and nobody at work.
 fn picture(
+    store: Arc<dyn Store>,
+    inventory: Arc<Inventory>,
+    policy: ColdStartPolicy,
+    term: Duration,
+) -> Result<Picture, String> {
+    let runbooks = KeptRunbooks::of(store.as_ref()).map_err(|error| error.to_string())?;
+    let fleet = fleet(store, inventory, policy, term).map_err(|error| error.to_string())?;
+    Ok(Picture {
+        fleet,
+        runbooks: runbooks.serve(),
+    })
+}
+
+fn fleet(
     store: Arc<dyn Store>,
     inventory: Arc<Inventory>,
     policy: ColdStartPolicy,

@@ -19,13 +19,13 @@ mod forward;
 mod kept;
 
 use std::convert::Infallible;
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use blackstart_proto::identity::PeerIdentity;
 use blackstart_proto::leader::{OPERATOR, Route, Way, elsewhere};
-use blackstart_proto::v1::fleet_service_server::FleetServiceServer;
 use http_body_util::{BodyExt, Limited};
 use tokio::sync::watch;
 use tonic::Status;
@@ -40,13 +40,30 @@ use self::forward::{Forwarded, forward};
 pub(crate) use self::kept::Kept;
 use super::auth;
 use super::elsewhere::refusal;
-use super::fleet_service::{MAX_MESSAGE, Operators};
+use super::fleet_service::MAX_MESSAGE;
 use crate::leader::Seen;
 
-/// Stands in for the service that operators call.
+/// Stands in for the services that operators call.
 #[derive(Debug, Clone)]
 pub(crate) struct Follower {
     shared: Arc<Shared>,
+}
+
+/// It, in place of the service `S`.
+#[derive(Debug)]
+pub(crate) struct InPlaceOf<S> {
+    shared: Arc<Shared>,
+    service: PhantomData<fn() -> S>,
+}
+
+// Derived, it would want `S: Clone`.
+impl<S> Clone for InPlaceOf<S> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            service: PhantomData,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -70,13 +87,21 @@ impl Follower {
             }),
         }
     }
+
+    /// For one of the services.
+    pub(crate) fn of<S: NamedService>(&self) -> InPlaceOf<S> {
+        InPlaceOf {
+            shared: Arc::clone(&self.shared),
+            service: PhantomData,
+        }
+    }
 }
 
-impl NamedService for Follower {
-    const NAME: &'static str = <FleetServiceServer<Operators> as NamedService>::NAME;
+impl<S: NamedService> NamedService for InPlaceOf<S> {
+    const NAME: &'static str = S::NAME;
 }
 
-impl Service<http::Request<Body>> for Follower {
+impl<S> Service<http::Request<Body>> for InPlaceOf<S> {
     type Response = http::Response<Body>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
@@ -135,7 +160,7 @@ impl Shared {
             }
             (Kind::Live, _) => Err(elsewhere(
                 format!(
-                    "{leads} leads and was not reached from {name}: {why}; only the leader knows this. From the store are answered: clusters, nodes, runs, holds, storms"
+                    "{leads} leads and was not reached from {name}: {why}; only the leader knows this. From the store are answered: clusters, nodes, runs, holds, storms, permits"
                 ),
                 addresses,
             )),

@@ -1,7 +1,9 @@
 //! What a run does to the world, call by call; and what agents answer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
@@ -24,13 +26,26 @@ const ORDER_EXPIRES: Duration = Duration::from_mins(1);
 const KUBELET_UNIT: &str = "kubelet.service";
 
 impl Driver {
-    /// `true`: done, so the world may look otherwise at once.
-    pub(super) async fn ask(&mut self, call: &ApiCall) -> bool {
-        let Some(cluster) = self.shared.ports.clusters.get(&self.run.plan.cluster) else {
-            return false;
-        };
+    /// `true`: something was done, so the world may look otherwise at once.
+    pub(super) async fn ask(&mut self, calls: &[ApiCall]) -> bool {
+        let cluster = self
+            .shared
+            .ports
+            .clusters
+            .get(&self.run.plan.cluster)
+            .map(Arc::clone);
+        let Some(cluster) = cluster else { return false };
+        let answers = join_all(calls.iter().map(|call| cluster.perform(call))).await;
+        let mut changed = false;
+        for (call, answer) in calls.iter().zip(answers) {
+            changed |= self.take(call, answer);
+        }
+        changed
+    }
+
+    /// What was answered; `true`: it was done.
+    fn take(&mut self, call: &ApiCall, answer: Result<(), CallError>) -> bool {
         let run = self.run.id.as_str();
-        let answer = cluster.perform(call).await;
         let (after, why) = match answer {
             Ok(()) => {
                 tracing::info!(run, %call, "asked of the API, and done");

@@ -18,10 +18,14 @@ use crate::inventory::NodeName;
 /// The agents of all nodes.
 #[derive(Debug, Default)]
 pub(super) struct Agents {
+    /// All of them, by node.
+    pub(super) names: Vec<String>,
     /// Whose agents say nothing.
     pub(super) silent: BTreeSet<String>,
     /// Whose kubelets do not answer, and run.
     pub(super) hung: BTreeSet<String>,
+    /// Whose agents have not probed the kubelet's health since it was stopped.
+    pub(super) unprobed: BTreeSet<String>,
     /// Whose kubelets are stopped.
     pub(super) stopped: BTreeSet<String>,
     /// Whose kubelets were healthy when they were last asked, which was before they were stopped.
@@ -41,7 +45,7 @@ pub(super) fn picture(agents: &Agents, since: &BTreeMap<String, Instant>) -> Fle
         let silent = agents.silent.contains(name);
         let active = !agents.stopped.contains(name);
         let stale = agents.stale.contains(name);
-        let healthy = stale || active && !agents.hung.contains(name);
+        let healthy = stale || agents.unprobed.contains(name) || active && !agents.hung.contains(name);
         let asked = now
             .checked_sub(Duration::from_secs(if stale { 30 } else { 0 }))
             .unwrap_or(now);
@@ -69,9 +73,11 @@ pub(super) fn picture(agents: &Agents, since: &BTreeMap<String, Instant>) -> Fle
     };
     FleetView {
         at: now,
-        nodes: ["master-1", "master-2", "worker-1", "worker-2"]
-            .map(|name| (NodeName(name.into()), node(name)))
-            .into(),
+        nodes: agents
+            .names
+            .iter()
+            .map(|name| (NodeName(name.clone()), node(name)))
+            .collect(),
         own_unclean_boot: false,
         began_at: now,
     }

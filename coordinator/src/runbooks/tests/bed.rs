@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use blackstart_apiserver::{
-    Authority, Clock, Credentials, Double, NodeSpec, Options as DoubleOptions, Release, User, World,
+    Authority, Clock, Controller, Credentials, Double, NodeSpec, Options as DoubleOptions, Release, User,
+    World,
 };
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
@@ -29,7 +30,7 @@ use crate::events::Events;
 use crate::execute::tests::memory::MemoryStore;
 use crate::inventory::{ClusterName, Inventory, NodeName};
 use crate::kubernetes::Clusters;
-use crate::kubernetes::connection::Access;
+use crate::kubernetes::connection::{Access, Identity};
 use crate::leader::Tenure;
 use crate::permit::Book;
 use crate::policy::{OutagePolicy, Trigger};
@@ -40,15 +41,38 @@ const DEADLINE: Duration = Duration::from_mins(2);
 /// So many times as fast goes the cluster: a lease is renewed every half second.
 const SPEED: u32 = 20;
 
-const INVENTORY: &str = "\
-clusters:
-  - name: biz
-    nodes:
-      - {name: master-1, address: 10.0.0.1, role: control-plane}
-      - {name: master-2, address: 10.0.0.2, role: control-plane}
-      - {name: worker-1, address: 10.0.0.3}
-      - {name: worker-2, address: 10.0.0.4}
-";
+/// How large a cluster is, and how fast its time goes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Size {
+    pub(super) masters: usize,
+    pub(super) workers: usize,
+    pub(super) speed: u32,
+    /// What is at work in it.
+    pub(super) controllers: &'static [Controller],
+}
+
+const SMALL: Size = Size {
+    masters: 2,
+    workers: 2,
+    speed: SPEED,
+    controllers: &Controller::ALL,
+};
+
+/// As an operator declares them.
+fn inventory(masters: &[String], workers: &[String]) -> Arc<Inventory> {
+    use std::fmt::Write;
+    let mut text = "clusters:\n  - name: biz\n    nodes:\n".to_owned();
+    for (number, name) in masters.iter().chain(workers).enumerate() {
+        let role = if number < masters.len() {
+            ", role: control-plane"
+        } else {
+            ""
+        };
+        let address = format!("10.0.{}.{}", number / 250, number % 250 + 1);
+        writeln!(text, "      - {{name: {name}, address: {address}{role}}}").unwrap();
+    }
+    Arc::new(crate::inventory::parse("f", &text).unwrap().inventory)
+}
 
 pub(super) const NODE: &str = "worker-1";
 
@@ -71,6 +95,8 @@ pub(super) struct Bed {
     inventory: Arc<Inventory>,
     pub(super) agents: Arc<Mutex<Agents>>,
     pub(super) policy: RunbookPolicy,
+    pub(super) timing: Timing,
+    pub(super) requests_per_second: u32,
     pub(super) permits: watch::Sender<Arc<Book>>,
     running: Option<Running>,
     pub(super) declared: Arc<Vec<Declared>>,
@@ -91,12 +117,22 @@ impl Bed {
 
     /// Without a coordinator, and without metrics where they are not wanted.
     pub(super) async fn metered(release: Release, metrics: bool) -> Self {
+        Self::sized(release, metrics, SMALL).await
+    }
+
+    /// So large a cluster, without a coordinator.
+    pub(super) async fn sized(release: Release, metrics: bool, size: Size) -> Self {
+        let names = |role: &str, count: usize| -> Vec<String> {
+            (1..=count).map(|number| format!("{role}-{number}")).collect()
+        };
+        let (masters, workers) = (names("master", size.masters), names("worker", size.workers));
         let _installed_already = rustls::crypto::ring::default_provider().install_default();
         let authority = Authority::new().unwrap();
         let double = Double::start(DoubleOptions {
             tls: Some(authority.server(&["127.0.0.1".parse().unwrap()]).unwrap()),
             release,
-            clock: Clock::running(SPEED),
+            clock: Clock::running(size.speed),
+            controllers: size.controllers.to_vec(),
             metrics,
             // Nothing more than the manifest that we ship is allowed in any of these tests.
             access: blackstart_apiserver::Access {
@@ -111,12 +147,9 @@ impl Bed {
         let double = double.await.unwrap();
         double.with(|world| {
             world.apply_manifests(&super::rights::manifest()).unwrap();
-            for master in ["master-1", "master-2"] {
-                world.add_node(&NodeSpec::master(master));
-            }
-            for worker in ["worker-1", "worker-2"] {
-                world.add_node(&NodeSpec::worker(worker));
-            }
+            let masters = masters.iter().map(|name| NodeSpec::master(name));
+            let workers = workers.iter().map(|name| NodeSpec::worker(name));
+            world.add_nodes(&masters.chain(workers).collect::<Vec<_>>());
         });
         let dir = tempfile::tempdir().unwrap();
         let kubeconfig = double.kubeconfig(Some(&authority.certificate), &Credentials::Token("coordinator"));
@@ -125,8 +158,19 @@ impl Bed {
             double: Arc::new(tokio::sync::Mutex::new(double)),
             dir,
             store: Arc::new(MemoryStore::default()),
-            inventory: Arc::new(crate::inventory::parse("f", INVENTORY).unwrap().inventory),
-            agents: Arc::default(),
+            inventory: inventory(&masters, &workers),
+            agents: Arc::new(Mutex::new(Agents {
+                names: [masters, workers].concat(),
+                ..Agents::default()
+            })),
+            timing: Timing {
+                lease_old: Duration::from_secs(6),
+                renewal: Duration::from_secs(1),
+                usage: Duration::from_millis(200),
+                settle: Duration::from_millis(400),
+                ..Timing::default()
+            },
+            requests_per_second: 200,
             policy: RunbookPolicy {
                 triggers: Triggers {
                     node_down: Trigger::Off,
@@ -146,10 +190,10 @@ impl Bed {
     /// The way to the API of its cluster, which nobody goes yet.
     pub(super) fn clusters(&self) -> Clusters {
         let access = Access {
-            kubeconfig: Some(self.dir.path().join("kubeconfig")),
+            identity: Identity::Kubeconfig(self.dir.path().join("kubeconfig")),
             addresses: Vec::new(),
             masters: Vec::new(),
-            requests_per_second: 200,
+            requests_per_second: self.requests_per_second,
         };
         Clusters::new([(ClusterName("biz".into()), access)])
     }
@@ -178,13 +222,7 @@ impl Bed {
             events: Events::default(),
             epoch,
             tenure: Tenure::alone(),
-            timing: Timing {
-                lease_old: Duration::from_secs(6),
-                renewal: Duration::from_secs(1),
-                usage: Duration::from_millis(200),
-                settle: Duration::from_millis(400),
-                ..Timing::default()
-            },
+            timing: self.timing,
             conditions: conditions(&self.agents),
             policy: self.policy.clone(),
             outage: OutagePolicy::default(),

@@ -232,3 +232,26 @@ async fn an_api_server_that_fails_throttles_and_goes_away_holds_a_drain_up_and_d
     assert_eq!(run.state, RunState::Succeeded, "{run:#?}");
     assert_eq!(bed.pods().await, Vec::<String>::new());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kubelet_is_stopped_once_its_health_is_probed_anew_and_not_by_an_old_answer() {
+    let bed = Bed::new(Release::CURRENT).await;
+    bed.agents.lock().unwrap().unprobed.insert(NODE.into());
+    let run = bed.begin(Runbook::MaintenanceBegin).await.unwrap();
+    bed.until(&run.id, "waiting for a fresh probe", |run| {
+        let waiting = run.waiting.as_ref().map(ToString::to_string);
+        waiting.is_some_and(|waiting| {
+            waiting.contains("stop kubelet was answered done") && waiting.contains("when it was last asked")
+        })
+    })
+    .await;
+    bed.agents.lock().unwrap().unprobed.clear();
+    let run = bed.ends(&run.id).await;
+    assert_eq!(run.state, RunState::Succeeded, "{run:#?}");
+    let stopped = &run.steps.last().unwrap().evidence;
+    assert!(
+        stopped.contains("the kubelet does not run") && !stopped.contains("health"),
+        "{stopped}"
+    );
+    assert_eq!(bed.agents.lock().unwrap().done, ["stop"]);
+}

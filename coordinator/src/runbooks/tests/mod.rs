@@ -17,4 +17,5 @@ mod heal;
 mod heal_crash;
 mod node_component;
 mod rights;
+mod scale;
 mod workload_heal;

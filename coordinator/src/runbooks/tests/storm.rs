@@ -4,16 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blackstart_apiserver::Release;
+use serde_json::json;
 use tokio::time::Instant;
 
 use super::super::Refusal;
 use super::super::options::Options;
-use super::super::plan::{Request, Runbook};
+use super::super::plan::{Request, Runbook, RunbookPlan};
 use super::super::policy::RunbookPolicy;
 use super::super::record::RunState;
+use super::super::subject::Of;
 use super::super::waiting::WaitingOn;
 use super::bed::{Bed, request};
+use super::heal::{apply, asked, limited, planned, workload};
 use crate::inventory::NodeName;
+use crate::kubernetes::objects::workload::WorkloadKind;
 use crate::permit::{Asker, Book, Line, PermitId, PermitKind, Standing, Wish};
 
 async fn bed() -> Bed {
@@ -113,6 +117,78 @@ async fn a_run_at_work_changes_nothing_in_a_storm_until_it_is_over_or_overridden
     })
     .await;
     assert_eq!(bed.ends(&run.id).await.state, RunState::Succeeded);
+}
+
+/// Until the storm is seen.
+async fn storm(bed: &Bed) {
+    bed.agents
+        .lock()
+        .unwrap()
+        .hung
+        .extend(["master-2".to_owned(), "worker-2".to_owned()]);
+    let biz = crate::inventory::ClusterName("biz".into());
+    super::bed::within("the storm", async {
+        while bed.runbooks().shared.weather().over(&biz).storm.is_none() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_workloads_and_node_components_are_not_mended_in_a_storm_either() {
+    let bed = bed().await;
+    apply(
+        &bed,
+        &[workload(
+            "Deployment",
+            "web",
+            1,
+            json!({"apiserver-double/outcome": "oom-below=140Mi"}),
+            limited("100Mi"),
+        )],
+    )
+    .await;
+    let pods = asked(Runbook::PodsHeal, Of::AllPods);
+    let web = asked(
+        Runbook::WorkloadHeal,
+        Of::Workload {
+            kind: WorkloadKind::Deployment,
+            name: "web".into(),
+        },
+    );
+    planned(&bed, &pods, RunbookPlan::may_run).await;
+    planned(&bed, &web, RunbookPlan::may_run).await;
+    storm(&bed).await;
+    bed.agents.lock().unwrap().hung.insert(super::bed::NODE.into());
+    let component = request(Runbook::NodeComponent);
+    planned(&bed, &component, RunbookPlan::may_run).await;
+    for asked in [&pods, &web, &component] {
+        let refused = bed.runbooks().start(asked.clone()).await.unwrap_err();
+        assert!(
+            matches!(refused, Refusal::Storm { .. }),
+            "{}: {refused}",
+            asked.runbook
+        );
+        let why = refused.to_string();
+        assert!(
+            why.contains("are not well at once") && why.contains("--despite-storm"),
+            "{why}"
+        );
+    }
+    // By an operator's word it is begun, and changes what it is to change.
+    let despite = Request {
+        options: Options {
+            despite_storm: true,
+            ..Options::default()
+        },
+        ..pods
+    };
+    let run = bed.runbooks().start(despite).await.unwrap();
+    bed.until(&run.id, "asking for approval of the memory", |run| {
+        matches!(run.waiting, Some(WaitingOn::Approval(_)))
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
