@@ -9,7 +9,7 @@
 //! | [`yaml`] | reads YAML so that every error is told, with line and field |
 //! | [`identity`] | who a certificate speaks for |
 //! | [`leader`] | what coordinators that follow say: who leads, how an answer came about, and for whom they ask |
-//! | [`line`] | a session's messages right over TLS |
+//! | [`mod@line`] | a session's messages right over TLS |
 //! | [`listen`] | listeners that take a few connections at a time |
 //! | [`machine`] | names a machine without giving its id away |
 //! | [`remedy`] | the remedies that can be held, by name |

@@ -11,7 +11,7 @@
 //! | [`audit_service`] | whether the audit is whole, and all of it, for operators |
 //! | [`trust_service`] | tokens, certificates and revocations, for operators |
 //! | [`session`] | an agent's one session |
-//! | [`line`] | sessions that are held without gRPC |
+//! | [`mod@line`] | sessions that are held without gRPC |
 //! | [`fleet_service`] | what operators see and steer |
 //! | [`permits`] | requests of an agent's session, and what operators see of them |
 //! | [`runbook_service`] | runbooks, for operators |
