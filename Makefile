@@ -106,7 +106,7 @@ bench-fleet: needs-testbed ## One coordinator with 10,000 agents in session: mem
 	$(TARGET_DIR)/release/bench-fleet $(ARGS)
 
 bench-runbooks: needs-rust ## 750 of 1,500 nodes down at once: how fast runbooks decide, and pods are evicted, over a double of the API server
-	$(CARGO) test --release -p blackstart-coordinator --lib -- --ignored --nocapture runbooks::tests::scale::figures
+	$(CARGO) test --release -p blackstart-coordinator --lib -- --nocapture runbooks::tests::scale
 
 soak: needs-testbed release ## Random faults for 20 minutes: nothing grows, nothing is mended wrongly (ARGS="--minutes 60 --seed 7")
 	$(TARGET_DIR)/release/soak $(ARGS)

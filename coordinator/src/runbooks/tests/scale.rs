@@ -222,19 +222,20 @@ async fn half_of_a_large_cluster_is_decided_on_and_no_budget_is_broken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "a measurement: make bench-runbooks"]
-async fn figures() {
+async fn where_requests_may_be_many_all_that_may_go_goes() {
     let bed = large(200).await;
     let lost = half_is_lost(&bed).await;
     let took = decided(&bed, &lost).await;
     println!("{DOWN} of {NODES} nodes down: decided on all of them in {took:.2?}");
     bed.double.lock().await.forget_requests();
     drained(&bed, Duration::from_secs(20)).await;
+    assert_eq!(left(&bed).await, [0, DRAINED.len() * PODS / 2 - MAY_GO]);
     let requests = bed.double.lock().await.requests();
     let evicted: Vec<_> = requests
         .iter()
         .filter(|one| is_eviction(one) && one.code < 300)
         .collect();
+    assert_eq!(evicted.len(), DRAINED.len() * PODS / 2 + MAY_GO);
     // Those that the budget lets go only later say nothing of the rate.
     let at = |place: usize| evicted[place].at.as_millisecond();
     let count = DRAINED.len() * PODS / 2;
