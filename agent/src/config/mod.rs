@@ -67,6 +67,9 @@ pub struct CoordinatorSettings {
 /// See [`CoordinatorSettings::permit_wait`]: longer than a coordinator takes to restart, or another to lead.
 pub const PERMIT_WAIT: Duration = Duration::from_mins(2);
 
+/// An endpoint that fails is asked at least so often.
+const LONGEST_WHILE_FAILING: Duration = Duration::from_secs(1);
+
 /// A probed endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProbeSettings {
@@ -385,10 +388,15 @@ impl ProbeSettings {
                 path: path.to_owned(),
                 tls: false,
             },
-            interval: Duration::from_secs(2),
+            interval: Duration::from_secs(5),
             deadline: Duration::from_secs(2),
             failures_to_raise: 3,
         }
+    }
+
+    /// From one question to the next while the answers are bad: what is down is noticed to be up again, or to be truly down, sooner.
+    pub fn while_failing(&self) -> Duration {
+        (self.interval / 2).min(LONGEST_WHILE_FAILING)
     }
 }
 

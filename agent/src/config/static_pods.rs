@@ -9,6 +9,9 @@ use blackstart_proto::yaml::{Item, Table};
 use super::read::{absolute, count, name, positive, set};
 use crate::span::Span;
 
+/// Static pods of which one is not well are looked at at least so often.
+const LONGEST_WHILE_FAILING: Duration = Duration::from_secs(2);
+
 /// Static pods of this node, those of the control plane above all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StaticPodSettings {
@@ -69,6 +72,11 @@ impl ComponentSettings {
 }
 
 impl StaticPodSettings {
+    /// From one look to the next while a pod is not well: failures are counted, and the end of a bounce is waited for.
+    pub fn while_failing(&self) -> Duration {
+        self.interval.min(LONGEST_WHILE_FAILING)
+    }
+
     /// What is known of a component.
     pub fn component(&self, pod: &str) -> Option<&ComponentSettings> {
         self.components.iter().find(|component| component.name == pod)
@@ -89,7 +97,7 @@ impl Default for StaticPodSettings {
         Self {
             manifests: "/etc/kubernetes/manifests".into(),
             held: "/etc/kubernetes/blackstart-held".into(),
-            interval: Duration::from_secs(2),
+            interval: Duration::from_secs(5),
             deadline: Duration::from_secs(2),
             failures_to_raise: 10,
             start_grace: Duration::from_mins(2),

@@ -260,7 +260,11 @@ impl Ladder {
         match self.patience {
             Patience::Kubelet => {
                 let probe = &settings.kubelet;
-                probe.interval.saturating_mul(probe.failures_to_raise) * PATIENCE
+                probe
+                    .while_failing()
+                    .max(probe.deadline)
+                    .saturating_mul(probe.failures_to_raise)
+                    * PATIENCE
             }
             Patience::Runtime => RUNTIME_ANSWERS,
             Patience::Pleg => settings.pleg.interval * PLEG_LOOKS + settings.pleg.deadline,

@@ -87,7 +87,7 @@ fn first(input: &Input<'_>, pod: &str) -> Option<String> {
 }
 
 fn settle(settings: &Settings) -> Duration {
-    settings.static_pods.interval.saturating_mul(SETTLE_LOOKS)
+    settings.static_pods.while_failing().saturating_mul(SETTLE_LOOKS)
 }
 
 fn spent(condition: &Condition, made: u32, last: Option<&Attempt>) -> Look {

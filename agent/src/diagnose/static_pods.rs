@@ -252,7 +252,7 @@ impl StaticPods {
                     // A look that an event brought counts only as time passes.
                     let spaced = seen
                         .down
-                        .is_none_or(|down| now >= down.last + self.settings.interval / 2);
+                        .is_none_or(|down| now >= down.last + self.settings.while_failing() / 2);
                     if counts && ready && spaced {
                         let down = seen.down.get_or_insert(Down {
                             count: 0,

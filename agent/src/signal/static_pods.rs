@@ -17,6 +17,23 @@ pub struct StaticPodsSignal {
     pub unseen: Option<String>,
 }
 
+impl StaticPodsSignal {
+    /// Everything that was to be there is, runs and answers, as far as anybody here can tell.
+    pub fn is_well(&self) -> bool {
+        let answers = |pod: &StaticPod| {
+            pod.health.as_ref().is_none_or(|(_, outcome)| {
+                matches!(outcome, ProbeOutcome::Healthy | ProbeOutcome::Unobservable { .. })
+            })
+        };
+        let runs =
+            |pod: &StaticPod| matches!(pod.containers, PodContainers::Unknown | PodContainers::Running);
+        self.invalid.is_empty()
+            && self.missing.is_empty()
+            && self.unseen.is_none()
+            && self.pods.iter().all(|pod| answers(pod) && runs(pod))
+    }
+}
+
 /// A manifest that is not there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MissingManifest {

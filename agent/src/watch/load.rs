@@ -18,6 +18,7 @@ use tracing::warn;
 
 use super::beat::Beat;
 use super::cgroup::{Cgroups, Root, name_pods};
+use super::proc_file;
 use super::psi::{self, Over, Pressure};
 use crate::config::LoadSettings;
 use crate::diagnose::load::share;
@@ -109,11 +110,11 @@ pub async fn watch(
 }
 
 fn look(proc: &Path, processors: u16) -> io::Result<LoadSignal> {
-    let text = fs::read_to_string(proc.join("loadavg"))?;
+    let text = proc_file::read(&proc.join("loadavg"))?;
     let (one, five) = loadavg(&text)
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "loadavg does not begin with numbers"))?;
     let pressure = |what: &str| -> Pressure {
-        fs::read_to_string(proc.join("pressure").join(what))
+        proc_file::read(&proc.join("pressure").join(what))
             .ok()
             .and_then(|text| psi::parse(&text, Over::OneMinute))
             .unwrap_or_default()

@@ -15,6 +15,7 @@ pub mod mounts;
 pub mod network;
 pub mod pleg;
 pub mod probe;
+mod proc_file;
 pub(crate) mod psi;
 mod rate;
 pub mod runtime;

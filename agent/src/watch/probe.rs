@@ -1,12 +1,11 @@
 //! A health endpoint → [`Signal::Probe`].
 //!
 //! Asked at once, then on its interval, twice as often while it fails: what is down is noticed to be up again, or
-//! to be truly down, sooner. A little jitter keeps the nodes of a fleet from asking in step.
+//! to be truly down, sooner. It is on this node, so nodes that ask in step burden nobody, and it falls on the beat of everything else.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::Rng;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -18,10 +17,6 @@ use crate::signal::{ProbeOutcome, ProbeSignal, ProbeTarget, Signal};
 
 /// Never asked again sooner than this after an answer.
 const SHORTEST: Duration = Duration::from_millis(50);
-/// What fails is asked at least this often.
-const LONGEST_WHILE_FAILING: Duration = Duration::from_secs(1);
-/// So much of an interval may be added or taken off.
-const JITTER: f64 = 0.1;
 
 /// Probes `target` until `stop`, and tells what came of each probe.
 pub async fn watch<H: Host>(
@@ -39,8 +34,9 @@ pub async fn watch<H: Host>(
             outcome = host.probe(target, settings.deadline) => outcome,
         };
         let took = begun.elapsed();
-        let pause = pause(&settings, &outcome).mul_f64(rand::rng().random_range(1.0 - JITTER..=1.0 + JITTER));
-        let next = beat.due(begun, pause).max(Instant::now() + SHORTEST);
+        let next = beat
+            .due(begun, pause(&settings, &outcome))
+            .max(Instant::now() + SHORTEST);
         tokio::select! {
             () = stop.cancelled() => return,
             sent = signals.send(Signal::Probe(ProbeSignal { target, outcome, took })) => if sent.is_err() { return },
@@ -57,7 +53,7 @@ fn pause(settings: &ProbeSettings, outcome: &ProbeOutcome) -> Duration {
     match outcome {
         ProbeOutcome::Healthy | ProbeOutcome::Unobservable { .. } => settings.interval,
         ProbeOutcome::Unhealthy { .. } | ProbeOutcome::TimedOut | ProbeOutcome::Refused => {
-            (settings.interval / 2).min(LONGEST_WHILE_FAILING)
+            settings.while_failing()
         }
     }
 }

@@ -23,6 +23,7 @@ use tracing::warn;
 use self::trigger::Trigger;
 use super::beat::Beat;
 use super::cgroup::{self, Cgroups};
+use super::proc_file;
 use super::psi::{self, Over};
 use crate::config::MemorySettings;
 use crate::signal::{CgroupUse, MemorySignal, ProcessUse, Signal};
@@ -143,14 +144,14 @@ pub async fn watch(
 /// # Errors
 /// The kernel's file cannot be read, or says something else.
 pub fn available(sources: &Sources) -> io::Result<u64> {
-    let text = fs::read_to_string(&sources.meminfo)?;
+    let text = proc_file::read(&sources.meminfo)?;
     files::meminfo(&text)
         .map(|(_, available)| available)
         .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 fn look(sources: &Sources) -> io::Result<MemorySignal> {
-    let text = fs::read_to_string(&sources.meminfo)?;
+    let text = proc_file::read(&sources.meminfo)?;
     let (total, available) = files::meminfo(&text).ok_or_else(|| {
         io::Error::new(
             io::ErrorKind::InvalidData,
@@ -158,7 +159,7 @@ fn look(sources: &Sources) -> io::Result<MemorySignal> {
         )
     })?;
     // Kernels without PSI are judged by what is available alone.
-    let pressure = fs::read_to_string(&sources.pressure)
+    let pressure = proc_file::read(&sources.pressure)
         .ok()
         .and_then(|text| psi::parse(&text, Over::TenSeconds))
         .unwrap_or_default();

@@ -43,7 +43,7 @@ use crate::host::real::http;
 use crate::signal::{MissingManifest, ProbeOutcome, Signal, StaticPod, StaticPodsSignal};
 
 /// A node without static pods is looked at so often, besides when something changes.
-const IDLE: Duration = Duration::from_secs(5);
+const IDLE: Duration = Duration::from_secs(10);
 
 /// Watches until `stop`. `docker` is docker's socket.
 pub async fn watch(
@@ -62,11 +62,7 @@ pub async fn watch(
             () = stop.cancelled() => return,
             signal = look(&eyes, &settings, &state_dir) => signal,
         };
-        let pause = if signal == StaticPodsSignal::default() {
-            IDLE.max(settings.interval)
-        } else {
-            settings.interval
-        };
+        let pause = pause(&signal, &settings);
         tokio::select! {
             () = stop.cancelled() => return,
             sent = signals.send(Signal::StaticPods(signal)) => if sent.is_err() { return },
@@ -75,6 +71,17 @@ pub async fn watch(
             () = stop.cancelled() => return,
             () = wake.wait(beat.due(begun, pause)) => {}
         }
+    }
+}
+
+/// From the beginning of one look to that of the next.
+fn pause(seen: &StaticPodsSignal, settings: &StaticPodSettings) -> Duration {
+    if *seen == StaticPodsSignal::default() {
+        IDLE.max(settings.interval)
+    } else if seen.is_well() {
+        settings.interval
+    } else {
+        settings.while_failing()
     }
 }
 

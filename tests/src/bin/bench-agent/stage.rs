@@ -55,8 +55,8 @@ fn everything(node: &Declared) -> Yaml {
     let pki = "/etc/blackstart/pki";
     Yaml::default()
         .with("units", "[kubelet.service, docker.service, containerd.service]")
-        .with("kubelet", "{interval: 2s, deadline: 2s, failures_to_raise: 3}")
-        .with("api_server", "{https: false, interval: 2s, deadline: 2s}")
+        .with("kubelet", "{address: 127.0.0.1:10248}")
+        .with("api_server", "{https: false}")
         .with(
             "coordinator",
             format!(
