@@ -294,7 +294,9 @@ pub fn advice(error: &anyhow::Error) -> Option<&'static str> {
         RunError::TlsFile(_) | RunError::Tls(_) => Some(
             "`tls` in the configuration names the files; they are made with: blackstart pki issue coordinator",
         ),
-        RunError::Etcd(_) | RunError::FleetLock(_) | RunError::UnknownCluster(_) => Some(CONFIG),
+        RunError::Etcd(_) | RunError::FleetLock(_) | RunError::Bmc(_) | RunError::UnknownCluster(_) => {
+            Some(CONFIG)
+        }
         RunError::StateDir { .. } => Some("`state_dir` in the configuration says where it is to be"),
         RunError::Store(_)
         | RunError::Serve(_)

@@ -45,6 +45,7 @@ const SIGNS_OF_LIFE: Timing = Timing {
     renewal: Duration::from_secs(1),
     usage: Duration::from_millis(300),
     settle: Duration::from_millis(600),
+    power: Duration::from_secs(30),
 };
 
 /// A node is given up when it has not come back within this of its turn; well above the time in which those that return do.

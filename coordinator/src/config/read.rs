@@ -10,7 +10,7 @@ use std::time::Duration;
 use blackstart_proto::tls::TlsFiles;
 use blackstart_proto::yaml::{self, Item, Problems, Table};
 
-use super::{ClusterAccess, EtcdSettings, Settings, StoreSettings, runbooks, trust};
+use super::{ClusterAccess, EtcdSettings, Settings, StoreSettings, bmc, runbooks, trust};
 use crate::fleetlock::{FleetLockSettings, FleetLockTls};
 use crate::inventory::ClusterName;
 use crate::kubernetes::connection::{Access, Identity};
@@ -98,6 +98,9 @@ pub fn parse(name: &str, text: &str) -> Result<Settings, Problems> {
         if let Some(table) = top.table("runbooks") {
             runbooks::read(table, &mut to.runbooks);
         }
+        if let Some(table) = top.table("bmc") {
+            to.bmc = bmc::read(table, &mut to.timing.power);
+        }
         to.enrolment = top.table("enrolment").map(trust::enrolment);
         trust::roles(top, &mut to.roles);
         super::workloads::read(top, &mut to.workloads);
@@ -115,7 +118,7 @@ pub(super) fn absolute(table: &mut Table, key: &'static str) -> Option<PathBuf> 
     absolute_item(&table.item(key)?)
 }
 
-fn absolute_item(item: &Item) -> Option<PathBuf> {
+pub(super) fn absolute_item(item: &Item) -> Option<PathBuf> {
     let path = PathBuf::from(item.string()?);
     if path.is_absolute() {
         return Some(path);
@@ -488,8 +491,8 @@ mod tests {
             assert_eq!(problems.list[0].line, index as u64 + 1, "{line}: {problems}");
         }
         // Eighteen of `cold_start` (six of its waves, three of its estimates, three of what is set aside), six of `storm`, four of `permits`,
-        // two each of `outage` and `backup`, three of `tls`, fourteen of `runbooks`, and six that stand alone.
-        assert_eq!(values, 55, "{SHIPPED}");
+        // two each of `outage` and `backup`, three of `tls`, fifteen of `runbooks`, and six that stand alone.
+        assert_eq!(values, 56, "{SHIPPED}");
     }
 
     /// The block of the shipped example that is commented out, as an operator would uncomment it.

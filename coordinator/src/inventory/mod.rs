@@ -14,6 +14,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::power::settings::BmcSpec;
+
 pub use read::{InventoryError, Loaded, load, parse};
 
 /// Name of a node: unique in the fleet, equal to the name in its certificate.
@@ -65,6 +67,8 @@ pub struct NodeSpec {
     pub rack: Option<String>,
     /// Its `/etc/machine-id`, for reboot tools that call it so.
     pub machine_id: Option<String>,
+    /// Its management controller, which says whether it has power.
+    pub bmc: Option<BmcSpec>,
 }
 
 /// One cluster.
@@ -165,6 +169,7 @@ mod tests {
                     address: format!("10.0.{index}.{suffix}").parse().unwrap(),
                     rack: None,
                     machine_id: None,
+                    bmc: None,
                 };
                 nodes.push(node.name.clone());
                 inventory.nodes.insert(node.name.clone(), node);

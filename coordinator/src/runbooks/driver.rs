@@ -63,6 +63,7 @@ struct Memory {
     heard: Option<(Answer, String, Instant)>,
     refused: BTreeMap<Target, (Instant, String)>,
     acted: Option<Instant>,
+    refused_power: Option<(Instant, String)>,
     /// The pods that it is about, and when they were read.
     case: Option<(Instant, Result<Arc<Case>, String>)>,
     /// The pods that were well then, and since when they are.
@@ -170,6 +171,7 @@ impl Driver {
             };
         }
         observe::ask(&self.shared.ports, &self.run.plan.request).await;
+        self.ask_power(at).await;
         let case = self.case(at).await;
         let mut world = match self.shared.world(&self.run.plan.request, Some(&self.run.plan)) {
             Ok(world) => world,
@@ -234,6 +236,7 @@ impl Driver {
             refused: self.memory.refused.clone(),
             notes: step.notes.clone(),
             acted: self.memory.acted,
+            refused_power: self.memory.refused_power.clone(),
             steady: self.memory.steady.as_ref().map(|(_, since)| *since),
         }
     }
@@ -298,7 +301,7 @@ impl Driver {
         let step = &self.run.steps[at];
         let command = calls.iter().find_map(|call| match call {
             Call::Order { attempt, .. } => Some(self.run.command(at, *attempt)),
-            Call::Api(_) | Call::Silence | Call::LiftSilence | Call::Note(_) => None,
+            Call::Api(_) | Call::Silence | Call::LiftSilence | Call::PowerOff { .. } | Call::Note(_) => None,
         });
         let anew = command.is_some() && command != step.command;
         if !step.begun || anew {
@@ -330,6 +333,7 @@ impl Driver {
                 Call::Silence => changed |= self.silence(true).await,
                 Call::LiftSilence => changed |= self.silence(false).await,
                 Call::Order { order, .. } => self.send(at, order),
+                Call::PowerOff { uuid } => self.power_off(&uuid).await,
                 Call::Note(memo) => {
                     // What cannot be written down is not done.
                     if !self.write(Event::Noted { step: at, memo }).await {

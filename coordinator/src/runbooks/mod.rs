@@ -36,6 +36,7 @@ pub mod plan;
 pub mod pods;
 pub mod policy;
 mod ports;
+pub mod proof;
 pub mod readiness;
 pub mod record;
 mod refusal;
@@ -77,6 +78,7 @@ use self::journal::{Entry, Event};
 use self::mends::Awaited;
 use self::observe::Known;
 use self::plan::{Request, Runbook, RunbookPlan};
+use self::policy::Fence;
 use self::readiness::Readiness;
 use self::record::{Record, RunState};
 use self::status::RunbookStatus;
@@ -284,6 +286,9 @@ impl Runbooks {
             let seconds = u32::try_from(policy.tolerate.as_secs()).unwrap_or(u32::MAX);
             options.tolerate_seconds.get_or_insert(seconds);
         }
+        if request.runbook == Runbook::NodeDown {
+            request.options.fence = ports.policy.fence == Fence::Propose;
+        }
         let case = if request.runbook.wants_case() {
             Some(observe::case(ports, &request, Depth::Reasons).await.map(Arc::new))
         } else {
@@ -297,6 +302,7 @@ impl Runbooks {
     /// Asks the cluster for what the plan of such a request needs and caches do not have. Takes seconds at most.
     pub async fn ask(&self, request: &Request) {
         observe::ask(&self.shared.ports, request).await;
+        observe::ask_power(&self.shared.ports, request).await;
     }
 
     /// What is wrong with pods, and what could not be looked at.

@@ -36,6 +36,7 @@
 
 mod access;
 mod api;
+pub mod bmc;
 pub mod clock;
 mod collection;
 mod control;

@@ -22,6 +22,7 @@ fn inventory() -> Inventory {
         address: IpAddr::V4(Ipv4Addr::LOCALHOST),
         rack: None,
         machine_id: None,
+        bmc: None,
     };
     Inventory {
         clusters: vec![Cluster {

@@ -62,6 +62,7 @@ fn world() -> World {
             held: false,
             observed: now,
         },
+        power: crate::power::Word::None,
         silence: None,
         around: Around::default(),
         case: None,
