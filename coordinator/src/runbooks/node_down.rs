@@ -16,6 +16,7 @@
 use std::time::Duration;
 
 use super::maintenance::{cordon_words, empty, refused, step};
+use super::network_loss::neighbours;
 use super::plan::{Action, Refusal, Request, RunbookPlan, Step};
 use super::pods;
 use super::proof::{Proved, proved};
@@ -95,6 +96,10 @@ fn silent(mut plan: RunbookPlan, world: &World) -> RunbookPlan {
         format!("{down}; {}", cordon_words(node)),
         SHORT,
     )];
+    plan.notes.push(format!(
+        "{}: evidence, and no proof: who is cut off from all may still write to its volumes",
+        neighbours(world)
+    ));
     let what = format!(
         "{}, {} volumes",
         pods::names(pods::movable(view)),

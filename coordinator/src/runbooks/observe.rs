@@ -164,10 +164,10 @@ fn around(
         Runbook::Drain
         | Runbook::MaintenanceBegin
         | Runbook::MaintenanceEnd
-        | Runbook::NodeDown
         | Runbook::PodsHeal
         | Runbook::WorkloadHeal
         | Runbook::NodeComponent => {}
+        Runbook::NodeDown => to.neighbours = neighbours(ports, cluster, spec, view),
         Runbook::Overload => {
             to.conditions = findings(ports, &request.node);
             to.room = room();
@@ -205,6 +205,7 @@ fn findings(ports: &Ports, node: &NodeName) -> BTreeMap<String, Finding> {
             since: one.since,
             evidence: one.evidence,
             waiting_on: one.waiting_on,
+            heaviest: one.heaviest,
         };
         (one.kind, finding)
     })

@@ -74,6 +74,7 @@ fn condition(subject: &str, escalated: bool, now: Instant) -> Condition {
         escalated,
         silenced: false,
         waiting_on: String::new(),
+        heaviest: Vec::new(),
     }
 }
 
