@@ -27,6 +27,10 @@ pub(super) fn read(mut table: Table, to: &mut RunbookPolicy) {
     set(&mut to.pending_for, positive(&mut table, "pending_for"));
     set(&mut to.back_off, positive(&mut table, "back_off"));
     set(&mut to.readiness_every, positive(&mut table, "readiness_every"));
+    set(
+        &mut to.power_event_workers,
+        count(&mut table, "power_event_workers"),
+    );
     let fence = table.item("fence");
     let fence = fence.and_then(|item| item.choice(&[("propose", Fence::Propose), ("off", Fence::Off)]));
     set(&mut to.fence, fence);

@@ -545,8 +545,8 @@ impl Shared {
         plan: &RunbookPlan,
         runs: impl Iterator<Item = &'a RunbookStatus>,
     ) -> Result<(), Refusal> {
-        let storm = self.weather().over(&plan.cluster).storm;
-        if let Some(why) = storm
+        let sky = self.weather().over(&plan.cluster);
+        if let Some(why) = sky.storm.clone()
             && !plan.request.options.despite_storm
             && lanes::minds_storm(&plan.request)
         {
@@ -555,6 +555,9 @@ impl Shared {
         let cold_starts = Arc::clone(&self.ports.cold_starts.borrow());
         let view = Arc::clone(&self.ports.view.borrow());
         let book = Arc::clone(&self.ports.permits.borrow());
+        let api = self.ports.clusters.get(&plan.cluster);
+        let requests = api.map_or(0, |api| api.requests_per_second());
+        let workers = lanes::width(plan.request.runbook, &sky, &self.ports.policy, requests);
         Ok(lanes::admit(
             plan,
             runs,
@@ -562,6 +565,7 @@ impl Shared {
             &self.ports.inventory,
             &view,
             &book,
+            workers,
         )?)
     }
 
