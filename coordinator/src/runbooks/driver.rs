@@ -53,6 +53,8 @@ pub(super) struct Driver {
     /// Why the journal cannot be written.
     trouble: Option<String>,
     waiting: Option<WaitingOn>,
+    /// Who approved last, as this process heard it: not every approval names a step.
+    spoken: Option<String>,
 }
 
 #[derive(Debug, Default)]
@@ -87,6 +89,7 @@ impl Driver {
             memory: Memory::default(),
             trouble: None,
             waiting: None,
+            spoken: None,
         }
     }
 
@@ -381,6 +384,23 @@ impl Driver {
     }
 
     async fn approve(&mut self, by: String) -> Result<(), Refusal> {
+        let asked = self.approve_what(&by).await;
+        // Who does not hear the answer asks again, and is not to be told that nothing waits.
+        match asked {
+            Err(Refusal::State(_)) if self.spoken.as_ref() == Some(&by) || self.run.has_word_of(&by) => {
+                Ok(())
+            }
+            other => {
+                if other.is_ok() {
+                    self.spoken = Some(by);
+                }
+                other
+            }
+        }
+    }
+
+    async fn approve_what(&mut self, by: &str) -> Result<(), Refusal> {
+        let by = by.to_owned();
         if self.run.is_proposal() {
             return self.accept(by).await;
         }
@@ -423,6 +443,8 @@ impl Driver {
 
     /// Durable before it is answered.
     async fn said(&mut self, event: Event, text: &str) -> Result<(), Refusal> {
+        // It waits for that word no longer, and whoever looks once it is answered sees that.
+        self.waiting = None;
         if self.write(event).await {
             self.tell(Severity::Warning, EventKind::RunState, text);
             return Ok(());

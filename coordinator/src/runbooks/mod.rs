@@ -477,6 +477,14 @@ impl Runbooks {
         let Some(line) = line.filter(|_| status.state.is_active()) else {
             return match (word, status.state) {
                 (Word::Abort { .. }, RunState::Aborted) => Ok(status),
+                (Word::Approve { by }, _)
+                    if status
+                        .steps
+                        .iter()
+                        .any(|step| step.approved.as_ref() == Some(&by)) =>
+                {
+                    Ok(status)
+                }
                 (_, state) => Err(Refusal::State(format!("run {run} has ended ({state:?})"))),
             };
         };

@@ -123,8 +123,14 @@ async fn an_older_cluster_has_its_pods_deleted_by_force_once_an_operator_approve
     let run = bed.runbooks().start(proved()).await.unwrap();
     bed.until(&run.id, "waiting for approval", wants).await;
     assert_eq!(bed.pods().await, before);
+    let approved = bed.runbooks().approve(&run.id, "bob".into()).await.unwrap();
+    // Whoever looks at the answer is not told that it still waits, and who asks again because the answer was lost is not refused.
+    assert!(!approved.wants_approval(), "{approved:#?}");
     bed.runbooks().approve(&run.id, "bob".into()).await.unwrap();
+    let refused = bed.runbooks().approve(&run.id, "eve".into()).await.unwrap_err();
+    assert!(matches!(refused, Refusal::State(_)), "{refused}");
     let run = bed.ends(&run.id).await;
+    bed.runbooks().approve(&run.id, "bob".into()).await.unwrap();
     assert_eq!(run.state, RunState::Succeeded, "{run:#?}");
     assert_eq!(phase(&run, "force-delete"), Some(Phase::Done));
     assert_eq!(bed.pods().await, Vec::<String>::new());
