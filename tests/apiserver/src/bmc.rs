@@ -15,6 +15,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io;
@@ -62,6 +63,8 @@ struct State {
     going: BTreeSet<String>,
     questions: usize,
     resets: Vec<String>,
+    /// Of which machine it said that it is off, and when.
+    off: Vec<(String, Timestamp)>,
 }
 
 /// The running service. Dropping it takes it down.
@@ -97,6 +100,11 @@ impl Bmc {
     /// So many questions were answered, or not, so far.
     pub fn questions(&self) -> usize {
         lock(&self.state).questions
+    }
+
+    /// Of which machines it said that they are off, and when, by the double's clock.
+    pub fn said_off(&self) -> Vec<(String, Timestamp)> {
+        lock(&self.state).off.clone()
     }
 
     /// Machines whose power it was asked to cut, one after the other.
@@ -231,6 +239,9 @@ fn system(shared: &Shared, state: &Mutex<State>, mood: Mood, name: &str) -> Resp
         (_, true) => "On",
         (_, false) => "Off",
     };
+    if told == "Off" {
+        lock(state).off.push((name.to_owned(), shared.clock.now()));
+    }
     let uuid = if mood == Mood::AnotherMachine {
         "4c4c4544-0042-3510-8051-b2c04f4d3732"
     } else {
