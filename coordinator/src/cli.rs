@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{self, ConfigError, Settings};
 use crate::inventory::{self, InventoryError};
 use crate::notify::Notify;
+use crate::power::Bmcs;
 use crate::run::{self, RunError};
 use crate::upkeep;
 
@@ -345,6 +346,9 @@ fn check(file: &Path) -> anyhow::Result<()> {
             list: vec![warning],
         };
         say(&format!("warning: {warning}"))?;
+    }
+    if let Some(bmc) = &settings.bmc {
+        Bmcs::new(bmc, &loaded.inventory)?;
     }
     let (clusters, nodes) = (loaded.inventory.clusters.len(), loaded.inventory.nodes.len());
     say(&format!(
