@@ -189,16 +189,16 @@ fn a_declared_workload_that_lacks_pods_is_made_whole() {
     passes("workload", "6", "1.13", &["workload-heal"]);
 }
 
-/// What is broken on purpose, the law that finds it, and the drills in which it cannot be broken, for the reason given.
-const SABOTAGES: [(&str, &str, &[(&str, &str)]); 8] = [
-    ("force-delete", "proof-of-death", &[]),
-    ("beyond-budget", "budgets", &[]),
-    ("stray-cordon", "left-as-found", &[]),
-    ("unplanned", "only-planned", &[]),
-    ("system-pod", "protected", &[]),
-    ("mute", "missing-evidence", &[]),
-    ("rogue-agent", "agents", &[]),
-    ("undone", "chapter-end", &[]),
+/// What is broken on purpose, and the law that finds it. Each can be broken in every drill.
+const SABOTAGES: [(&str, &str); 8] = [
+    ("force-delete", "proof-of-death"),
+    ("beyond-budget", "budgets"),
+    ("stray-cordon", "left-as-found"),
+    ("unplanned", "only-planned"),
+    ("system-pod", "protected"),
+    ("mute", "missing-evidence"),
+    ("rogue-agent", "agents"),
+    ("undone", "chapter-end"),
 ];
 
 /// Drills, with a seed each: both releases are played.
@@ -215,13 +215,9 @@ const DRILLS: [(&str, &str); 10] = [
     ("workload", "6"),
 ];
 
-/// Each drill takes ten seconds or more, most of it waiting: as many at a time as there are kinds of sabotage.
-fn every_law_is_found_in(drill_of: &str) {
-    let (name, seed) = DRILLS.into_iter().find(|(name, _)| *name == drill_of).unwrap();
-    for (sabotage, law, but) in SABOTAGES {
-        if but.iter().any(|(drill, _)| *drill == name) {
-            continue;
-        }
+fn every_law_is_found_in(name: &str) {
+    let (_, seed) = DRILLS.into_iter().find(|(known, _)| *known == name).unwrap();
+    for (sabotage, law) in SABOTAGES {
         let (output, report) = drill(&[name, "--seed", seed, "--sabotage", sabotage]);
         assert_eq!(output.status.code(), Some(6), "{name} {sabotage}");
         assert_eq!(report["passed"], false, "{name} {sabotage}");

@@ -153,10 +153,10 @@ impl Bmcs {
         let read = read.map(|(reading, _)| reading);
         match &read {
             Ok(reading) => {
-                tracing::debug!(%node, state = %reading.state, source = reading.source, "asked for its power")
+                tracing::debug!(%node, state = %reading.state, source = reading.source, "asked for its power");
             }
             Err(error) => {
-                tracing::warn!(%node, address = %controller.spec.address, %error, "its power is not known")
+                tracing::warn!(%node, address = %controller.spec.address, %error, "its power is not known");
             }
         }
         *controller.last() = Some((asked, read));

@@ -97,8 +97,7 @@ mod tests {
     fn a_fingerprint_is_read_as_openssl_writes_it() {
         let of = Fingerprint::of(b"a certificate");
         let plain = of.to_string();
-        let pairs: Vec<_> = plain["sha256:".len()..]
-            .as_bytes()
+        let pairs: Vec<_> = plain.as_bytes()["sha256:".len()..]
             .chunks(2)
             .map(|pair| String::from_utf8_lossy(pair).to_uppercase())
             .collect();

@@ -99,14 +99,14 @@ async fn word(bmcs: &Bmcs) -> Word {
 async fn state(bmcs: &Bmcs) -> PowerState {
     match word(bmcs).await {
         Word::Told(reading) => reading.state,
-        other => panic!("{other:?}"),
+        other @ (Word::None | Word::NotAsked | Word::Failed { .. }) => panic!("{other:?}"),
     }
 }
 
 async fn failure(bmcs: &Bmcs) -> BmcError {
     match word(bmcs).await {
         Word::Failed { why, .. } => why,
-        other => panic!("{other:?}"),
+        other @ (Word::None | Word::NotAsked | Word::Told(_)) => panic!("{other:?}"),
     }
 }
 

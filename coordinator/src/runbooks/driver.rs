@@ -387,7 +387,10 @@ impl Driver {
         let asked = self.approve_what(&by).await;
         // Who does not hear the answer asks again, and is not to be told that nothing waits.
         match asked {
-            Err(Refusal::State(_)) if self.spoken.as_ref() == Some(&by) || self.run.has_word_of(&by) => {
+            Err(Refusal::State(_))
+                if self.run.state == RunState::Running
+                    && (self.spoken.as_ref() == Some(&by) || self.run.has_word_of(&by)) =>
+            {
                 Ok(())
             }
             other => {

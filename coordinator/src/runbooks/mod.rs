@@ -477,7 +477,7 @@ impl Runbooks {
         let Some(line) = line.filter(|_| status.state.is_active()) else {
             return match (word, status.state) {
                 (Word::Abort { .. }, RunState::Aborted) => Ok(status),
-                (Word::Approve { by }, _)
+                (Word::Approve { by }, RunState::Succeeded)
                     if status
                         .steps
                         .iter()

@@ -6,6 +6,7 @@
 //! | given | says that it is not off | its pods move only once somebody approves of the contradiction |
 //! | none | `Off`, asked just now | proof |
 //! | none | `On`, or on its way | none; with `runbooks.fence: propose` its power is cut, once somebody approves, and read again |
+//! | none | `On`, of a control plane or a member of etcd | none, and its power is not cut: it may still be one of the quorum |
 //! | none | is of another machine, by its UUID | none, whatever it says |
 //! | none | does not answer, or there is none | none: a loss of power takes it too |
 //!
@@ -14,6 +15,7 @@
 
 use super::plan::{Action, Proof, RunbookPlan};
 use super::world::{World, seconds};
+use crate::inventory::Role;
 use crate::power::redfish::same_machine;
 use crate::power::{PowerState, Reading, Word};
 
@@ -37,6 +39,14 @@ pub fn proved(world: &World, operator: Option<&Proof>, fence: bool) -> Proved {
         (Some(proof), Said::Not { words, .. }) => Proved::Contradicted(proof.clone(), words),
         (Some(proof), Said::Off(_) | Said::Nothing(_)) => Proved::Yes(proof.clone()),
         (None, Said::Off(what)) => Proved::Yes(Proof::Bmc { what }),
+        (None, Said::Not { words, .. }) if fence && world.role != Role::Worker => Proved::No(format!(
+            "{words}; its power is not cut by a run: a {} that hangs may still be one of its quorum. See that the others are well, power \
+             it off yourself, then ask again",
+            match world.role {
+                Role::Etcd => "member of etcd",
+                Role::ControlPlane | Role::Worker => "control plane",
+            }
+        )),
         (None, Said::Not { words, .. }) if fence => Proved::Fence(words),
         (None, Said::Not { words, state }) => Proved::No(format!("{words}; {}", unlike_off(state))),
         (None, Said::Nothing(why)) => Proved::No(format!(

@@ -31,6 +31,8 @@
 //! # }
 //! ```
 //!
+//! [`bmc`] adds the management controllers of its machines: a small Redfish service.
+//!
 //! It is no conformance suite: objects are checked for what users get wrong most, not for everything; server-side apply is
 //! answered with 415; lists show the present, whatever `resourceVersion` asks for.
 
