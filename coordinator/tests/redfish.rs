@@ -1,4 +1,4 @@
-//! A machine's power by a Redfish service that is not ours: OpenStack's sushy-emulator with its fake machines, over TLS.
+//! A machine's power by a Redfish service that is not ours: `sushy-emulator`, with its fake machines, over TLS.
 //!
 //! Its machines take up to eleven seconds to obey, as hardware does.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "tests")]
