@@ -97,7 +97,7 @@ use crate::store::{NewEntry, Store};
 const BACKLOG: usize = 16;
 
 /// What an operator says to a run.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Word {
     Approve { by: String },
     Abort { by: String },
@@ -474,26 +474,35 @@ impl Runbooks {
     async fn tell(&self, run: &str, word: Word) -> Result<Arc<RunbookStatus>, Refusal> {
         let status = self.run(run)?;
         let line = self.shared.lines().get(run).cloned();
-        let Some(line) = line.filter(|_| status.state.is_active()) else {
-            return match (word, status.state) {
-                (Word::Abort { .. }, RunState::Aborted) => Ok(status),
-                (Word::Approve { by }, RunState::Succeeded)
-                    if status
-                        .steps
-                        .iter()
-                        .any(|step| step.approved.as_ref() == Some(&by)) =>
-                {
-                    Ok(status)
-                }
-                (_, state) => Err(Refusal::State(format!("run {run} has ended ({state:?})"))),
+        if let Some(line) = line.filter(|_| status.state.is_active()) {
+            let (reply, answer) = oneshot::channel();
+            let told = Told {
+                word: word.clone(),
+                reply,
             };
-        };
-        let (reply, answer) = oneshot::channel();
-        line.words
-            .send(Told { word, reply })
-            .await
-            .map_err(|_| Refusal::Stopping)?;
-        answer.await.unwrap_or(Err(Refusal::Stopping))
+            if line.words.send(told).await.is_ok()
+                && let Ok(answer) = answer.await
+            {
+                return answer;
+            }
+            // It was not heard: the run has ended in the same moment, or nobody is at work any more.
+            if self.run(run)?.state.is_active() {
+                return Err(Refusal::Stopping);
+            }
+        }
+        let status = self.run(run)?;
+        match (word, status.state) {
+            (Word::Abort { .. }, RunState::Aborted) => Ok(status),
+            (Word::Approve { by }, RunState::Succeeded)
+                if status
+                    .steps
+                    .iter()
+                    .any(|step| step.approved.as_ref() == Some(&by)) =>
+            {
+                Ok(status)
+            }
+            (_, state) => Err(Refusal::State(format!("run {run} has ended ({state:?})"))),
+        }
     }
 
     fn driver(&self, record: Record, resumed: bool) -> Driver {
