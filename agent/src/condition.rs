@@ -153,4 +153,6 @@ pub struct Condition {
     pub escalated: bool,
     /// For [`ConditionKind::LogRunaway`]: the log, so that the remedy finds it again.
     pub log: Option<crate::signal::LogId>,
+    /// For [`ConditionKind::Overload`]: who weighs most, for whoever moves pods away.
+    pub heaviest: Vec<crate::signal::CgroupCpu>,
 }

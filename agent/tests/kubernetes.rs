@@ -326,6 +326,7 @@ fn full_disk() -> Condition {
         evidence: "93% used".to_owned(),
         escalated: false,
         log: None,
+        heaviest: Vec::new(),
     }
 }
 

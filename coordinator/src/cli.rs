@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{self, ConfigError, Settings};
 use crate::inventory::{self, InventoryError};
 use crate::notify::Notify;
+use crate::power::Bmcs;
 use crate::run::{self, RunError};
 use crate::upkeep;
 
@@ -294,7 +295,9 @@ pub fn advice(error: &anyhow::Error) -> Option<&'static str> {
         RunError::TlsFile(_) | RunError::Tls(_) => Some(
             "`tls` in the configuration names the files; they are made with: blackstart pki issue coordinator",
         ),
-        RunError::Etcd(_) | RunError::FleetLock(_) | RunError::UnknownCluster(_) => Some(CONFIG),
+        RunError::Etcd(_) | RunError::FleetLock(_) | RunError::Bmc(_) | RunError::UnknownCluster(_) => {
+            Some(CONFIG)
+        }
         RunError::StateDir { .. } => Some("`state_dir` in the configuration says where it is to be"),
         RunError::Store(_)
         | RunError::Serve(_)
@@ -343,6 +346,9 @@ fn check(file: &Path) -> anyhow::Result<()> {
             list: vec![warning],
         };
         say(&format!("warning: {warning}"))?;
+    }
+    if let Some(bmc) = &settings.bmc {
+        Bmcs::new(bmc, &loaded.inventory)?;
     }
     let (clusters, nodes) = (loaded.inventory.clusters.len(), loaded.inventory.nodes.len());
     say(&format!(

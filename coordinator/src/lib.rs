@@ -16,7 +16,7 @@
 //! ```
 //!
 //! `brakes/` keeps operators' holds, `storm/` (pure, and its guard) freezes what many nodes have at once; sessions tell both to agents.
-//! `permit/` (pure, and its keeper) has what takes a node away go in turn, for agents and, through `fleetlock/`, for reboot tools.
+//! `power/` asks machines' management controllers whether they have power. `permit/` (pure, and its keeper) has what takes a node away go in turn, for agents and, through `fleetlock/`, for reboot tools.
 //!
 //! [`run`](mod@run) puts it together; [`cli`] is what may be typed, [`config`] and [`policy`] what may be tuned, [`pki`] makes the
 //! certificates, [`trust`] says who is let in and may do what, [`audit`] keeps what was commanded, [`upkeep`] sees to the store, [`own_boot`] tells how the coordinator's own machine ended, [`notify`] speaks with systemd.
@@ -43,6 +43,7 @@ pub mod permit;
 pub mod pki;
 pub mod plan;
 pub mod policy;
+pub mod power;
 pub mod run;
 pub mod runbooks;
 pub mod starter;

@@ -68,6 +68,7 @@ use crate::own_boot::OwnBoot;
 use crate::permit::{Keeper, KeeperParts, PermitsHandle};
 use crate::pki::Seen;
 use crate::policy::{OutagePolicy, StormPolicy};
+use crate::power::Bmcs;
 use crate::runbooks::conditions::Conditions;
 use crate::runbooks::plan::Runbook;
 use crate::runbooks::{self, Runbooks, Work};
@@ -155,6 +156,7 @@ pub async fn run(
         StoreSettings::Etcd(_) => None,
     };
     known_clusters(&settings, &inventory)?;
+    let bmcs = controllers(&settings, &inventory)?;
     let own_boot = OwnBoot::begin(&settings)?;
     let events = Events::default();
     let kept = crate::audit::Audit::open(&settings.audit(), events.clone());
@@ -174,6 +176,7 @@ pub async fn run(
         notify,
         events,
         kept,
+        bmcs,
         settings,
     };
     let work = async {
@@ -245,6 +248,8 @@ struct House {
     clock: Arc<ClockFloor>,
     /// What was commanded and ordered.
     kept: crate::audit::Audit,
+    /// Management controllers of machines.
+    bmcs: Bmcs,
 }
 
 impl House {
@@ -396,6 +401,7 @@ async fn open(house: &House, store: &Arc<dyn Store>, tenure: &Tenure) -> Result<
         permits: permits.watch(),
         in_hand,
         declared: Arc::new(house.settings.workloads.clone()),
+        bmcs: house.bmcs.clone(),
     };
     let opened = spawn_blocking(move || Runbooks::open(of_runbooks));
     let (runbooks, work) = opened.await.map_err(RunError::Broke)??;
@@ -469,6 +475,14 @@ fn known_clusters(settings: &Settings, inventory: &Inventory) -> Result<(), RunE
     match unknown {
         Some(cluster) => Err(RunError::UnknownCluster(cluster.name.clone())),
         None => Ok(()),
+    }
+}
+
+/// The management controllers that the inventory has, if the configuration says how they are spoken to.
+fn controllers(settings: &Settings, inventory: &Inventory) -> Result<Bmcs, RunError> {
+    match &settings.bmc {
+        Some(bmc) => Ok(Bmcs::new(bmc, inventory)?),
+        None => Ok(Bmcs::default()),
     }
 }
 

@@ -269,6 +269,23 @@ impl Item {
         }
     }
 
+    /// It as text, and never a number taken for one: 0123 would lose its zero. What was found is not quoted, since it may be a secret.
+    pub fn text(&self) -> Option<String> {
+        match &self.node.value {
+            Value::Text(text) if !text.is_empty() => Some(text.clone()),
+            Value::Null
+            | Value::Bool(_)
+            | Value::Integer(_)
+            | Value::Float(_)
+            | Value::Text(_)
+            | Value::List(_)
+            | Value::Table(_) => {
+                self.problem("expected a text in quotes");
+                None
+            }
+        }
+    }
+
     /// It as a yes or no.
     pub fn boolean(&self) -> Option<bool> {
         if let Value::Bool(value) = self.node.value {

@@ -190,6 +190,7 @@ mod tests {
             evidence: String::new(),
             escalated: false,
             log: None,
+            heaviest: Vec::new(),
         }
     }
 

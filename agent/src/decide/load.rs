@@ -66,6 +66,7 @@ mod tests {
             evidence: "load 99".into(),
             escalated: true,
             log: None,
+            heaviest: Vec::new(),
         };
         let begins = |history: &History, settings: &Settings, now: Instant| {
             let decision = decide(&Input {

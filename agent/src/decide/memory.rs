@@ -192,6 +192,7 @@ mod tests {
                 evidence: "1% available".into(),
                 escalated: false,
                 log: None,
+                heaviest: Vec::new(),
             };
             decide(&Input {
                 conditions: &[condition],

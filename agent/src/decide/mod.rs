@@ -319,6 +319,7 @@ fn exhausted(subject: String, since: Instant, evidence: String) -> Condition {
         evidence,
         escalated: true,
         log: None,
+        heaviest: Vec::new(),
     }
 }
 

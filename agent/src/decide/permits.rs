@@ -93,6 +93,7 @@ mod tests {
             evidence: "seen".to_owned(),
             escalated: false,
             log: None,
+            heaviest: Vec::new(),
         };
         let permits = Permits {
             away_since: away.map(|away| now - away),

@@ -91,6 +91,7 @@ impl Certificates {
                 evidence: ending.evidence.clone(),
                 escalated: true,
                 log: None,
+                heaviest: Vec::new(),
             })
             .collect()
     }

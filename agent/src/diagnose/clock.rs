@@ -139,6 +139,7 @@ fn finding(kind: ConditionKind, severity: Severity, since: Instant, evidence: St
         evidence,
         escalated: true,
         log: None,
+        heaviest: Vec::new(),
     }
 }
 

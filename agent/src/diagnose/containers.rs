@@ -222,6 +222,7 @@ impl Seen {
                 evidence: format!("container {} ({image}) {what}", self.signal.name),
                 escalated: true,
                 log: None,
+                heaviest: Vec::new(),
             });
         };
         if let Some(finding) = flapping {

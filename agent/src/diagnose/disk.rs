@@ -222,6 +222,7 @@ impl Disk {
                 },
                 escalated: false,
                 log: None,
+                heaviest: Vec::new(),
             })
         })
     }

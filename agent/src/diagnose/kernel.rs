@@ -160,6 +160,7 @@ impl Kernel {
                 },
                 escalated: true,
                 log: None,
+                heaviest: Vec::new(),
             })
             .collect()
     }

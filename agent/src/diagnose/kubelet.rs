@@ -168,6 +168,7 @@ impl Kubelet {
             ),
             escalated: false,
             log: None,
+            heaviest: Vec::new(),
         })
     }
 }

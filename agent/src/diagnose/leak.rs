@@ -125,6 +125,7 @@ impl Leaks {
                 evidence: evidence(growth, full),
                 escalated: true,
                 log: None,
+                heaviest: Vec::new(),
             })
         });
         standing.collect()

@@ -17,6 +17,9 @@ use crate::signal::{LoadSignal, Signal, listed};
 /// So long it has to be calm.
 pub const CALM: Duration = Duration::from_mins(1);
 
+/// So many of the heaviest are named in the evidence.
+const NAMED: usize = 5;
+
 /// How far the load is up its limits: 1 at the one that it has come nearest to.
 pub fn share(seen: &LoadSignal, settings: &LoadSettings) -> f32 {
     let per_processor = seen.one_minute / f32::from(seen.processors.max(1));
@@ -98,6 +101,7 @@ impl Load {
             evidence: evidence(seen),
             escalated: true,
             log: None,
+            heaviest: seen.heaviest.clone(),
         }]
     }
 }
@@ -117,8 +121,9 @@ fn evidence(seen: &LoadSignal) -> String {
         seen.io_some_percent,
         seen.io_full_percent
     );
-    if !seen.heaviest.is_empty() {
-        let _infallible = write!(text, "; heaviest: {}", listed(&seen.heaviest));
+    let named = seen.heaviest.get(..NAMED).unwrap_or(&seen.heaviest);
+    if !named.is_empty() {
+        let _infallible = write!(text, "; heaviest: {}", listed(named));
     }
     if let Some(count) = seen.blocked.filter(|count| *count > 0) {
         let _infallible = write!(text, "; {count} tasks are blocked on disks");
@@ -164,6 +169,8 @@ mod tests {
                     name: "shop/cart-1".into(),
                 },
                 percent: 190,
+                bytes: Some(1 << 30),
+                uid: Some("4c1c".into()),
             }],
             ..calm()
         }

@@ -149,6 +149,7 @@ impl Logs {
                 evidence: evidence(signal, head, pressure, disk),
                 escalated: false,
                 log: Some(signal.log.clone()),
+                heaviest: Vec::new(),
             })
             .collect()
     }

@@ -132,6 +132,7 @@ impl Memory {
             // Nothing may be restarted: it is somebody's to look.
             escalated: self.settings.may_restart.is_empty(),
             log: None,
+            heaviest: Vec::new(),
         }]
     }
 

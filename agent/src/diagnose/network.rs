@@ -291,6 +291,7 @@ fn finding(
         evidence,
         escalated,
         log: None,
+        heaviest: Vec::new(),
     }
 }
 

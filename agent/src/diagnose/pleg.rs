@@ -78,6 +78,7 @@ impl Pleg {
             evidence: format!("its journal says: {}", found.message),
             escalated: false,
             log: None,
+            heaviest: Vec::new(),
         })
     }
 }

@@ -60,6 +60,7 @@ impl ReadOnly {
                 evidence: format!("{} cannot be written: {why}", mount.state.device),
                 escalated: true,
                 log: None,
+                heaviest: Vec::new(),
             })
             .collect()
     }

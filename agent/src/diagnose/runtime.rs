@@ -105,6 +105,7 @@ impl Runtimes {
                     ),
                     escalated: false,
                     log: None,
+                    heaviest: Vec::new(),
                 })
             })
             .collect()

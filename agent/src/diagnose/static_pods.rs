@@ -400,6 +400,7 @@ fn stands(
         evidence,
         escalated: false,
         log: None,
+        heaviest: Vec::new(),
     }
 }
 

@@ -355,6 +355,7 @@ impl Unit {
             evidence,
             escalated,
             log: None,
+            heaviest: Vec::new(),
         }
     }
 }

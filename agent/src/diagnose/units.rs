@@ -183,6 +183,7 @@ impl Unit {
             evidence: self.evidence(inactive_hold),
             escalated: false,
             log: None,
+            heaviest: Vec::new(),
         })
     }
 

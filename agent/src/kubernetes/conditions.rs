@@ -293,6 +293,7 @@ mod tests {
             evidence: "seen\nso".to_owned(),
             escalated: false,
             log: None,
+            heaviest: Vec::new(),
         }
     }
 

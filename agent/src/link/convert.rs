@@ -19,7 +19,7 @@ use crate::order::{Order, OrderAnswer, OrderStatus};
 use crate::permit::{Answer, PermitKind, Said, Saying, Use, Verdict};
 use crate::picture::{ApiServerAnswer, Attestation, Picture};
 use crate::remedy::Remedy;
-use crate::signal::{ActiveState, DiskSignal, UnitSignal};
+use crate::signal::{ActiveState, CgroupCpu, DiskSignal, UnitSignal};
 
 use super::Goodbye;
 
@@ -165,7 +165,21 @@ fn condition(picture: &Picture, condition: &Condition, now: Instant) -> wire::Co
         waiting_on: picture
             .waiting_on(condition)
             .map_or_else(String::new, |waiting| cut(&waiting.on.to_string())),
+        heaviest: condition.heaviest.iter().filter_map(heavy).collect(),
     }
+}
+
+/// A pod that weighs; what is none has nowhere else to go.
+fn heavy(group: &CgroupCpu) -> Option<wire::HeavyPod> {
+    let uid = group.uid.clone()?;
+    let (namespace, name) = group.cgroup.name.split_once('/').unwrap_or_default();
+    Some(wire::HeavyPod {
+        namespace: cut(namespace),
+        name: cut(name),
+        uid: cut(&uid),
+        cpu_millis: group.percent.saturating_mul(10),
+        memory_bytes: group.bytes.unwrap_or_default(),
+    })
 }
 
 fn unit(unit: &UnitSignal) -> wire::UnitStatus {
@@ -409,6 +423,7 @@ mod tests {
             evidence: "é".repeat(4000),
             escalated: false,
             log: None,
+            heaviest: Vec::new(),
         };
         let mut conditions: Vec<_> = (0..500).map(|n| standing(n, Severity::Warning)).collect();
         conditions.push(standing(999, Severity::Critical));

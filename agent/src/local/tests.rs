@@ -96,6 +96,7 @@ fn picture() -> Picture {
         evidence: "seen".to_owned(),
         escalated: false,
         log: None,
+        heaviest: Vec::new(),
     };
     Picture {
         attestation: Attestation {

@@ -256,6 +256,7 @@ mod tests {
             evidence: evidence.to_owned(),
             escalated,
             log: None,
+            heaviest: Vec::new(),
         }
     }
 

@@ -571,6 +571,7 @@ impl<H: Host> Mind<H> {
                 evidence: format!("{}; units are not restarted until it can be written", trouble.why),
                 escalated: true,
                 log: None,
+                heaviest: Vec::new(),
             });
         }
         for happening in self.told.changes(&conditions) {

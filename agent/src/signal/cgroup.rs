@@ -56,6 +56,10 @@ pub struct CgroupCpu {
     pub cgroup: Cgroup,
     /// Percent of one processor.
     pub percent: u64,
+    /// Bytes that it holds and cannot drop, where its memory is counted.
+    pub bytes: Option<u64>,
+    /// Of a pod: its uid, however it is called.
+    pub uid: Option<String>,
 }
 
 impl fmt::Display for CgroupCpu {

@@ -112,11 +112,17 @@ impl Cgroups {
 
     /// Every unit, pod and container with the memory that it holds, the largest first.
     pub fn memory(&self) -> Vec<CgroupUse> {
+        self.memory_of(|_| true)
+    }
+
+    /// The same of some of them; no file of the others is read.
+    pub fn memory_of(&self, wanted: impl Fn(&Cgroup) -> bool) -> Vec<CgroupUse> {
         let Some(tree) = &self.memory else {
             return Vec::new();
         };
         let mut all: Vec<_> = groups(&tree.top)
             .into_iter()
+            .filter(|(cgroup, _)| wanted(cgroup))
             .filter_map(|(cgroup, path)| {
                 let stat = fs::read_to_string(path.join("memory.stat")).ok()?;
                 let Stat { anonymous, shared } = stat_of(&stat, tree.version)?;

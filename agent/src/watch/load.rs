@@ -22,14 +22,14 @@ use super::proc_file;
 use super::psi::{self, Over, Pressure};
 use crate::config::LoadSettings;
 use crate::diagnose::load::share;
-use crate::signal::{Cgroup, CgroupCpu, Hanging, LoadSignal, Signal};
+use crate::signal::{Cgroup, CgroupCpu, CgroupKind, Hanging, LoadSignal, Signal};
 
 /// The kernel itself averages anew every 5 s (`LOAD_FREQ`, `include/linux/sched/loadavg.h`).
 const PERIOD: Duration = Duration::from_secs(5);
 /// Processors come and go seldom.
 const COUNT_AGAIN: Duration = Duration::from_mins(1);
-/// Control groups that are told.
-const HEAVIEST: usize = 5;
+/// Control groups that are told: more than a run of the coordinator moves away.
+const HEAVIEST: usize = 16;
 /// Processes in state D that are told.
 const HANGING: usize = 5;
 /// Between two looks for those.
@@ -146,6 +146,7 @@ impl Busy {
         let taken = Cgroups::mounted(&sources.cgroups).cpu();
         if let Some((before, at)) = &self.taken {
             seen.heaviest = heaviest(before, &taken, now.saturating_duration_since(*at));
+            weigh(&mut seen.heaviest, &Cgroups::mounted(&sources.cgroups));
             name_pods(seen.heaviest.iter_mut().map(|group| &mut group.cgroup));
         }
         self.taken = Some((taken, now));
@@ -156,6 +157,19 @@ impl Busy {
             self.hanging = Some(now);
             seen.hanging = hanging(&sources.proc);
         }
+    }
+}
+
+/// What those that were chosen hold in memory.
+fn weigh(heaviest: &mut [CgroupCpu], cgroups: &Cgroups) {
+    let wanted = |cgroup: &Cgroup| heaviest.iter().any(|heavy| heavy.cgroup == *cgroup);
+    let held: BTreeMap<_, _> = cgroups
+        .memory_of(wanted)
+        .into_iter()
+        .map(|held| (held.cgroup, held.bytes))
+        .collect();
+    for heavy in heaviest {
+        heavy.bytes = held.get(&heavy.cgroup).copied();
     }
 }
 
@@ -171,8 +185,10 @@ fn heaviest(
             let took = taken.saturating_sub(*before.get(cgroup)?);
             let percent = (took.as_micros() * 100).checked_div(between.as_micros())?;
             (percent > 0).then(|| CgroupCpu {
+                uid: (cgroup.kind == CgroupKind::Pod).then(|| cgroup.name.clone()),
                 cgroup: cgroup.clone(),
                 percent: u64::try_from(percent).unwrap_or(u64::MAX),
+                bytes: None,
             })
         })
         .collect();

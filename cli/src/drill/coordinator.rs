@@ -45,6 +45,7 @@ const SIGNS_OF_LIFE: Timing = Timing {
     renewal: Duration::from_secs(1),
     usage: Duration::from_millis(300),
     settle: Duration::from_millis(600),
+    power: Duration::from_secs(3),
 };
 
 /// A node is given up when it has not come back within this of its turn; well above the time in which those that return do.
@@ -60,11 +61,17 @@ pub(super) struct Coordinator {
 }
 
 impl Coordinator {
-    /// Writes its files below `dir`; certificates are in `pki`, and `more` is the rest of its configuration.
-    pub(super) fn new(dir: &Path, pki: &Path, topology: &Topology, more: &str) -> io::Result<Self> {
+    /// Writes its files below `dir`; certificates are in `pki`, and `more` is the rest of its configuration. Management controllers are at
+    /// the address that stands with the machines, if some are.
+    pub(super) fn new(
+        dir: &Path,
+        pki: &Path,
+        (topology, bmc): (&Topology, Option<SocketAddr>),
+        more: &str,
+    ) -> io::Result<Self> {
         let address = free_port()?;
         fs::create_dir_all(dir)?;
-        fs::write(dir.join("inventory.yaml"), topology.inventory())?;
+        fs::write(dir.join("inventory.yaml"), topology.inventory(bmc))?;
         let at = dir.display();
         let pki = pki.display();
         let return_deadline = RETURN_DEADLINE.as_secs();

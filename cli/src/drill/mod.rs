@@ -90,6 +90,9 @@ Exit code 0: every law held and the cold start succeeded; 6: not; 130: interrupt
     /// Kill a node with its pods: cordoned, its pods moved once it is proved to be off, taken back when repaired
     #[command(after_help = examples!("node-down"))]
     NodeDown(ApiArgs),
+    /// Kill a node with its pods, and have its management controller say so: they move without anybody's word
+    #[command(after_help = examples!("node-off"))]
+    NodeOff(ApiArgs),
     /// Take a node into maintenance, emptied as disruption budgets allow, and back
     #[command(after_help = examples!("maintenance"))]
     Maintenance(ApiArgs),
@@ -189,6 +192,7 @@ pub async fn run(args: DrillArgs, output: &mut Output) -> Result<(), Failure> {
     match args.command {
         DrillCommand::PowerLoss(args) => power_loss(args, output).await,
         DrillCommand::NodeDown(args) => api::run(Chapter::NodeDown, args, output).await,
+        DrillCommand::NodeOff(args) => api::run(Chapter::NodeOff, args, output).await,
         DrillCommand::Maintenance(args) => api::run(Chapter::Maintenance, args, output).await,
         DrillCommand::Overload(args) => api::run(Chapter::Overload, args, output).await,
         DrillCommand::CrashLoop(args) => api::run(Chapter::CrashLoop, args, output).await,

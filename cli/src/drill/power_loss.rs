@@ -211,7 +211,8 @@ impl Drill {
         let issued = issue(&pki, &topology)
             .map_err(|error| Failure::other(format!("make the drill's certificates: {error}")))?;
         let failed = |error| Failure::other(format!("lay out the drill below {}: {error}", dir.display()));
-        let coordinator = Coordinator::new(&dir.join("coordinator"), &pki, &topology, "").map_err(failed)?;
+        let coordinator =
+            Coordinator::new(&dir.join("coordinator"), &pki, (&topology, None), "").map_err(failed)?;
         let fleet = Fleet::new(
             &place.nodes(),
             &pki,

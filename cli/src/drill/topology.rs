@@ -1,8 +1,9 @@
 //! The fleet that is rehearsed on: the drill plan's clusters (with the address that it gives to two machines put right),
 //! or a part of them, or the same with more workers.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use blackstart_apiserver::bmc::Bmc;
 use blackstart_tests::topology::{CLUSTER, Declared, Role as BedRole};
 
 use crate::failure::Failure;
@@ -173,11 +174,15 @@ impl Topology {
     }
 
     /// As the coordinator's inventory file says it.
-    pub(crate) fn inventory(&self) -> String {
+    pub(crate) fn inventory(&self, bmc: Option<SocketAddr>) -> String {
         let clusters = self.clusters.iter().map(|cluster| {
             let machines = cluster.machines.iter().map(|machine| {
+                let bmc = bmc.map_or_else(String::new, |bmc| {
+                    let system = Bmc::system(&machine.name);
+                    format!(", bmc: {{address: \"{bmc}\", system: {system}}}")
+                });
                 format!(
-                    "      - {{name: {}, role: {}, address: {}}}\n",
+                    "      - {{name: {}, role: {}, address: {}{bmc}}}\n",
                     machine.name,
                     machine.role.word(),
                     machine.address
@@ -249,7 +254,7 @@ mod tests {
     #[test]
     fn the_coordinator_takes_its_inventory() {
         for nodes in [None, Some(60)] {
-            let text = Topology::new(&[], nodes).unwrap().inventory();
+            let text = Topology::new(&[], nodes).unwrap().inventory(None);
             let loaded = blackstart_coordinator::inventory::parse("inventory.yaml", &text).unwrap();
             assert_eq!(loaded.inventory.nodes.len(), nodes.unwrap_or(18));
             assert_eq!(loaded.warnings.len(), 0, "{:?}", loaded.warnings);

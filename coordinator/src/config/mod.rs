@@ -3,6 +3,7 @@
 //! Every default stands here and in [`crate::policy`] once; `deploy/coordinator.yaml` shows them, and a test holds the
 //! two together. An empty file is a valid one.
 
+mod bmc;
 mod read;
 mod runbooks;
 mod trust;
@@ -19,6 +20,7 @@ use crate::fleetlock::FleetLockSettings;
 use crate::inventory::ClusterName;
 use crate::kubernetes::connection::Access;
 use crate::policy::{BackupPolicy, ColdStartPolicy, OutagePolicy, PermitPolicy, StormPolicy};
+use crate::power::settings::BmcSettings;
 use crate::runbooks::policy::RunbookPolicy;
 use crate::runbooks::world::Timing;
 use crate::trust::desk::EnrolmentSettings;
@@ -66,6 +68,8 @@ pub struct Settings {
     pub clusters: Vec<ClusterAccess>,
     /// When runbooks begin by themselves, and when none is to change anything.
     pub runbooks: RunbookPolicy,
+    /// What management controllers of machines are spoken to with; `None`: nobody asks them.
+    pub bmc: Option<BmcSettings>,
     /// How nodes come by certificates; `None`: by hand.
     pub enrolment: Option<EnrolmentSettings>,
     /// What operators may do.
@@ -97,6 +101,7 @@ impl Default for Settings {
             backup: BackupPolicy::default(),
             clusters: Vec::new(),
             runbooks: RunbookPolicy::default(),
+            bmc: None,
             enrolment: None,
             roles: Roles::default(),
             workloads: Vec::new(),

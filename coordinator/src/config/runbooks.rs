@@ -6,7 +6,7 @@ use blackstart_proto::yaml::Table;
 
 use super::read::{count, percent, positive, set, trigger};
 use crate::kubernetes::objects::workload::WorkloadName;
-use crate::runbooks::policy::{RunbookPolicy, Triggers};
+use crate::runbooks::policy::{Fence, RunbookPolicy, Triggers};
 
 /// Longer than the five minutes that pods stay by default would shorten nothing.
 const LONGEST: Duration = Duration::from_mins(5);
@@ -27,6 +27,13 @@ pub(super) fn read(mut table: Table, to: &mut RunbookPolicy) {
     set(&mut to.pending_for, positive(&mut table, "pending_for"));
     set(&mut to.back_off, positive(&mut table, "back_off"));
     set(&mut to.readiness_every, positive(&mut table, "readiness_every"));
+    set(
+        &mut to.power_event_workers,
+        count(&mut table, "power_event_workers"),
+    );
+    let fence = table.item("fence");
+    let fence = fence.and_then(|item| item.choice(&[("propose", Fence::Propose), ("off", Fence::Off)]));
+    set(&mut to.fence, fence);
     if let Some(item) = table.item("tolerate")
         && let Some(tolerate) = item.duration()
     {

@@ -61,6 +61,23 @@ pub struct Condition {
     pub silenced: bool,
     /// Why nothing is done about it at present; empty when something is, or when nothing can be.
     pub waiting_on: String,
+    /// Of `Overload`: the pods that weigh most; none from older agents.
+    pub heaviest: Vec<HeavyPod>,
+}
+
+/// A pod that weighs on its node, by its agent's word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeavyPod {
+    /// Empty where only the uid is known.
+    pub namespace: String,
+    /// Empty where only the uid is known.
+    pub name: String,
+    /// Of this one pod.
+    pub uid: String,
+    /// Thousandths of a processor.
+    pub cpu_millis: u64,
+    /// Bytes that cannot be dropped; 0: not known.
+    pub memory_bytes: u64,
 }
 
 /// A hold that was made on a node, without a coordinator.

@@ -4,11 +4,13 @@
 //! people keep by hand have just these: an address typed into two clusters, a cluster named twice where another was meant.
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
 
 use blackstart_proto::yaml::{Item, Problem, nearest};
 
 use super::read::{Written, WrittenCluster, WrittenNode, WrittenOrder};
 use super::{ClusterName, Role};
+use crate::power::settings::PORT;
 
 /// Notes every error. Answers the clusters, by index, in an order in which each comes after those it depends on.
 pub(super) fn check(written: &Written) -> Vec<usize> {
@@ -18,6 +20,7 @@ pub(super) fn check(written: &Written) -> Vec<usize> {
     }
     names_of_clusters(written);
     names_and_addresses_of_nodes(written);
+    controllers(written);
     for cluster in &written.clusters {
         members(cluster);
         dependencies(cluster, written);
@@ -111,6 +114,39 @@ fn names_and_addresses_of_nodes(written: &Written) {
         } else {
             names.insert(node_name, (place.line(), name(cluster)));
         }
+    }
+}
+
+/// Who is asked whether one machine is off must not answer for another.
+fn controllers(written: &Written) {
+    let nodes = || written.clusters.iter().flat_map(|cluster| &cluster.nodes);
+    let machines: HashMap<_, _> = nodes()
+        .filter_map(|node| Some((node.address?, node.place.line())))
+        .collect();
+    let mut seen: HashMap<SocketAddr, Vec<(&Option<String>, u64)>> = HashMap::new();
+    for bmc in nodes().filter_map(|node| node.bmc.as_ref()) {
+        let Some(spec) = &bmc.spec else { continue };
+        if let Some(line) = machines.get(&spec.address.ip())
+            // A proxy on a machine of its own has a port of its own.
+            && spec.address.port() == PORT
+        {
+            bmc.place.problem(format!(
+                "{} is the address of a node, in line {line}: its management controller has one of its own",
+                spec.address.ip()
+            ));
+        }
+        let others = seen.entry(spec.address).or_default();
+        // Several machines may be behind one, if it is said which each is.
+        let same = others
+            .iter()
+            .find(|(system, _)| system.is_none() || spec.system.is_none() || **system == spec.system);
+        if let Some((_, line)) = same {
+            bmc.place.problem(format!(
+                "{} is also in line {line}: it would answer for another machine; if several are behind it, write `system` for each",
+                spec.address
+            ));
+        }
+        others.push((&spec.system, bmc.place.line()));
     }
 }
 

@@ -14,6 +14,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::power::settings::BmcSpec;
+
 pub use read::{InventoryError, Loaded, load, parse};
 
 /// Name of a node: unique in the fleet, equal to the name in its certificate.
@@ -65,6 +67,8 @@ pub struct NodeSpec {
     pub rack: Option<String>,
     /// Its `/etc/machine-id`, for reboot tools that call it so.
     pub machine_id: Option<String>,
+    /// Its management controller, which says whether it has power.
+    pub bmc: Option<BmcSpec>,
 }
 
 /// One cluster.
@@ -165,6 +169,7 @@ mod tests {
                     address: format!("10.0.{index}.{suffix}").parse().unwrap(),
                     rack: None,
                     machine_id: None,
+                    bmc: None,
                 };
                 nodes.push(node.name.clone());
                 inventory.nodes.insert(node.name.clone(), node);
@@ -199,5 +204,75 @@ mod tests {
         assert_eq!(names(inventory.masters(&b).collect()), ["b-1"]);
         assert_eq!(names(inventory.workers(&b).collect()), ["b-2"]);
         assert_eq!(inventory.etcd(&b).count(), 0);
+    }
+
+    #[test]
+    fn each_machine_has_a_management_controller_of_its_own_or_a_path_of_its_own_behind_one() {
+        let read = |nodes: &[&str]| {
+            let nodes: Vec<_> = nodes
+                .iter()
+                .enumerate()
+                .map(|(number, bmc)| {
+                    let role = if number == 0 { ", role: control-plane" } else { "" };
+                    format!("      - {{name: n{number}, address: 10.0.0.{number}{role}{bmc}}}\n")
+                })
+                .collect();
+            parse(
+                "f",
+                &format!("clusters:\n  - name: biz\n    nodes:\n{}", nodes.concat()),
+            )
+        };
+        let digits = "ab".repeat(32);
+        let pinned = format!(
+            ", bmc: {{address: 10.1.0.1, system: /redfish/v1/Systems/1, fingerprint: \"sha256:{digits}\"}}"
+        );
+        let behind_one = ", bmc: {address: 10.1.0.1, system: /redfish/v1/Systems/2}";
+        let inventory = read(&["", &pinned, behind_one, ", bmc: {address: \"10.1.0.3:8443\"}"])
+            .unwrap()
+            .inventory;
+        let of = |name: &str| inventory.node(&NodeName(name.to_owned())).unwrap().bmc.clone();
+        assert_eq!(of("n0"), None);
+        let first = of("n1").unwrap();
+        assert_eq!(first.address, "10.1.0.1:443".parse().unwrap());
+        assert_eq!(first.fingerprint.unwrap().to_string(), format!("sha256:{digits}"));
+        assert_eq!(of("n3").unwrap().address.port(), 8443);
+        for (bmc, field, words) in [
+            (behind_one, "address", "also in line 5"),
+            (", bmc: {address: 10.1.0.1}", "address", "also in line 5"),
+            (
+                ", bmc: {address: 10.0.0.0}",
+                "address",
+                "is the address of a node",
+            ),
+            (
+                ", bmc: {address: bmc.lan}",
+                "address",
+                "no name, since DNS may be down",
+            ),
+            (
+                ", bmc: {address: 10.1.0.9, system: \"https://x/redfish\"}",
+                "system",
+                "path of a system",
+            ),
+            (
+                ", bmc: {address: 10.1.0.9, fingerprint: \"sha1:00\"}",
+                "fingerprint",
+                "64 hexadecimal digits",
+            ),
+            (
+                ", bmc: {address: 10.1.0.9, password: x}",
+                "password",
+                "is not known",
+            ),
+            (", bmc: {}", "address", "is missing"),
+        ] {
+            let problems = read(&["", behind_one, bmc]).unwrap_err();
+            let found = problems.list.iter().any(|one| {
+                one.line == 6
+                    && one.field == format!("clusters[0].nodes[2].bmc.{field}")
+                    && one.message.contains(words)
+            });
+            assert!(found, "{bmc}: {problems}");
+        }
     }
 }

@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use blackstart_proto::identity::valid_name;
 use blackstart_proto::yaml::{self, Item, Problem, Problems, Table};
+
+use crate::power::redfish::is_path;
+use crate::power::settings::{BmcSpec, Fingerprint, PORT};
 
 use super::{Cluster, ClusterName, Inventory, NodeName, NodeSpec, Role, lint};
 
@@ -104,6 +107,15 @@ pub(super) struct WrittenNode {
     pub(super) role: Option<Role>,
     pub(super) rack: Option<String>,
     pub(super) machine_id: Option<String>,
+    pub(super) bmc: Option<WrittenBmc>,
+}
+
+#[derive(Debug)]
+pub(super) struct WrittenBmc {
+    /// Its address, where it is written; the whole of it if it has none.
+    pub(super) place: Item,
+    /// `None`: it cannot be one.
+    pub(super) spec: Option<BmcSpec>,
 }
 
 fn written(top: &mut Table) -> Written {
@@ -173,7 +185,62 @@ fn node(whole: Item) -> Option<WrittenNode> {
         role,
         rack: table.string("rack"),
         machine_id: table.item("machine_id").as_ref().and_then(machine_id),
+        bmc: table.item("bmc").and_then(bmc),
     })
+}
+
+fn bmc(whole: Item) -> Option<WrittenBmc> {
+    let mut table = whole.clone().table()?;
+    let place = table.required("address");
+    let address = place.as_ref().and_then(bmc_address);
+    let system = table.item("system").map(|item| {
+        let path = item.string().map(|path| path.trim_end().to_owned())?;
+        if is_path(&path) {
+            return Some(path);
+        }
+        item.problem("expected the path of a system, such as /redfish/v1/Systems/1 (GET /redfish/v1/Systems lists them)");
+        None
+    });
+    let fingerprint = table.item("fingerprint").map(|item| {
+        let fingerprint = Fingerprint::parse(&item.string()?);
+        if fingerprint.is_none() {
+            item.problem(
+                "expected sha256: and 64 hexadecimal digits: openssl s_client -connect ADDRESS:443 </dev/null | openssl x509 -noout \
+                 -fingerprint -sha256",
+            );
+        }
+        fingerprint
+    });
+    let spec = match (address, system, fingerprint) {
+        // What is written and wrong was told.
+        (None, ..) | (_, Some(None), _) | (.., Some(None)) => None,
+        (Some(address), system, fingerprint) => Some(BmcSpec {
+            address,
+            system: system.flatten(),
+            fingerprint: fingerprint.flatten(),
+        }),
+    };
+    Some(WrittenBmc {
+        place: place.unwrap_or(whole),
+        spec,
+    })
+}
+
+/// `10.128.48.4`, at the port of HTTPS, or `10.128.48.4:8443`.
+fn bmc_address(item: &Item) -> Option<SocketAddr> {
+    let text = item.string()?;
+    let address = match text.parse::<IpAddr>() {
+        Ok(address) => Some(SocketAddr::from((address, PORT))),
+        Err(_) => text.parse::<SocketAddr>().ok(),
+    };
+    let address = address.map(|address| SocketAddr::from((address.ip().to_canonical(), address.port())));
+    let usable = address.filter(|address| {
+        !address.ip().is_unspecified() && !address.ip().is_multicast() && address.port() != 0
+    });
+    if usable.is_none() {
+        item.problem("expected an address, such as 10.128.48.4 or \"10.128.48.4:8443\"; no name, since DNS may be down");
+    }
+    usable
 }
 
 fn names(items: Vec<Item>) -> Vec<(Item, ClusterName)> {
@@ -231,6 +298,7 @@ fn inventory(written: &Written, order: &[usize]) -> Inventory {
                     address: node.address?,
                     rack: node.rack.clone(),
                     machine_id: node.machine_id.clone(),
+                    bmc: node.bmc.as_ref().and_then(|bmc| bmc.spec.clone()),
                 })
             })
             .collect();

@@ -137,6 +137,11 @@ impl Cluster {
         &self.name
     }
 
+    /// At most so many requests are sent to it in a second.
+    pub fn requests_per_second(&self) -> u32 {
+        self.connection.requests_per_second()
+    }
+
     pub(super) const fn connection(&self) -> &Connection {
         &self.connection
     }

@@ -118,6 +118,11 @@ impl Connection {
         }
     }
 
+    /// At most so many requests are sent in a second.
+    pub(super) fn requests_per_second(&self) -> u32 {
+        self.inner.access.requests_per_second
+    }
+
     /// A client; made anew after a failure.
     ///
     /// # Errors

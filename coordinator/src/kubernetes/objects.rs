@@ -161,6 +161,8 @@ pub struct Node {
     pub kubelet: String,
     /// The boot that it last posted its status in.
     pub boot_id: String,
+    /// The machine's own, as in SMBIOS.
+    pub system_uuid: String,
     /// What pods choose it by.
     pub labels: BTreeMap<String, String>,
     /// What it has for pods.
@@ -226,6 +228,7 @@ impl Kept for Node {
             taints: Vec::deserialize(&spec["taints"]).unwrap_or_default(),
             kubelet: text(&status["nodeInfo"]["kubeletVersion"]),
             boot_id: text(&status["nodeInfo"]["bootID"]),
+            system_uuid: text(&status["nodeInfo"]["systemUUID"]),
             name: metadata.name,
             uid: metadata.uid,
             resource_version: metadata.resource_version,

@@ -125,6 +125,7 @@ fn cluster(name: &str, count: usize) -> Inventory {
             address: format!("10.0.0.{index}").parse().unwrap(),
             rack: Some(format!("r{}", index % 2)),
             machine_id: None,
+            bmc: None,
         })
         .collect();
     Inventory {

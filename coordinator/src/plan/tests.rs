@@ -42,6 +42,7 @@ fn fleet(shapes: &[Shape<'_>]) -> Inventory {
                         address: std::net::Ipv4Addr::from(address).into(),
                         rack: None,
                         machine_id: None,
+                        bmc: None,
                     },
                 );
             }

@@ -12,6 +12,7 @@ use crate::api::handshake::TlsError;
 use crate::execute::ExecuteError;
 use crate::fleetlock;
 use crate::inventory::{ClusterName, InventoryError};
+use crate::power::SetupError;
 use crate::runbooks::OpenError;
 use crate::store::StoreError;
 
@@ -69,6 +70,9 @@ pub enum RunError {
     /// A way to the API of a cluster that is not declared.
     #[error("the configuration has a way to cluster {0} (`clusters`), which is not in the inventory")]
     UnknownCluster(ClusterName),
+    /// What management controllers are spoken to with.
+    #[error(transparent)]
+    Bmc(#[from] SetupError),
     /// A part of the coordinator ended by itself.
     #[error("the {0} ended by itself; see the log above")]
     Ended(&'static str),
@@ -86,6 +90,7 @@ impl RunError {
             | Self::Inventory(_)
             | Self::Etcd(_)
             | Self::FleetLock(_)
+            | Self::Bmc(_)
             | Self::UnknownCluster(_) => true,
             Self::Listen { .. }
             | Self::Serve(_)

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use tokio::time::Instant;
 
 use super::readiness::Readiness;
+use crate::fleet::message::HeavyPod;
 use crate::inventory::NodeName;
 use crate::kubernetes::asked::{Sample, Told, Usage};
 use crate::kubernetes::objects::workload::Workload;
@@ -42,6 +43,8 @@ pub struct Finding {
     pub evidence: String,
     /// Why nothing is done about it at present; empty when something is.
     pub waiting_on: String,
+    /// Of an overload: the pods that weigh most, by the agent's figures; none from older agents.
+    pub heaviest: Vec<HeavyPod>,
 }
 
 /// A node whose disk is short.

@@ -19,6 +19,11 @@ pub enum Call {
         /// What.
         order: KubeletOrder,
     },
+    /// Its management controller is asked to cut its power, if it is the machine of this UUID.
+    PowerOff {
+        /// As the node's kubelet has told it; empty: it has not.
+        uuid: String,
+    },
     /// Written down before what comes after it.
     Note(Memo),
 }

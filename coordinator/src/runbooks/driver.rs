@@ -53,6 +53,8 @@ pub(super) struct Driver {
     /// Why the journal cannot be written.
     trouble: Option<String>,
     waiting: Option<WaitingOn>,
+    /// Who approved last, as this process heard it: not every approval names a step.
+    spoken: Option<String>,
 }
 
 #[derive(Debug, Default)]
@@ -63,6 +65,7 @@ struct Memory {
     heard: Option<(Answer, String, Instant)>,
     refused: BTreeMap<Target, (Instant, String)>,
     acted: Option<Instant>,
+    refused_power: Option<(Instant, String)>,
     /// The pods that it is about, and when they were read.
     case: Option<(Instant, Result<Arc<Case>, String>)>,
     /// The pods that were well then, and since when they are.
@@ -86,6 +89,7 @@ impl Driver {
             memory: Memory::default(),
             trouble: None,
             waiting: None,
+            spoken: None,
         }
     }
 
@@ -170,6 +174,7 @@ impl Driver {
             };
         }
         observe::ask(&self.shared.ports, &self.run.plan.request).await;
+        self.ask_power(at).await;
         let case = self.case(at).await;
         let mut world = match self.shared.world(&self.run.plan.request, Some(&self.run.plan)) {
             Ok(world) => world,
@@ -234,6 +239,7 @@ impl Driver {
             refused: self.memory.refused.clone(),
             notes: step.notes.clone(),
             acted: self.memory.acted,
+            refused_power: self.memory.refused_power.clone(),
             steady: self.memory.steady.as_ref().map(|(_, since)| *since),
         }
     }
@@ -298,7 +304,7 @@ impl Driver {
         let step = &self.run.steps[at];
         let command = calls.iter().find_map(|call| match call {
             Call::Order { attempt, .. } => Some(self.run.command(at, *attempt)),
-            Call::Api(_) | Call::Silence | Call::LiftSilence | Call::Note(_) => None,
+            Call::Api(_) | Call::Silence | Call::LiftSilence | Call::PowerOff { .. } | Call::Note(_) => None,
         });
         let anew = command.is_some() && command != step.command;
         if !step.begun || anew {
@@ -330,6 +336,7 @@ impl Driver {
                 Call::Silence => changed |= self.silence(true).await,
                 Call::LiftSilence => changed |= self.silence(false).await,
                 Call::Order { order, .. } => self.send(at, order),
+                Call::PowerOff { uuid } => self.power_off(&uuid).await,
                 Call::Note(memo) => {
                     // What cannot be written down is not done.
                     if !self.write(Event::Noted { step: at, memo }).await {
@@ -377,6 +384,26 @@ impl Driver {
     }
 
     async fn approve(&mut self, by: String) -> Result<(), Refusal> {
+        let asked = self.approve_what(&by).await;
+        // Who does not hear the answer asks again, and is not to be told that nothing waits.
+        match asked {
+            Err(Refusal::State(_))
+                if self.run.state == RunState::Running
+                    && (self.spoken.as_ref() == Some(&by) || self.run.has_word_of(&by)) =>
+            {
+                Ok(())
+            }
+            other => {
+                if other.is_ok() {
+                    self.spoken = Some(by);
+                }
+                other
+            }
+        }
+    }
+
+    async fn approve_what(&mut self, by: &str) -> Result<(), Refusal> {
+        let by = by.to_owned();
         if self.run.is_proposal() {
             return self.accept(by).await;
         }
@@ -419,6 +446,8 @@ impl Driver {
 
     /// Durable before it is answered.
     async fn said(&mut self, event: Event, text: &str) -> Result<(), Refusal> {
+        // It waits for that word no longer, and whoever looks once it is answered sees that.
+        self.waiting = None;
         if self.write(event).await {
             self.tell(Severity::Warning, EventKind::RunState, text);
             return Ok(());

@@ -5,7 +5,9 @@
 //! where permits are given.
 
 use super::plan::{Request, Runbook, RunbookPlan};
+use super::policy::RunbookPolicy;
 use super::status::RunbookStatus;
+use super::weather::Sky;
 use crate::execute::Runs;
 use crate::fleet::view::{FleetView, Phase};
 use crate::inventory::{ClusterName, Inventory, NodeName, Role};
@@ -14,6 +16,18 @@ use crate::permit::{Book, Lane, Line, Standing};
 /// So many workers of a cluster may be in runs that take pods away, at once. More at a time is what budgets of workloads are for; this
 /// bounds what they do not cover.
 pub const WORKERS: usize = 3;
+/// A run of `node-down` may ask its API so much in a second: a wave of ten deletions now and then, and little else.
+const REQUESTS_PER_RUN: u32 = 5;
+
+/// How many workers of a cluster may be in such runs at once. In a declared power event it is known why they are down, and each that is
+/// given up serves again elsewhere: more of them go at a time, by policy and as far as the budget of requests of the cluster reaches.
+pub fn width(runbook: Runbook, sky: &Sky, policy: &RunbookPolicy, requests_per_second: u32) -> usize {
+    if runbook != Runbook::NodeDown || sky.power_event.is_none() {
+        return WORKERS;
+    }
+    let affordable = usize::try_from(requests_per_second / REQUESTS_PER_RUN).unwrap_or(usize::MAX);
+    policy.power_event_workers.min(affordable).max(WORKERS)
+}
 
 /// Why a run may not begin now.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -86,7 +100,7 @@ pub enum Busy {
     },
 }
 
-/// Whether a run may begin beside those at work.
+/// Whether a run may begin beside those at work, where so many workers may be in runs; see [`width`].
 ///
 /// # Errors
 /// Who is in its way.
@@ -97,6 +111,7 @@ pub fn admit<'a>(
     inventory: &Inventory,
     view: &FleetView,
     book: &Book,
+    workers: usize,
 ) -> Result<(), Busy> {
     if let Some(run) = cold_start(&plan.cluster, cold_starts, inventory) {
         return Err(Busy::ColdStart {
@@ -140,7 +155,7 @@ pub fn admit<'a>(
     let away = away(plan, inventory, book);
     let limit = match plan.role {
         Role::ControlPlane | Role::Etcd => 1,
-        Role::Worker => WORKERS,
+        Role::Worker => workers,
     };
     if let Some(line) = away
         .first()
@@ -166,7 +181,7 @@ pub fn admit<'a>(
             None if repairs => Ok(()),
             None => others_ready(plan, inventory, view),
         },
-        Role::Worker if others.len() >= WORKERS => Err(Busy::Workers {
+        Role::Worker if others.len() >= workers => Err(Busy::Workers {
             count: others.len(),
             cluster: plan.cluster.clone(),
             runs: others
@@ -252,4 +267,34 @@ pub fn cold_start(cluster: &ClusterName, cold_starts: &Runs, inventory: &Invento
         .iter()
         .find(|run| run.state.is_active() && run.plan.releases().any(here))
         .map(|run| run.id.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_declared_power_event_widens_the_lane_and_only_as_far_as_the_budget_of_requests_reaches() {
+        let policy = RunbookPolicy {
+            power_event_workers: 20,
+            ..RunbookPolicy::default()
+        };
+        let declared = Sky {
+            power_event: Some("5 of 9 nodes".to_owned()),
+            storm: None,
+        };
+        for (runbook, sky, requests, expected) in [
+            (Runbook::NodeDown, &Sky::default(), 1000, WORKERS),
+            (Runbook::NodeDown, &declared, 1000, 20),
+            (Runbook::NodeDown, &declared, 75, 15),
+            (Runbook::NodeDown, &declared, 5, WORKERS),
+            (Runbook::Drain, &declared, 1000, WORKERS),
+        ] {
+            assert_eq!(
+                width(runbook, sky, &policy, requests),
+                expected,
+                "{runbook} {requests}"
+            );
+        }
+    }
 }

@@ -6,6 +6,7 @@
 
 mod heal;
 mod pods;
+mod power;
 mod relief;
 mod running;
 mod tolerations;
@@ -55,6 +56,8 @@ pub struct Progress {
     pub notes: Vec<Memo>,
     /// When this process last changed something for it.
     pub acted: Option<Instant>,
+    /// Its management controller refused to cut the power; not to be asked again before this, and why.
+    pub refused_power: Option<(Instant, String)>,
     /// Since when the pods that it waits for are well, and the same, as this process saw it.
     pub steady: Option<Instant>,
 }
@@ -154,6 +157,7 @@ impl At<'_> {
             Action::RemoveTaint => self.of_node(Self::remove_taint),
             Action::AwaitMoved => self.of_api(|_, view| pods::await_moved(view)),
             Action::ForceDelete => self.of_api(Self::force_delete),
+            Action::PowerOff => self.of_node(Self::power_off),
             Action::Relieve => self.of_api(Self::relieve),
             Action::AwaitReclaim => self.await_reclaim(),
             Action::AwaitRunning => self.await_running(),
@@ -383,7 +387,7 @@ impl At<'_> {
         if node.is_out_of_service() {
             return Look::Done("it has the out-of-service taint".to_owned());
         }
-        if let Some(look) = self.unless_dead("it is not tainted") {
+        if let Some(look) = self.unless_dead_and_off("it is not tainted") {
             return look;
         }
         self.one(

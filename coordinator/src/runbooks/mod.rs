@@ -36,6 +36,7 @@ pub mod plan;
 pub mod pods;
 pub mod policy;
 mod ports;
+pub mod proof;
 pub mod readiness;
 pub mod record;
 mod refusal;
@@ -77,6 +78,7 @@ use self::journal::{Entry, Event};
 use self::mends::Awaited;
 use self::observe::Known;
 use self::plan::{Request, Runbook, RunbookPlan};
+use self::policy::Fence;
 use self::readiness::Readiness;
 use self::record::{Record, RunState};
 use self::status::RunbookStatus;
@@ -95,7 +97,7 @@ use crate::store::{NewEntry, Store};
 const BACKLOG: usize = 16;
 
 /// What an operator says to a run.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Word {
     Approve { by: String },
     Abort { by: String },
@@ -284,6 +286,9 @@ impl Runbooks {
             let seconds = u32::try_from(policy.tolerate.as_secs()).unwrap_or(u32::MAX);
             options.tolerate_seconds.get_or_insert(seconds);
         }
+        if request.runbook == Runbook::NodeDown {
+            request.options.fence = ports.policy.fence == Fence::Propose;
+        }
         let case = if request.runbook.wants_case() {
             Some(observe::case(ports, &request, Depth::Reasons).await.map(Arc::new))
         } else {
@@ -297,6 +302,7 @@ impl Runbooks {
     /// Asks the cluster for what the plan of such a request needs and caches do not have. Takes seconds at most.
     pub async fn ask(&self, request: &Request) {
         observe::ask(&self.shared.ports, request).await;
+        observe::ask_power(&self.shared.ports, request).await;
     }
 
     /// What is wrong with pods, and what could not be looked at.
@@ -468,18 +474,35 @@ impl Runbooks {
     async fn tell(&self, run: &str, word: Word) -> Result<Arc<RunbookStatus>, Refusal> {
         let status = self.run(run)?;
         let line = self.shared.lines().get(run).cloned();
-        let Some(line) = line.filter(|_| status.state.is_active()) else {
-            return match (word, status.state) {
-                (Word::Abort { .. }, RunState::Aborted) => Ok(status),
-                (_, state) => Err(Refusal::State(format!("run {run} has ended ({state:?})"))),
+        if let Some(line) = line.filter(|_| status.state.is_active()) {
+            let (reply, answer) = oneshot::channel();
+            let told = Told {
+                word: word.clone(),
+                reply,
             };
-        };
-        let (reply, answer) = oneshot::channel();
-        line.words
-            .send(Told { word, reply })
-            .await
-            .map_err(|_| Refusal::Stopping)?;
-        answer.await.unwrap_or(Err(Refusal::Stopping))
+            if line.words.send(told).await.is_ok()
+                && let Ok(answer) = answer.await
+            {
+                return answer;
+            }
+            // It was not heard: the run has ended in the same moment, or nobody is at work any more.
+            if self.run(run)?.state.is_active() {
+                return Err(Refusal::Stopping);
+            }
+        }
+        let status = self.run(run)?;
+        match (word, status.state) {
+            (Word::Abort { .. }, RunState::Aborted) => Ok(status),
+            (Word::Approve { by }, RunState::Succeeded)
+                if status
+                    .steps
+                    .iter()
+                    .any(|step| step.approved.as_ref() == Some(&by)) =>
+            {
+                Ok(status)
+            }
+            (_, state) => Err(Refusal::State(format!("run {run} has ended ({state:?})"))),
+        }
     }
 
     fn driver(&self, record: Record, resumed: bool) -> Driver {
@@ -539,8 +562,8 @@ impl Shared {
         plan: &RunbookPlan,
         runs: impl Iterator<Item = &'a RunbookStatus>,
     ) -> Result<(), Refusal> {
-        let storm = self.weather().over(&plan.cluster).storm;
-        if let Some(why) = storm
+        let sky = self.weather().over(&plan.cluster);
+        if let Some(why) = sky.storm.clone()
             && !plan.request.options.despite_storm
             && lanes::minds_storm(&plan.request)
         {
@@ -549,6 +572,9 @@ impl Shared {
         let cold_starts = Arc::clone(&self.ports.cold_starts.borrow());
         let view = Arc::clone(&self.ports.view.borrow());
         let book = Arc::clone(&self.ports.permits.borrow());
+        let api = self.ports.clusters.get(&plan.cluster);
+        let requests = api.map_or(0, |api| api.requests_per_second());
+        let workers = lanes::width(plan.request.runbook, &sky, &self.ports.policy, requests);
         Ok(lanes::admit(
             plan,
             runs,
@@ -556,6 +582,7 @@ impl Shared {
             &self.ports.inventory,
             &view,
             &book,
+            workers,
         )?)
     }
 

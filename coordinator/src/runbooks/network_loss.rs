@@ -113,7 +113,7 @@ fn partition(world: &World, node: &Node, request: &Request) -> Result<String, St
 }
 
 /// The word of the others: a rack that is silent as a whole has lost its switch, or its power.
-fn neighbours(world: &World) -> String {
+pub(super) fn neighbours(world: &World) -> String {
     let near = world.around.neighbours;
     let rack = if near.in_rack == 0 {
         String::new()

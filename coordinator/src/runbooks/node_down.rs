@@ -6,21 +6,26 @@
 //! | speaks, kubelet not healthy | | | cordon, restart the kubelet, await ready, uncordon |
 //! | silent | renewed | | refused: it lives, only its agent is away |
 //! | silent | old | none | cordon; moving its pods is refused, and what proof is missing is said |
+//! | silent | old | none, and its power may be cut | cordon, (approval) cut its power and see it off, then as with proof |
 //! | silent | old | given, cluster ≥ 1.26 | cordon, out-of-service taint, await that pods and volumes are gone |
 //! | silent | old | given, older cluster | cordon, (approval) delete pods and volume attachments, await |
 //! | | not known | | refused: nobody can tell |
 //!
-//! Silence of the agent and an old lease are no proof: a node that is cut off from both goes on writing to its volumes.
+//! What counts as proof is in [`super::proof`]. Silence of the agent and an old lease are none: a node that is cut off from both goes on writing to its volumes.
 
 use std::time::Duration;
 
 use super::maintenance::{cordon_words, empty, refused, step};
+use super::network_loss::neighbours;
 use super::plan::{Action, Refusal, Request, RunbookPlan, Step};
 use super::pods;
+use super::proof::{Proved, proved};
 use super::world::{Agent, Timing, World, seconds};
 
 const SHORT: Duration = Duration::from_mins(2);
 const KUBELET: Duration = Duration::from_mins(5);
+/// Controllers take their time: seconds from the order to the word, a minute for some.
+const POWERED_OFF: Duration = Duration::from_mins(3);
 /// Pods of a node that is out of service are deleted and its volumes detached by the controller manager, in its own time.
 const MOVED: Duration = Duration::from_mins(15);
 
@@ -91,40 +96,66 @@ fn silent(mut plan: RunbookPlan, world: &World) -> RunbookPlan {
         format!("{down}; {}", cordon_words(node)),
         SHORT,
     )];
-    let Some(proof) = &plan.request.proof else {
-        plan.refusals.push(Refusal {
-            what: format!("move {}", pods::names(pods::movable(view))),
-            missing: "proof that the machine is off: silence is none, it may be cut off and go on writing. Switch it off, then say \
-                      how: --proof 'power off at the BMC, seen off'"
-                .to_owned(),
-        });
-        return plan;
-    };
+    plan.notes.push(format!(
+        "{}: evidence, and no proof: who is cut off from all may still write to its volumes",
+        neighbours(world)
+    ));
     let what = format!(
         "{}, {} volumes",
         pods::names(pods::movable(view)),
         view.attachments.len()
     );
+    let (proof, doubt) = match proved(world, plan.request.proof.as_ref(), plan.request.options.fence) {
+        Proved::Yes(proof) => {
+            let words = format!("proof that it is off: {proof}");
+            plan.request.proof = Some(proof);
+            (words, None)
+        }
+        Proved::Contradicted(proof, other) => (
+            format!("proof that it is off: {proof}; but {other}"),
+            Some(format!(
+                "the two contradict each other ({proof}; {other}): if the machine is not off, its pods run twice and destroy what they write"
+            )),
+        ),
+        Proved::Fence(words) => {
+            plan.steps.push(Step {
+                approval: Some(format!(
+                    "the power of {} is cut, whatever it is doing: {words}",
+                    world.node
+                )),
+                ..step(Action::PowerOff, words, POWERED_OFF)
+            });
+            (
+                "proof that it is off: its BMC says so after its power was cut".to_owned(),
+                None,
+            )
+        }
+        Proved::No(missing) => {
+            plan.refusals.push(Refusal {
+                what: format!("move {}", pods::names(pods::movable(view))),
+                missing,
+            });
+            return plan;
+        }
+    };
     if view.can.out_of_service {
-        plan.steps.push(step(
-            Action::TaintOutOfService,
-            format!("proof that it is off: {proof}; {what}"),
-            SHORT,
-        ));
+        plan.steps.push(Step {
+            approval: doubt,
+            ..step(Action::TaintOutOfService, format!("{proof}; {what}"), SHORT)
+        });
         plan.notes.push(format!(
             "the taint stays until the node is back: blackstart maintenance end {} removes it",
             world.node
         ));
     } else {
+        let twice =
+            "pods are deleted without their kubelet's word: if the machine is not off, they run twice";
         plan.steps.push(Step {
-            approval: Some(
-                "pods are deleted without their kubelet's word: if the machine is not off, they run twice"
-                    .to_owned(),
-            ),
+            approval: Some(doubt.map_or_else(|| twice.to_owned(), |doubt| format!("{twice}; {doubt}"))),
             ..step(
                 Action::ForceDelete,
                 format!(
-                    "proof that it is off: {proof}; {what}; version {} has no out-of-service taint",
+                    "{proof}; {what}; version {} has no out-of-service taint",
                     view.can.version
                 ),
                 KUBELET,

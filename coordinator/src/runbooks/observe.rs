@@ -63,6 +63,16 @@ pub(super) async fn ask(ports: &Ports, request: &Request) {
     }
 }
 
+/// Asks a machine's management controller for what the plan of a request needs. Takes seconds at most.
+pub(super) async fn ask_power(ports: &Ports, request: &Request) {
+    let view = Arc::clone(&ports.view.borrow());
+    let speaks = view.nodes.get(&request.node).is_some_and(|node| node.in_session);
+    // Who speaks is not off.
+    if request.runbook == Runbook::NodeDown && !speaks {
+        ports.bmcs.ask(&request.node, ports.timing.power / 3).await;
+    }
+}
+
 /// Workloads are asked for so often while a run waits for them.
 const WORKLOADS: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -115,6 +125,7 @@ fn bare(ports: &Ports, node: &NodeName, cluster: ClusterName) -> World {
             },
             agent,
         ),
+        power: ports.bmcs.word(node),
         silence: silence.map(|hold| Silence {
             by: hold.by.clone(),
             own: hold.scope == Scope::Node(node.clone()),
@@ -153,10 +164,10 @@ fn around(
         Runbook::Drain
         | Runbook::MaintenanceBegin
         | Runbook::MaintenanceEnd
-        | Runbook::NodeDown
         | Runbook::PodsHeal
         | Runbook::WorkloadHeal
         | Runbook::NodeComponent => {}
+        Runbook::NodeDown => to.neighbours = neighbours(ports, cluster, spec, view),
         Runbook::Overload => {
             to.conditions = findings(ports, &request.node);
             to.room = room();
@@ -194,6 +205,7 @@ fn findings(ports: &Ports, node: &NodeName) -> BTreeMap<String, Finding> {
             since: one.since,
             evidence: one.evidence,
             waiting_on: one.waiting_on,
+            heaviest: one.heaviest,
         };
         (one.kind, finding)
     })

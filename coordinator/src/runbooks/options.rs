@@ -24,6 +24,8 @@ pub struct Options {
     pub hold_seconds: Option<u32>,
     /// `overload`: no more pods than this are evicted.
     pub at_most: Option<u32>,
+    /// `node-down`: the machine's power may be cut, by policy.
+    pub fence: bool,
     /// It may begin although much of its cluster is not well.
     pub despite_storm: bool,
     /// It was begun by the coordinator itself, for this, and waits for an operator's word.

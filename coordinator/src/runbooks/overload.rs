@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::around::Finding;
 use super::maintenance::{cordon_words, empty, refused, step};
 use super::plan::{Action, Refusal, Request, RunbookPlan};
 use super::pods::{Fate, fate, names};
@@ -249,22 +250,19 @@ fn is_movable(pod: &Pod, request: &Request) -> bool {
 pub fn heaviest<'a>(world: &World, view: &'a ApiView, request: &Request, presses: Presses) -> Vec<Heavy<'a>> {
     let usage = world.around.usage.within(world.timing.usage * 4, world.now).ok();
     let told = world.around.conditions.get(CONDITION);
-    let told = told
-        .map(|finding| named_by_agent(&finding.evidence))
-        .unwrap_or_default();
+    let told = told.map(ByAgent::of).unwrap_or_default();
     let movable = view.pods.iter().filter(|pod| is_movable(pod, request));
     let mut pods: Vec<_> = movable
         .map(|pod| {
             let used = usage.and_then(|usage| usage.pods.get(&pod.key));
-            let by_agent = told.iter().find(|(name, _)| *name == pod.key.to_string());
+            let by_agent = told.of_pod(pod);
             let (known, weight, words) = match (used, by_agent, presses) {
                 (Some(used), _, Presses::Cpu) => (2, used.cpu, format!("uses {used}")),
                 (Some(used), _, Presses::Memory) => (2, used.memory, format!("uses {used}")),
-                (None, Some((_, percent)), _) => (
-                    1,
-                    *percent,
-                    format!("takes {percent}% of a processor by its agent's word"),
-                ),
+                (None, Some(used), Presses::Memory) if used.memory > 0 => {
+                    (1, used.memory, format!("uses {used} by its agent's word"))
+                }
+                (None, Some(used), _) => (1, used.cpu, format!("uses {used} by its agent's word")),
                 (None, None, Presses::Cpu) => (0, pod.requests.cpu, format!("asks for {}", pod.requests)),
                 (None, None, Presses::Memory) => {
                     (0, pod.requests.memory, format!("asks for {}", pod.requests))
@@ -279,9 +277,51 @@ pub fn heaviest<'a>(world: &World, view: &'a ApiView, request: &Request, presses
     pods.into_iter().map(|(_, heavy)| heavy).collect()
 }
 
-/// The pods that an agent names as the heaviest in the evidence of its `Overload` ("pod NAMESPACE/NAME 180%"), with percent of one
-/// processor; the reports of agents have no figures of their own for it.
-fn named_by_agent(evidence: &str) -> Vec<(String, i64)> {
+/// What an agent says of the pods of its node.
+#[derive(Debug, Default)]
+struct ByAgent(Vec<(Told, Used)>);
+
+#[derive(Debug, PartialEq, Eq)]
+enum Told {
+    Uid(String),
+    Name(String),
+}
+
+impl ByAgent {
+    /// By its figures; of an agent of an earlier version, by its evidence.
+    fn of(finding: &Finding) -> Self {
+        if finding.heaviest.is_empty() {
+            let named = named_in(&finding.evidence).into_iter();
+            return Self(named.map(|(name, used)| (Told::Name(name), used)).collect());
+        }
+        let figure = |figure: u64| i64::try_from(figure).unwrap_or(i64::MAX);
+        let pods = finding.heaviest.iter().map(|pod| {
+            let used = Used {
+                cpu: figure(pod.cpu_millis),
+                memory: figure(pod.memory_bytes),
+            };
+            let told = if pod.uid.is_empty() {
+                Told::Name(format!("{}/{}", pod.namespace, pod.name))
+            } else {
+                Told::Uid(pod.uid.clone())
+            };
+            (told, used)
+        });
+        Self(pods.collect())
+    }
+
+    fn of_pod(&self, pod: &Pod) -> Option<Used> {
+        let is = |told: &Told| match told {
+            Told::Uid(uid) => *uid == pod.uid,
+            Told::Name(name) => *name == pod.key.to_string(),
+        };
+        self.0.iter().find(|(told, _)| is(told)).map(|(_, used)| *used)
+    }
+}
+
+/// The pods that an agent without figures of its own names as the heaviest in the evidence of its `Overload` ("pod NAMESPACE/NAME 180%"),
+/// with percent of one processor.
+fn named_in(evidence: &str) -> Vec<(String, Used)> {
     let Some((_, listed)) = evidence.split_once("heaviest: ") else {
         return Vec::new();
     };
@@ -290,7 +330,12 @@ fn named_by_agent(evidence: &str) -> Vec<(String, i64)> {
         .split(", ")
         .filter_map(|one| {
             let (name, percent) = one.trim().strip_prefix("pod ")?.rsplit_once(' ')?;
-            Some((name.to_owned(), percent.strip_suffix('%')?.parse().ok()?))
+            let percent: i64 = percent.strip_suffix('%')?.parse().ok()?;
+            let used = Used {
+                cpu: percent.saturating_mul(10),
+                memory: 0,
+            };
+            Some((name.to_owned(), used))
         })
         .collect()
 }
@@ -332,10 +377,14 @@ mod tests {
         let evidence = "load 40.0 over a minute, 38.0 over five, on 4 processors; within a minute some task waited for a processor 90% \
                         of the time, some for a disk 0%, all for a disk 0%; heaviest: pod biz/web-1 210%, kubelet.service 40%, pod \
                         biz/db-0 12%; 3 tasks are blocked on disks";
+        let named: Vec<_> = named_in(evidence)
+            .into_iter()
+            .map(|(name, used)| (name, used.cpu))
+            .collect();
         assert_eq!(
-            named_by_agent(evidence),
-            [("biz/web-1".to_owned(), 210), ("biz/db-0".to_owned(), 12)]
+            named,
+            [("biz/web-1".to_owned(), 2100), ("biz/db-0".to_owned(), 120)]
         );
-        assert!(named_by_agent("load 40.0").is_empty());
+        assert!(named_in("load 40.0").is_empty());
     }
 }

@@ -341,6 +341,8 @@ pub enum Action {
     AwaitMoved,
     /// Deletes its pods without their kubelet's word, and its volume attachments.
     ForceDelete,
+    /// Its management controller cuts its power, and says that it is off.
+    PowerOff,
     /// Evicts its heaviest pods, one after the other, until its load is low.
     Relieve,
     /// Its agent, or those of all nodes whose disks are short, have given space back.
@@ -391,6 +393,7 @@ impl Action {
             Self::RemoveTaint => "remove-taint",
             Self::AwaitMoved => "await-moved",
             Self::ForceDelete => "force-delete",
+            Self::PowerOff => "power-off",
             Self::Relieve => "relieve",
             Self::AwaitReclaim => "await-reclaim",
             Self::AwaitRunning => "await-running",
@@ -434,6 +437,7 @@ impl Action {
             | Self::RemoveTaint
             | Self::AwaitMoved
             | Self::ForceDelete
+            | Self::PowerOff
             | Self::Recreate
             | Self::FinishTermination
             | Self::RestoreTemplates
@@ -449,6 +453,7 @@ impl Action {
             Self::Drain | Self::Relieve => Some("the pods that were evicted run elsewhere"),
             Self::DeleteRemaining => Some("the pods that were deleted run elsewhere"),
             Self::ForceDelete => Some("pods and volume attachments that were deleted stay so"),
+            Self::PowerOff => Some("the machine's power was cut: it stays off until somebody switches it on"),
             Self::Unsilence => Some("the silence was ended"),
             Self::Uncordon => Some("the node was uncordoned"),
             Self::StartKubelet => Some("the kubelet was started"),
@@ -502,6 +507,7 @@ impl Action {
             | Self::RemoveTaint
             | Self::AwaitMoved
             | Self::ForceDelete
+            | Self::PowerOff
             | Self::Relieve
             | Self::AwaitReclaim
             | Self::AwaitRunning

@@ -30,6 +30,19 @@ pub struct RunbookPolicy {
     pub tolerate: Duration,
     /// How ready a cluster that is well is, is kept so often.
     pub readiness_every: Duration,
+    /// So many workers of a cluster may be in runs of `node-down` at once while a power event is declared.
+    pub power_event_workers: usize,
+    /// Whether the power of a machine that is not off may be cut, to have proof that it is.
+    pub fence: Fence,
+}
+
+/// Whether a machine's power may be cut, to have proof that it is off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fence {
+    /// In a plan, once an operator approves of it.
+    Propose,
+    /// Never.
+    Off,
 }
 
 /// By runbook.
@@ -87,6 +100,8 @@ impl Default for RunbookPolicy {
             workloads: Vec::new(),
             tolerate: Duration::from_secs(3),
             readiness_every: Duration::from_mins(10),
+            power_event_workers: 20,
+            fence: Fence::Off,
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::kubernetes::Clusters;
 use crate::leader::Tenure;
 use crate::permit::Book;
 use crate::policy::OutagePolicy;
+use crate::power::Bmcs;
 use crate::store::Store;
 
 /// What runbooks are connected to.
@@ -56,6 +57,8 @@ pub struct Ports {
     pub permits: watch::Receiver<Arc<Book>>,
     /// Nodes that runs have in hand, told to whoever gives permits.
     pub in_hand: watch::Sender<BTreeSet<NodeName>>,
+    /// Management controllers of machines.
+    pub bmcs: Bmcs,
     /// The workloads that operators declared.
     pub declared: Arc<Vec<Declared>>,
 }

@@ -215,6 +215,12 @@ impl Record {
             .filter(|_| self.state == RunState::Halted)
     }
 
+    /// They approved of something of it.
+    pub fn has_word_of(&self, operator: &str) -> bool {
+        let is = |by: &Option<String>| by.as_deref() == Some(operator);
+        is(&self.accepted_by) || is(&self.overrode_by) || self.steps.iter().any(|step| is(&step.approved))
+    }
+
     /// What an abort leaves, or has left, behind.
     pub fn left(&self) -> Vec<String> {
         let lasting = self

@@ -33,6 +33,8 @@ pub enum WaitingOn {
     Load(String),
     /// Space to be given back.
     Space(String),
+    /// The word of a management controller.
+    Power(String),
     /// Something that the store does not tell.
     Leader,
 }
@@ -47,6 +49,7 @@ impl fmt::Display for WaitingOn {
             Self::Kubelet(why) | Self::Ready(why) | Self::Pods(why) | Self::Load(why) | Self::Space(why) => {
                 f.write_str(why)
             }
+            Self::Power(why) => write!(f, "its management controller: {why}"),
             Self::Change(what) => write!(f, "{what} to be seen in the API"),
             Self::Approval(why) => write!(f, "approval (blackstart runbook approve): {why}"),
             Self::Operator(why) => write!(

@@ -11,6 +11,7 @@ use super::declared::Declared;
 use crate::inventory::{ClusterName, NodeName, Role};
 use crate::kubernetes::objects::Node;
 pub use crate::kubernetes::view::{Api, ApiView, Life};
+use crate::power::Word;
 
 /// How long signs of life count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub struct Timing {
     pub usage: Duration,
     /// So long after an eviction its load is measured anew: two of those looks.
     pub settle: Duration,
+    /// A management controller's word on a machine's power counts for so long.
+    pub power: Duration,
 }
 
 impl Default for Timing {
@@ -37,6 +40,7 @@ impl Default for Timing {
             renewal: Duration::from_secs(12),
             usage: Duration::from_secs(15),
             settle: Duration::from_secs(30),
+            power: Duration::from_secs(30),
         }
     }
 }
@@ -60,6 +64,8 @@ pub struct World {
     pub api: Api,
     /// What its agent says.
     pub agent: Agent,
+    /// What its management controller says, where a runbook needs it.
+    pub power: Word,
     /// Who silenced its agent, if somebody did.
     pub silence: Option<Silence>,
     /// What is known beyond the node, where the runbook needs it.

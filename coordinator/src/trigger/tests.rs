@@ -43,6 +43,7 @@ fn inventory() -> Inventory {
                 address: IpAddr::V4(Ipv4Addr::LOCALHOST),
                 rack: None,
                 machine_id: None,
+                bmc: None,
             };
             inventory.nodes.insert(node.clone(), spec);
         }

@@ -82,6 +82,8 @@ pub struct Budget {
     pub burst: u32,
     /// Seconds of the `Retry-After` header.
     pub retry_after: u32,
+    /// So many requests were refused so far.
+    pub refused: u32,
     left: f64,
     since: Option<Timestamp>,
 }
@@ -93,6 +95,7 @@ impl Budget {
             per_second,
             burst,
             retry_after,
+            refused: 0,
             left: f64::from(burst),
             since: None,
         }
@@ -105,6 +108,8 @@ impl Budget {
         let granted = self.left >= 1.0;
         if granted {
             self.left -= 1.0;
+        } else {
+            self.refused += 1;
         }
         granted
     }

@@ -31,11 +31,14 @@
 //! # }
 //! ```
 //!
+//! [`bmc`] adds the management controllers of its machines: a small Redfish service.
+//!
 //! It is no conformance suite: objects are checked for what users get wrong most, not for everything; server-side apply is
 //! answered with 415; lists show the present, whatever `resourceVersion` asks for.
 
 mod access;
 mod api;
+pub mod bmc;
 pub mod clock;
 mod collection;
 mod control;

@@ -142,6 +142,11 @@ impl World {
         }
     }
 
+    /// Whether a machine has power; one that is not there has none.
+    pub fn is_powered(&self, node: &str) -> bool {
+        self.machines.get(node).is_some_and(|machine| machine.powered)
+    }
+
     /// Gives a machine power: a new boot, whose kubelet starts its containers again.
     pub fn power_on(&mut self, node: &str) {
         let now = self.now;

@@ -152,6 +152,7 @@ impl<'a> World<'a> {
                     address: [10, 0, 0, 1].into(),
                     rack: None,
                     machine_id: None,
+                    bmc: None,
                 };
                 machines.push(Machine {
                     name: spec.name.clone(),

@@ -262,6 +262,7 @@ fn inventory(rng: &mut SmallRng) -> Inventory {
                 )),
                 rack: Some(format!("r{}", number % 2)),
                 machine_id: None,
+                bmc: None,
             };
             nodes.push(spec.name.clone());
             inventory.nodes.insert(spec.name.clone(), spec);

@@ -40,6 +40,7 @@ fn condition(kind: ConditionKind, subject: &str, since: Instant) -> Condition {
         evidence: "seen".to_owned(),
         escalated: false,
         log: None,
+        heaviest: Vec::new(),
     }
 }
 

@@ -37,6 +37,7 @@ fn condition(kind: Kind, subject: &str, since: Instant) -> Condition {
         evidence: "seen".to_owned(),
         escalated: false,
         log: None,
+        heaviest: Vec::new(),
     }
 }
 

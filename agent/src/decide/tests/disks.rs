@@ -131,6 +131,7 @@ fn logs_take_turns() {
                 path: format!("/var/log/{ino}").into(),
                 deleted: false,
             }),
+            heaviest: Vec::new(),
         })
         .collect();
     let decision = decide(&Input {

@@ -147,6 +147,7 @@ impl World {
                     path: LOG.into(),
                     deleted: false,
                 }),
+                heaviest: Vec::new(),
             })
             .collect()
     }

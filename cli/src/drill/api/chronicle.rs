@@ -22,8 +22,8 @@ pub(super) struct Chronicle {
     /// Every write to the API server's store, in order, whoever made it.
     pub(super) changes: Vec<Change>,
     pub(super) runs: Vec<RunStory>,
-    /// Which machine an operator said to be off, and when.
-    pub(super) proofs: Vec<(String, u64)>,
+    /// Who said of which machine that it is off, and when.
+    pub(super) proofs: Vec<Proof>,
     /// What was to be refused.
     pub(super) heard: Vec<Heard>,
     /// What was to be true at the end.
@@ -38,6 +38,15 @@ pub(super) struct Chronicle {
     pub(super) trouble_ms: Option<u64>,
     /// When all that was to be true at the end was.
     pub(super) ended_ms: Option<u64>,
+}
+
+/// Somebody said that a machine is off.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Proof {
+    pub(super) machine: String,
+    pub(super) at_ms: u64,
+    /// Who: `operator`, or `management controller` by that one's own record.
+    pub(super) by: &'static str,
 }
 
 /// One machine.
@@ -195,10 +204,10 @@ impl Chronicle {
         })
     }
 
-    /// An operator had said by then that it is off.
+    /// Somebody had said by then that it is off.
     pub(super) fn is_proved(&self, machine: &str, at_ms: u64) -> bool {
         let mut proofs = self.proofs.iter();
-        proofs.any(|(of, from)| of == machine && *from <= at_ms)
+        proofs.any(|proof| proof.machine == machine && proof.at_ms <= at_ms)
     }
 
     /// What the coordinator's own changes came to in the end: of each object that it changed, what is not as it was before the first.

@@ -7,11 +7,15 @@
 //! A kubelet of the double runs while the machine's own does and reaches the API; so what an agent does to a kubelet is seen in the API.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::time::Duration;
 
 use blackstart_agent::host::sim::{SimEvent, SimRecord};
+use blackstart_apiserver::bmc::{Bmc, PASSWORD, USER};
 use blackstart_apiserver::{Authority, Clock, Credentials, Double, NodeSpec, Options, User, World};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -28,8 +32,9 @@ use super::super::show::{Scene, Show};
 use super::super::topology::{Role, Topology};
 use super::SPEED;
 use super::cast::Cast;
-use super::chronicle::{Call, MachineStory};
+use super::chronicle::{Call, MachineStory, Proof};
 use super::deed::Deed;
+use super::script::Script;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::settings::Connection;
@@ -57,6 +62,8 @@ pub(super) struct Ground {
     pub(super) fleet: Fleet,
     pub(super) coordinator: Coordinator,
     pub(super) connection: Connection,
+    /// The machines' management controllers, where the drill has some.
+    pub(super) bmc: Option<Bmc>,
     /// Kubelets that do not reach their API servers.
     pub(super) cut_off: BTreeSet<String>,
     /// Power and kubelet of each machine as the double was last told.
@@ -67,12 +74,13 @@ pub(super) struct Ground {
 }
 
 impl Ground {
-    /// Lays everything out below `place`; nothing runs yet but the API. `declared`: the workloads of the coordinator's configuration.
+    /// Lays everything out below `place`; nothing runs yet but the API. What the coordinator's configuration says beside, and who is
+    /// there, is the script's.
     pub(super) async fn prepare(
         place: &Place,
         topology: &Topology,
         cast: &Cast,
-        declared: &str,
+        script: &Script,
     ) -> Result<Self, Failure> {
         let dir = place.dir();
         let failed = |error: std::io::Error| {
@@ -110,6 +118,13 @@ impl Ground {
             .clusters
             .first()
             .map_or("", |cluster| cluster.name.as_str());
+        let declared = &script.declared;
+        let (bmc, controllers) = if script.has_bmc {
+            let (bmc, config) = manage(dir, &double).await?;
+            (Some(bmc), config)
+        } else {
+            (None, String::new())
+        };
         // Its own address once more: by default the masters' would be tried, which are no machines of this network.
         let more = format!(
             "\
@@ -117,12 +132,13 @@ clusters:
   - {{name: {cluster}, kubeconfig: {}, addresses: [\"{}\"], requests_per_second: 200}}
 runbooks:
   triggers: {{node_down: off, network_loss: off, overload: off, resource_shortage: off, cold_start_verify: off}}
-{declared}",
+{controllers}{declared}",
             kubeconfig.display(),
             double.address()
         );
+        let at = bmc.as_ref().map(Bmc::address);
         let coordinator =
-            Coordinator::new(&dir.join("coordinator"), &pki, topology, &more).map_err(failed)?;
+            Coordinator::new(&dir.join("coordinator"), &pki, (topology, at), &more).map_err(failed)?;
         let fleet = Fleet::new(
             &place.nodes(),
             &pki,
@@ -141,6 +157,7 @@ runbooks:
             double,
             fleet,
             coordinator,
+            bmc,
             cut_off: BTreeSet::new(),
             told: BTreeMap::new(),
             began: (Instant::now(), clock.now()),
@@ -266,6 +283,17 @@ runbooks:
         .collect()
     }
 
+    /// What the management controllers said of machines that are off.
+    pub(super) fn told_off(&self) -> Vec<Proof> {
+        let told = self.bmc.iter().flat_map(Bmc::said_off);
+        told.map(|(machine, at)| Proof {
+            machine,
+            at_ms: self.ms_of_cluster(at),
+            by: "management controller",
+        })
+        .collect()
+    }
+
     /// What each machine recorded of itself, and its agent's ledger.
     pub(super) fn machines(&self) -> Result<Vec<MachineStory>, Failure> {
         self.fleet
@@ -297,6 +325,36 @@ runbooks:
             })
             .collect()
     }
+}
+
+/// Management controllers of the double's machines, and what the coordinator's configuration says of them.
+async fn manage(dir: &Path, double: &Double) -> Result<(Bmc, String), Failure> {
+    let failed =
+        |error: anyhow::Error| Failure::other(format!("start the drill's management controllers: {error:#}"));
+    let authority = Authority::new().map_err(failed)?;
+    let mut tls = authority
+        .server(&[IpAddr::V4(Ipv4Addr::LOCALHOST)])
+        .map_err(failed)?;
+    tls.client_authorities.clear();
+    let bmc = double.bmc(&tls).await.map_err(failed)?;
+    let (credentials, ca) = (dir.join("bmc.yaml"), dir.join("bmc-ca.crt"));
+    let write = |path: &Path, text: &str| {
+        let mut file = File::options()
+            .create_new(true)
+            .write(true)
+            .mode(0o600)
+            .open(path)?;
+        file.write_all(text.as_bytes())
+    };
+    write(&credentials, &format!("user: {USER}\npassword: \"{PASSWORD}\"\n"))
+        .and_then(|()| write(&ca, &authority.certificate))
+        .map_err(|error| failed(error.into()))?;
+    let config = format!(
+        "bmc: {{credentials: {}, ca: {}, timeout: 1s, fresh: 5s}}\n",
+        credentials.display(),
+        ca.display()
+    );
+    Ok((bmc, config))
 }
 
 fn follow_machine(world: &mut World, name: &str, before: (bool, bool), (powered, kubelet): (bool, bool)) {

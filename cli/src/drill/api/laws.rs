@@ -50,7 +50,7 @@ impl Law {
     pub(in super::super) const fn sentence(self) -> &'static str {
         match self {
             Self::Proof => {
-                "nothing was deleted by force and no node said to be out of service unless its machine was off and an operator had said so"
+                "nothing was deleted by force and no node said to be out of service unless its machine was off and an operator, or its management controller, had said so"
             }
             Self::Budgets => "no pod was taken away that its disruption budget did not let go",
             Self::LeftAsFound => {

@@ -18,6 +18,7 @@ mod laws;
 mod maintenance;
 mod network_loss;
 mod node_down;
+mod node_off;
 mod objects;
 mod oom;
 mod overload;
@@ -76,6 +77,7 @@ pub(super) struct ApiArgs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Chapter {
     NodeDown,
+    NodeOff,
     Maintenance,
     Overload,
     CrashLoop,
@@ -87,8 +89,9 @@ pub(super) enum Chapter {
 }
 
 impl Chapter {
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::NodeDown,
+        Self::NodeOff,
         Self::Maintenance,
         Self::Overload,
         Self::CrashLoop,
@@ -103,6 +106,7 @@ impl Chapter {
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::NodeDown => "node-down",
+            Self::NodeOff => "node-off",
             Self::Maintenance => "maintenance",
             Self::Overload => "overload",
             Self::CrashLoop => "crashloop",
@@ -117,7 +121,7 @@ impl Chapter {
     /// As the operators' plan calls it.
     const fn title(self) -> &'static str {
         match self {
-            Self::NodeDown => "操作系统宕机",
+            Self::NodeDown | Self::NodeOff => "操作系统宕机",
             Self::Maintenance => "硬件维修",
             Self::Overload => "节点负载过高",
             Self::CrashLoop | Self::Oom | Self::ImagePull => "Pod 故障恢复",
@@ -132,6 +136,9 @@ impl Chapter {
         match self {
             Self::NodeDown => {
                 "a worker dies with its pods: cordoned, its pods moved once it is proved to be off, taken back when it is repaired"
+            }
+            Self::NodeOff => {
+                "a worker dies with its pods: they are moved once its management controller says that it is off, without anybody's word"
             }
             Self::Maintenance => {
                 "a worker is emptied as budgets allow, its kubelet stopped, and taken back after its repair"
@@ -161,6 +168,7 @@ impl Chapter {
     fn script(self, cast: &Cast) -> Script {
         match self {
             Self::NodeDown => node_down::script(cast),
+            Self::NodeOff => node_off::script(cast),
             Self::Maintenance => maintenance::script(cast),
             Self::Overload => overload::script(cast),
             Self::CrashLoop => crashloop::script(cast),
@@ -225,7 +233,7 @@ async fn hold(
         keep_logs(dir)?;
     }
     let script = chapter.script(cast);
-    let mut ground = Ground::prepare(&place, topology, cast, &script.declared).await?;
+    let mut ground = Ground::prepare(&place, topology, cast, &script).await?;
     let mut show = Show::new(output);
     let title = format!("{} on sim, seed {seed}", chapter.name());
     let rehearsed = async {

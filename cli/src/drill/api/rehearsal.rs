@@ -12,7 +12,7 @@ use tokio::time::{Instant, Interval};
 use super::super::seen::ticker;
 use super::super::show::{Scene, Show, Stage};
 use super::cast::Cast;
-use super::chronicle::{Chronicle, Ending, Heard, RunStory, StepStory};
+use super::chronicle::{Chronicle, Ending, Heard, Proof, RunStory, StepStory};
 use super::ground::Ground;
 use super::objects::{APP, OURS, OUTCOME, merge};
 use super::saboteur::{self, Sabotage};
@@ -113,6 +113,8 @@ impl<'a> Rehearsal<'a> {
         // The coordinator first: machines that go dark now are none of its business.
         self.ground.coordinator.kill().await;
         self.chronicle.calls = self.ground.calls();
+        let told_off = self.ground.told_off();
+        self.chronicle.proofs.extend(told_off);
         self.chronicle.changes = self.ground.double.history();
         self.ground.fleet.cut_power();
         if sabotage == Some(Sabotage::RogueAgent) {
@@ -209,6 +211,11 @@ impl<'a> Rehearsal<'a> {
                     .outcomes
                     .extend(outcome.map(|(image, outcome)| ((*image).to_owned(), *outcome)));
             }),
+            Event::Bmc(mood) => {
+                if let Some(bmc) = &ground.bmc {
+                    bmc.set_mood(*mood);
+                }
+            }
             Event::Ail(outcome) => ground.double.with(|world| {
                 for pod in world.store.all("pods") {
                     if pod["metadata"]["labels"]["app"] == APP {
@@ -362,7 +369,11 @@ impl<'a> Rehearsal<'a> {
             }
             let asked_ms = self.ground.now_ms();
             if !run.request.proof.is_empty() {
-                self.chronicle.proofs.push((run.request.node.clone(), asked_ms));
+                self.chronicle.proofs.push(Proof {
+                    machine: run.request.node.clone(),
+                    at_ms: asked_ms,
+                    by: "operator",
+                });
             }
             match self.operator.start_runbook(run.request.clone()).await {
                 Ok(first) => {

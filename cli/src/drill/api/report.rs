@@ -30,6 +30,8 @@ pub(super) struct Report {
     pub(super) steps: Vec<StepReport>,
     /// What was to be refused, and what was said to be missing.
     pub(super) refused: Vec<Refused>,
+    /// By whose word a machine counted as off: the first of each.
+    pub(super) proofs: Vec<ProofReport>,
     /// Every change that was asked of the API.
     pub(super) changes: Vec<ChangeReport>,
     /// What Blackstart changed for good.
@@ -68,6 +70,14 @@ pub(super) struct StepReport {
 pub(super) struct Refused {
     asked: String,
     missing: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct ProofReport {
+    machine: String,
+    /// `operator` or `management controller`.
+    by: &'static str,
+    at_ms: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -154,6 +164,7 @@ impl Report {
             runs: runs.collect(),
             steps: steps.collect(),
             refused: refused.collect(),
+            proofs: proofs(chronicle),
             changes: changes(chronicle),
             left: left.collect(),
             makespan_ms: chronicle
@@ -214,6 +225,12 @@ impl Report {
                 refused.asked
             )));
         }
+        for proof in &self.proofs {
+            lines.push(Line::new(format!(
+                "proof that {} is off: {}",
+                proof.machine, proof.by
+            )));
+        }
         for left in &self.left {
             lines.push(Line::new(format!(
                 "left: {} of {}: {} before, {} now",
@@ -250,6 +267,21 @@ fn law(verdict: Verdict) -> LawReport {
         says: Law::sentence(law),
         violations,
     }
+}
+
+fn proofs(chronicle: &Chronicle) -> Vec<ProofReport> {
+    let mut told: Vec<ProofReport> = Vec::new();
+    for proof in &chronicle.proofs {
+        let known = |one: &ProofReport| one.machine == proof.machine && one.by == proof.by;
+        if !told.iter().any(known) {
+            told.push(ProofReport {
+                machine: proof.machine.clone(),
+                by: proof.by,
+                at_ms: proof.at_ms,
+            });
+        }
+    }
+    told
 }
 
 fn changes(chronicle: &Chronicle) -> Vec<ChangeReport> {

@@ -2,6 +2,7 @@
 //! at the end. A chapter's file makes one; [`super::rehearsal`] carries it out.
 
 use blackstart_apiserver::Outcome;
+use blackstart_apiserver::bmc::Mood;
 use blackstart_proto::v1::RunbookRequest;
 use serde_json::Value;
 
@@ -16,6 +17,8 @@ pub(super) struct Script {
     pub(super) objects: Vec<Value>,
     /// What the coordinator's configuration says of workloads, as YAML.
     pub(super) declared: String,
+    /// Its machines have management controllers, which the coordinator may ask.
+    pub(super) has_bmc: bool,
     /// Seen before anything happens.
     pub(super) at_first: Vec<Sight>,
     /// One after the other.
@@ -35,6 +38,7 @@ impl Script {
         Self {
             objects: all,
             declared: String::new(),
+            has_bmc: false,
             at_first: vec![well(GUARDED), well(BYSTANDER)],
             acts: Vec::new(),
             ends: vec![
@@ -123,6 +127,8 @@ pub(super) enum Event {
     Fare(Option<(&'static str, Outcome)>),
     /// The pods of [`APP`] that are there fare so, whatever happens to others.
     Ail(&'static str),
+    /// The machines' management controllers are so from now on.
+    Bmc(Mood),
     /// Somebody makes objects.
     Put(Vec<Value>),
     /// Somebody takes one away.

@@ -13,7 +13,7 @@ use tonic::Status;
 use super::milliseconds;
 use crate::events;
 use crate::fleet::message::{
-    Condition, DiskStatus, Hello, Leave, NodeHold, RemedyOutcome, RemedyRecord, Report, UnitStatus,
+    Condition, DiskStatus, HeavyPod, Hello, Leave, NodeHold, RemedyOutcome, RemedyRecord, Report, UnitStatus,
 };
 use crate::fleet::view::{ApiServerAnswer, ApiServerError, Attestation, GateState};
 use crate::fleet::{Acknowledgement, Action, Answer, Order, OrderResult};
@@ -108,6 +108,9 @@ fn apiserver(attestation: &v1::Attestation) -> Option<ApiServerAnswer> {
     Some(ApiServerAnswer::Failed(error))
 }
 
+/// No more pods of a condition are kept, whatever an agent sends.
+const HEAVIEST: usize = 16;
+
 fn condition(wire: v1::Condition, now: Instant) -> Condition {
     Condition {
         severity: match wire.severity() {
@@ -122,6 +125,18 @@ fn condition(wire: v1::Condition, now: Instant) -> Condition {
         escalated: wire.escalated,
         silenced: wire.silenced,
         waiting_on: clipped(wire.waiting_on),
+        heaviest: wire
+            .heaviest
+            .into_iter()
+            .take(HEAVIEST)
+            .map(|pod| HeavyPod {
+                namespace: clipped(pod.namespace),
+                name: clipped(pod.name),
+                uid: clipped(pod.uid),
+                cpu_millis: pod.cpu_millis,
+                memory_bytes: pod.memory_bytes,
+            })
+            .collect(),
     }
 }
 

@@ -174,6 +174,17 @@ pub(in crate::api) fn condition(condition: &Condition, now: Instant) -> v1::Cond
         escalated: condition.escalated,
         silenced: condition.silenced,
         waiting_on: condition.waiting_on.clone(),
+        heaviest: condition
+            .heaviest
+            .iter()
+            .map(|pod| v1::HeavyPod {
+                namespace: pod.namespace.clone(),
+                name: pod.name.clone(),
+                uid: pod.uid.clone(),
+                cpu_millis: pod.cpu_millis,
+                memory_bytes: pod.memory_bytes,
+            })
+            .collect(),
     }
 }
 
@@ -191,6 +202,7 @@ pub(in crate::api) fn storm_condition(storm: v1::Storm) -> v1::NodeCondition {
             escalated: false,
             silenced: false,
             waiting_on: "it to pass, or: blackstart storm thaw".to_owned(),
+            heaviest: Vec::new(),
         }),
     }
 }

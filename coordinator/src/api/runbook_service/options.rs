@@ -30,6 +30,7 @@ pub(super) fn asked(wire: &v1::RunbookRequest) -> Result<Options, Status> {
         threshold_percent: given(wire.threshold_percent),
         hold_seconds: given(wire.hold_seconds),
         at_most: given(wire.at_most),
+        fence: false,
         despite_storm: wire.despite_storm,
         proposed: None,
     })

@@ -60,6 +60,7 @@ pub(super) fn inventory(shapes: &[Shape<'_>]) -> Inventory {
                     address: [10, 0, 0, 1].into(),
                     rack: None,
                     machine_id: None,
+                    bmc: None,
                 };
                 nodes.push(node.name.clone());
                 inventory.nodes.insert(node.name.clone(), node);

@@ -67,6 +67,7 @@ fn inventory(nodes: usize) -> Inventory {
         address: IpAddr::V4(Ipv4Addr::LOCALHOST),
         rack: None,
         machine_id: None,
+        bmc: None,
     };
     Inventory {
         nodes: (0..nodes).map(|index| (name(index), spec(index))).collect(),

@@ -22,6 +22,7 @@ fn inventory() -> Inventory {
         address: IpAddr::V4(Ipv4Addr::LOCALHOST),
         rack: None,
         machine_id: None,
+        bmc: None,
     };
     Inventory {
         clusters: vec![Cluster {
@@ -73,6 +74,7 @@ fn condition(subject: &str, escalated: bool, now: Instant) -> Condition {
         escalated,
         silenced: false,
         waiting_on: String::new(),
+        heaviest: Vec::new(),
     }
 }
 

@@ -28,6 +28,7 @@ fn fleet(shapes: &[(&str, &[&str], usize, usize)], phase: Phase) -> (Inventory, 
                     address: [10, 0, 0, 1].into(),
                     rack: None,
                     machine_id: None,
+                    bmc: None,
                 };
                 names.push(node.clone());
                 nodes.insert(node, spec);

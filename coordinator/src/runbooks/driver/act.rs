@@ -9,6 +9,8 @@ use tokio::time::{Instant, sleep};
 
 use super::super::call::KubeletOrder;
 use super::super::look::NOT_SEEN;
+use super::super::plan::Action as Step;
+use super::super::proof::rests_on_bmc;
 use super::super::waiting::WaitingOn;
 use super::{Driver, JOURNAL_RETRY, PACE};
 use crate::brakes::{Held, Scope};
@@ -22,6 +24,8 @@ const CALL_RETRY: Duration = Duration::from_secs(2);
 const LONGEST_AFTER: Duration = Duration::from_mins(1);
 /// A command is not to be begun later than this after it arrived.
 const ORDER_EXPIRES: Duration = Duration::from_mins(1);
+/// A controller that is cutting the power is asked this often whether it has.
+const POWER_SOON: Duration = Duration::from_secs(2);
 /// The kubelet's unit, in a restart by the agent's allow-list.
 const KUBELET_UNIT: &str = "kubelet.service";
 
@@ -92,6 +96,37 @@ impl Driver {
                 false
             }
             Err(_) => false,
+        }
+    }
+
+    /// Whether its machine has power, where the step needs it.
+    pub(super) async fn ask_power(&self, at: usize) {
+        let step = &self.run.steps[at];
+        let ports = &self.shared.ports;
+        let node = &self.run.plan.request.node;
+        if step.step.action == Step::PowerOff {
+            ports.bmcs.ask(node, POWER_SOON).await;
+        } else if matches!(step.step.action, Step::TaintOutOfService | Step::ForceDelete)
+            && rests_on_bmc(&self.run.plan)
+        {
+            ports.bmcs.ask(node, ports.timing.power / 3).await;
+        }
+    }
+
+    pub(super) async fn power_off(&mut self, uuid: &str) {
+        let run = self.run.id.as_str();
+        let node = &self.run.plan.request.node;
+        // Before it is sent: what is asked of its power from now on tells what came of it.
+        let now = Instant::now();
+        match self.shared.ports.bmcs.force_off(node, uuid).await {
+            Ok(()) => {
+                tracing::info!(run, %node, "its management controller was asked to cut its power");
+                self.memory.acted = Some(now);
+            }
+            Err(error) => {
+                tracing::warn!(run, %node, %error, "its management controller did not cut its power");
+                self.memory.refused_power = Some((now + CALL_RETRY, error.to_string()));
+            }
         }
     }
 

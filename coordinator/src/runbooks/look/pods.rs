@@ -74,7 +74,7 @@ impl At<'_> {
         if here.is_empty() && view.attachments.is_empty() {
             return Look::Done("its pods and volume attachments are gone".to_owned());
         }
-        if let Some(look) = self.unless_dead("nothing is deleted by force") {
+        if let Some(look) = self.unless_dead_and_off("nothing is deleted by force") {
             return look;
         }
         let words = format!(

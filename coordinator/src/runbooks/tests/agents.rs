@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use super::super::conditions::Conditions;
 use crate::events::Severity;
-use crate::fleet::message::Condition;
+use crate::fleet::message::{Condition, HeavyPod};
 use crate::fleet::view::{Attestation, FleetView, GateState, NodeView, Phase};
 use crate::fleet::{Action, Answer, Order, OrderResult};
 use crate::inventory::NodeName;
@@ -32,6 +32,8 @@ pub(super) struct Agents {
     pub(super) stale: BTreeSet<String>,
     /// What they find wrong: node, kind, evidence.
     pub(super) findings: Vec<(String, &'static str, String)>,
+    /// The pods that they find the heaviest, with every finding.
+    pub(super) heaviest: Vec<HeavyPod>,
     /// So many commands fail before one is done.
     pub(super) fail: u32,
     /// What was done, each command once.
@@ -100,6 +102,7 @@ pub(super) fn conditions(agents: &Arc<Mutex<Agents>>) -> Conditions {
             escalated: false,
             silenced: false,
             waiting_on: String::new(),
+            heaviest: agents.heaviest.clone(),
         })
         .collect()
     })

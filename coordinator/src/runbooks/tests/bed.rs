@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use blackstart_apiserver::bmc::{Bmc, PASSWORD, USER};
 use blackstart_apiserver::{
     Authority, Clock, Controller, Credentials, Double, NodeSpec, Options as DoubleOptions, Release, User,
     World,
@@ -34,6 +36,8 @@ use crate::kubernetes::connection::{Access, Identity};
 use crate::leader::Tenure;
 use crate::permit::Book;
 use crate::policy::{OutagePolicy, Trigger};
+use crate::power::Bmcs;
+use crate::power::settings::{BmcSettings, BmcSpec};
 use crate::store::Store;
 
 /// Nothing that these tests wait for takes longer on the slowest machine.
@@ -100,6 +104,7 @@ pub(super) struct Bed {
     pub(super) permits: watch::Sender<Arc<Book>>,
     running: Option<Running>,
     pub(super) declared: Arc<Vec<Declared>>,
+    pub(super) bmcs: Bmcs,
 }
 
 impl Bed {
@@ -184,6 +189,7 @@ impl Bed {
             permits: watch::Sender::default(),
             running: None,
             declared: Arc::default(),
+            bmcs: Bmcs::default(),
         }
     }
 
@@ -229,6 +235,7 @@ impl Bed {
             permits: self.permits.subscribe(),
             in_hand: watch::Sender::default(),
             declared: Arc::clone(&self.declared),
+            bmcs: self.bmcs.clone(),
         };
         let Ok((runbooks, work)) = Runbooks::open(ports) else {
             return false;
@@ -256,6 +263,34 @@ impl Bed {
         })
         .await;
         true
+    }
+
+    /// Gives the coordinator that is started next the way to the management controller of the node's machine.
+    pub(super) async fn manage(&mut self) -> Bmc {
+        let authority = Authority::new().unwrap();
+        let mut tls = authority.server(&["127.0.0.1".parse().unwrap()]).unwrap();
+        tls.client_authorities.clear();
+        let bmc = self.double.lock().await.bmc(&tls).await.unwrap();
+        let (credentials, ca) = (
+            self.dir.path().join("bmc.yaml"),
+            self.dir.path().join("bmc-ca.crt"),
+        );
+        std::fs::write(&credentials, format!("user: {USER}\npassword: \"{PASSWORD}\"\n")).unwrap();
+        std::fs::set_permissions(&credentials, std::fs::Permissions::from_mode(0o600)).unwrap();
+        std::fs::write(&ca, &authority.certificate).unwrap();
+        let mut inventory = Inventory::clone(&self.inventory);
+        let node = inventory.nodes.get_mut(&NodeName(NODE.into())).unwrap();
+        node.bmc = Some(BmcSpec {
+            address: bmc.address(),
+            system: Some(Bmc::system(NODE)),
+            fingerprint: None,
+        });
+        let settings = BmcSettings {
+            ca: Some(ca),
+            ..BmcSettings::new(credentials)
+        };
+        self.bmcs = Bmcs::new(&settings, &inventory).unwrap();
+        bmc
     }
 
     /// As if its machine had lost its power: nothing more is done, wherever it stands.

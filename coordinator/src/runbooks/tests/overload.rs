@@ -10,6 +10,7 @@ use super::super::options::Options;
 use super::super::plan::{Request, Runbook};
 use super::super::record::{Phase, RunState};
 use super::bed::{Bed, NODE, halted, phase, request};
+use crate::fleet::message::HeavyPod;
 
 fn over(percent: u32) -> Request {
     Request {
@@ -191,6 +192,56 @@ async fn without_metrics_the_agent_tells_who_is_heavy_and_when_it_is_over() {
         }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_metrics_an_agents_figures_tell_who_is_heavy_whatever_its_evidence_says() {
+    let mut bed = Bed::metered(Release::CURRENT, false).await;
+    bed.start().await;
+    loaded(&bed).await;
+    let pods = bed
+        .world(|world| {
+            let pods = world.store.all("pods");
+            let here = pods.iter().filter(|pod| pod["spec"]["nodeName"] == NODE);
+            let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+            here.map(|pod| (text(&pod["metadata"]["name"]), text(&pod["metadata"]["uid"])))
+                .collect::<Vec<_>>()
+        })
+        .await;
+    let (web, uid) = pods.iter().find(|(name, _)| name.starts_with("web")).unwrap();
+    let (hog, hog_uid) = pods.iter().find(|(name, _)| name.starts_with("hog")).unwrap();
+    let heavy = |name: &str, uid: &str, cpu_millis| HeavyPod {
+        namespace: if name.is_empty() {
+            String::new()
+        } else {
+            "default".to_owned()
+        },
+        name: name.to_owned(),
+        uid: uid.to_owned(),
+        cpu_millis,
+        memory_bytes: 64 << 20,
+    };
+    {
+        let mut agents = bed.agents.lock().unwrap();
+        // One whose name the agent did not find, and one that is no pod of this cluster.
+        agents.heaviest = vec![
+            heavy("", uid, 900),
+            heavy("gone", "another", 800),
+            heavy(hog, hog_uid, 700),
+        ];
+        let evidence = format!("load 40.0 over a minute; heaviest: pod default/{hog} 210%");
+        agents.findings = vec![(NODE.to_owned(), "Overload", evidence)];
+    }
+    overloaded(&bed, 70).await;
+    let plan = bed.runbooks().plan(over(70)).await.unwrap();
+    let evidence = &plan.steps[1].evidence;
+    let words = format!("default/{web} (uses cpu 900m, memory 64Mi by its agent's word)");
+    assert!(evidence.contains(&words), "{evidence}");
+    let (first, second) = (
+        evidence.find(&words).unwrap(),
+        evidence.find(&format!("{hog} (uses")).unwrap(),
+    );
+    assert!(first < second, "{evidence}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,11 +7,13 @@ use tokio::time::Instant;
 
 use super::super::around::Around;
 use super::super::plan::{Action, Proof, Request, Runbook, RunbookPlan};
+use super::super::proof::{Proved, proved};
 use super::super::world::{Agent, Api, ApiView, Life, Timing, World};
 use super::bed::{NODE, request};
 use crate::inventory::{ClusterName, NodeName, Role};
 use crate::kubernetes::capabilities::{Capabilities, GroupVersion, Version};
 use crate::kubernetes::objects::{Budget, Kept, Node, Pod};
+use crate::power::{PowerState, Reading, Word};
 
 fn can(minor: u32) -> Capabilities {
     Capabilities {
@@ -62,6 +64,7 @@ fn world() -> World {
             held: false,
             observed: now,
         },
+        power: Word::None,
         silence: None,
         around: Around::default(),
         case: None,
@@ -279,5 +282,100 @@ async fn without_better_days_nobody_can_tell_what_did_not_start() {
         plan.refusals[0].missing.contains("in better days"),
         "{:?}",
         plan.refusals
+    );
+}
+
+/// What a controller says of the node's machine now.
+fn told(world: &World, state: PowerState, uuid: Option<&str>) -> Word {
+    Word::Told(Reading {
+        state,
+        uuid: uuid.map(str::to_owned),
+        source: "/redfish/v1/Systems/1 at 10.1.0.1:443".to_owned(),
+        asked: world.now,
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_counts_as_proof_is_told_and_what_does_not_says_what_is_missing() {
+    const OWN: &str = "4c4c4544-0042-3510-8051-b2c04f4d3732";
+    const OTHER: &str = "4c4c4544-0042-3510-8051-b2c04f4d3733";
+    let mut world = world();
+    world.now += Duration::from_mins(1);
+    view(&mut world).age = Duration::from_secs(1);
+    view(&mut world).node = Some(keep::<Node>(
+        json!({"metadata": {"name": NODE}, "status": {"nodeInfo": {"systemUUID": OWN}}}),
+    ));
+    let operator = Proof::Operator {
+        by: "ann".into(),
+        what: "seen off".into(),
+    };
+    let words = |proved: Proved| match proved {
+        Proved::Yes(proof) => format!("yes: {proof}"),
+        Proved::Contradicted(proof, other) => format!("contradicted: {proof}; {other}"),
+        Proved::Fence(words) => format!("fence: {words}"),
+        Proved::No(missing) => format!("no: {missing}"),
+    };
+    let none = "no: proof that the machine is off";
+    for (word, given, fence, expected) in [
+        (Word::None, false, true, none),
+        (Word::NotAsked, false, true, none),
+        (Word::None, true, true, "yes: operator ann: seen off"),
+        (
+            told(&world, PowerState::Off, Some(OWN)),
+            false,
+            false,
+            "yes: its BMC: PowerState Off",
+        ),
+        (
+            told(&world, PowerState::Off, None),
+            false,
+            false,
+            "yes: its BMC: PowerState Off",
+        ),
+        (told(&world, PowerState::Off, Some(OTHER)), false, true, none),
+        (told(&world, PowerState::On, Some(OTHER)), false, true, none),
+        (
+            told(&world, PowerState::On, Some(OWN)),
+            false,
+            false,
+            "no: its BMC says PowerState On",
+        ),
+        (
+            told(&world, PowerState::On, Some(OWN)),
+            false,
+            true,
+            "fence: its BMC says PowerState On",
+        ),
+        (
+            told(&world, PowerState::PoweringOff, None),
+            false,
+            false,
+            "no: its BMC says PowerState PoweringOff",
+        ),
+        (told(&world, PowerState::NotKnown, None), false, true, none),
+        (
+            told(&world, PowerState::On, Some(OWN)),
+            true,
+            true,
+            "contradicted: operator ann: seen off; its BMC says",
+        ),
+    ] {
+        world.power = word.clone();
+        let proof = given.then_some(&operator);
+        let said = words(proved(&world, proof, fence));
+        assert!(said.starts_with(expected), "{word:?}: {said}");
+    }
+    // A word of half a minute ago is none.
+    world.power = told(&world, PowerState::Off, Some(OWN));
+    world.now += Duration::from_secs(31);
+    let said = words(proved(&world, None, true));
+    assert!(said.starts_with(none) && said.contains("is 31 s old"), "{said}");
+    // What may be one of a quorum keeps its power.
+    world.role = Role::ControlPlane;
+    world.power = told(&world, PowerState::On, Some(OWN));
+    let said = words(proved(&world, None, true));
+    assert!(
+        said.starts_with("no: its BMC says") && said.contains("quorum"),
+        "{said}"
     );
 }

@@ -2,7 +2,7 @@ use blackstart_apiserver::store::{Change, Key};
 use serde_json::json;
 
 use super::super::super::history::Entry;
-use super::super::chronicle::{Ending, Heard, MachineStory};
+use super::super::chronicle::{Ending, Heard, MachineStory, Proof};
 use super::super::objects::OURS;
 use super::*;
 
@@ -102,7 +102,11 @@ fn forced() -> Chronicle {
         dark: vec![(500, Some(9_000))],
         ..MachineStory::default()
     });
-    chronicle.proofs.push(("w-1".to_owned(), 1_000));
+    chronicle.proofs.push(Proof {
+        machine: "w-1".to_owned(),
+        at_ms: 1_000,
+        by: "operator",
+    });
     let mut force = step("force-delete", "proof that it is off");
     force.wants_approval = true;
     force.approved_ms = Some(1_500);
@@ -127,7 +131,7 @@ fn force_takes_a_machine_that_is_off_an_operators_word_and_approval() {
     alive.machines[0].dark = vec![(500, Some(1_900))];
     assert_eq!(broken(&alive), ["proof-of-death"]);
     let mut silent = forced();
-    silent.proofs[0].1 = 2_500;
+    silent.proofs[0].at_ms = 2_500;
     assert_eq!(broken(&silent), ["proof-of-death"]);
     let mut hasty = forced();
     hasty.runs[0].steps[1].approved_ms = Some(2_500);
