@@ -19,7 +19,7 @@ UNITS_AT_ONCE ?= 2
 NODES_AT_ONCE ?= 3
 TARGETS    ?= $(notdir $(wildcard tests/fuzz/corpus/*))
 
-.PHONY: help build release packages packages-for-tests needs-packaging drill test test-units test-nodes lint docs deny ci \
+.PHONY: help build release packages packages-for-tests needs-packaging sbom drill test test-units test-nodes lint docs deny ci \
         properties sim sim-mutations fuzz testbed-up testbed-down bench bench-repair bench-reclaim bench-agent bench-journal bench-fleet bench-runbooks soak needs-rust needs-testbed
 
 help: ## What can be made
@@ -39,6 +39,14 @@ packages: needs-rust needs-packaging ## Debian packages and RPMs, into target/pa
 	$(CARGO) build --workspace --bins --release $(if $(TARGET),--target $(TARGET))
 	$(PACKAGED)/package-files $(PACKAGED)/package
 	deploy/packages/build $(PACKAGED)
+
+sbom: needs-rust ## What each program is made of, as CycloneDX documents in target/sbom
+	$(CARGO) build --workspace --all-targets
+	mkdir -p $(TARGET_DIR)/sbom
+	set -e; for program in blackstart blackstart-agent blackstart-coordinator; do \
+	  $(CARGO) metadata --format-version 1 --locked --filter-platform x86_64-unknown-linux-gnu | \
+	    $(TARGET_DIR)/debug/sbom $$program Cargo.lock >$(TARGET_DIR)/sbom/$$program.cdx.json; \
+	done
 
 packages-for-tests: needs-rust needs-packaging ## The same of what tests are built of, quickly
 	$(CARGO) build --workspace --all-targets
