@@ -19,7 +19,7 @@ UNITS_AT_ONCE ?= 2
 NODES_AT_ONCE ?= 3
 TARGETS    ?= $(notdir $(wildcard tests/fuzz/corpus/*))
 
-.PHONY: help build release drill test test-units test-nodes lint docs deny ci \
+.PHONY: help build release packages packages-for-tests needs-packaging sbom drill test test-units test-nodes lint docs deny ci \
         properties sim sim-mutations fuzz testbed-up testbed-down bench bench-repair bench-reclaim bench-agent bench-journal bench-fleet bench-runbooks soak needs-rust needs-testbed
 
 help: ## What can be made
@@ -31,6 +31,32 @@ build: needs-rust ## Every binary, debug
 release: needs-rust ## Every binary, optimized: blackstart, blackstart-agent, blackstart-coordinator
 	$(CARGO) build --workspace --bins --release
 
+# TARGET=x86_64-unknown-linux-musl makes programs that need no libc of the machine: docs/install.md.
+TARGET ?=
+PACKAGED := $(TARGET_DIR)/$(if $(TARGET),$(TARGET)/)release
+packages: needs-rust needs-packaging ## Debian packages and RPMs, into target/packages (TARGET=x86_64-unknown-linux-musl: static)
+	deploy/ensure-packages rpm
+	$(CARGO) build --workspace --bins --release $(if $(TARGET),--target $(TARGET))
+	$(PACKAGED)/package-files $(PACKAGED)/package
+	deploy/packages/build $(PACKAGED)
+
+sbom: needs-rust ## What each program is made of, as CycloneDX documents in target/sbom
+	$(CARGO) build --workspace --all-targets
+	mkdir -p $(TARGET_DIR)/sbom
+	set -e; for program in blackstart blackstart-agent blackstart-coordinator; do \
+	  $(CARGO) metadata --format-version 1 --locked --filter-platform x86_64-unknown-linux-gnu | \
+	    $(TARGET_DIR)/debug/sbom $$program Cargo.lock >$(TARGET_DIR)/sbom/$$program.cdx.json; \
+	done
+
+packages-for-tests: needs-rust needs-packaging ## The same of what tests are built of, quickly
+	$(CARGO) build --workspace --all-targets
+	$(TARGET_DIR)/debug/package-files $(TARGET_DIR)/debug/package
+	deploy/packages/build $(TARGET_DIR)/debug
+
+needs-packaging:
+	@$(CARGO) deb --version >/dev/null 2>&1 || $(CARGO) install --debug --locked cargo-deb # as cargo-deny
+	deploy/ensure-packages dpkg-dev
+
 # On the testbed it takes what nodes run as well.
 drill: needs-rust $(if $(findstring testbed,$(ARGS)),needs-testbed build) ## Rehearse a power loss of 18 simulated nodes (ARGS="--seed 7"), on real ones (ARGS="--on testbed"), or another chapter (DRILL=node-down)
 	$(CARGO) build -p blackstart --bin blackstart
@@ -41,7 +67,7 @@ test: test-units test-nodes ## Every test; real nodes where Docker is there
 test-units: needs-testbed ## Tests that need no node
 	tests/side-by-side $(UNITS_AT_ONCE) --but tests $(CARGO) test
 
-test-nodes: needs-testbed ## Tests on real nodes: containers with systemd (NODES_AT_ONCE=1: one program at a time)
+test-nodes: needs-testbed packages-for-tests ## Tests on real nodes: containers with systemd (NODES_AT_ONCE=1: one program at a time)
 	tests/side-by-side $(NODES_AT_ONCE) --only tests $(CARGO) test -- --test-threads=1 --nocapture
 
 lint: needs-rust ## Formatting, clippy, licences and sources

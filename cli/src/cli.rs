@@ -12,6 +12,7 @@ use crate::commands::audit::AuditCommand;
 use crate::commands::coldstart::ColdstartCommand;
 use crate::commands::completion::CompletionArgs;
 use crate::commands::describe::DescribeCommand;
+use crate::commands::doctor::DoctorArgs;
 use crate::commands::events::EventsArgs;
 use crate::commands::get::GetCommand;
 use crate::commands::heal::{PodsCommand, WorkloadCommand};
@@ -42,6 +43,7 @@ Examples:
   blackstart get nodes                     every node and what it is doing
   blackstart describe node biz-4           everything known of one node
   blackstart events --follow               what happens, as it happens
+  blackstart doctor                        is this installation as it should be
   blackstart coldstart plan                what a cold start would do
   blackstart coldstart watch               follow the one that is active
   blackstart hold --node biz-4 --reason …  keep its agent from acting
@@ -157,6 +159,8 @@ pub enum Command {
     /// Everything known of one node or run
     #[command(subcommand)]
     Describe(DescribeCommand),
+    /// Check the installation, and say what to do about what is wrong with it
+    Doctor(DoctorArgs),
     /// What happened in the fleet, oldest first
     #[command(visible_alias = "ev")]
     Events(EventsArgs),

@@ -58,6 +58,11 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
+    /// Who answers.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     pub(crate) async fn coordinators(&mut self) -> Result<Vec<Coordinator>, Failure> {
         let answer = self
             .coordinators

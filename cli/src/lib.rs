@@ -15,6 +15,7 @@
 //! | `view` | what the commands show; made from wire types here and nowhere else |
 //! | `commands` | one file a command |
 //! | `output` | tables, JSON, YAML, colours, the live view |
+//! | `doctor` | is this installation as it should be: pure checks over what was seen |
 //! | `report` | a run as a document to keep |
 //! | [`failure`] | why it did not work, what to try, and the exit code |
 //! | [`drill`] | rehearsals |
@@ -22,6 +23,7 @@
 pub mod cli;
 mod client;
 mod commands;
+mod doctor;
 pub mod drill;
 pub mod failure;
 pub mod output;

@@ -14,6 +14,7 @@
 //! - [`disk`], [`power`]: what makes a power loss a real one
 //! - [`node`], [`journal`], [`ledger`]: one node
 //! - [`network`], [`topology`], [`bed`]: several, as a fleet
+//! - [`packages`]: what `make packages` makes, to be installed on a node
 //! - [`coordinator`], [`settings`]: Blackstart itself, as it runs in a bed
 //! - [`bench`](mod@bench): what benchmarks share
 //! - [`fleet`]: thousands of agents that are nothing but their sessions
@@ -33,6 +34,7 @@ pub mod journal;
 pub mod ledger;
 pub mod network;
 pub mod node;
+pub mod packages;
 pub mod power;
 pub mod records;
 pub mod settings;

@@ -80,7 +80,7 @@ pub(super) async fn carry_out(args: JoinArgs) -> Result<String, Failure> {
     });
     let (config, next) = (
         config.display(),
-        "start it: systemctl enable --now blackstart-agent",
+        "start both: systemctl enable --now blackstart-agent blackstart-gate",
     );
     let configured = match joined.config {
         Some(_) => format!("  configuration  {config}\n"),

@@ -10,12 +10,14 @@
 //! | `status`, `conditions`, `remedies`, `explain` | ask the agent that runs here: [`crate::local`] |
 //! | `hold`, `unhold`, `silence`, `unsilence` | keep the agent that runs here from acting |
 //! | `check` | looks at the node itself: [`crate::preflight`] |
+//! | `put-back` | what lies out of the kubelet's sight, for an agent that goes away for good |
 
 mod check;
 mod hold;
 mod join;
 mod ledger;
 mod node;
+mod put_back;
 mod show;
 mod table;
 
@@ -158,6 +160,13 @@ enum Command {
     /// End the silence that was begun on this node.
     #[command(after_help = "Examples:\n  blackstart-agent unsilence")]
     Unsilence(Asked),
+    /// Move every manifest of a static pod back that was set aside; for an agent that goes away for good, which has to be stopped.
+    #[command(after_help = "Examples:\n  systemctl stop blackstart-agent && blackstart-agent put-back")]
+    PutBack {
+        /// Configuration file of the agent [default: /etc/blackstart/agent.yaml, if it is there].
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
     /// Look at the ledger: every remedy that was begun on this node, and how it ended.
     #[command(subcommand)]
     Ledger(LedgerCommand),
@@ -287,6 +296,7 @@ impl Cli {
             | Command::Unhold { .. }
             | Command::Silence { .. }
             | Command::Unsilence(_)
+            | Command::PutBack { .. }
             | Command::Check(_) => false,
         }
     }
@@ -328,6 +338,7 @@ impl Cli {
             Command::Unhold { remedy, asked } => hold::lift(&asked, remedy, false).await,
             Command::Silence { why, asked } => hold::hold(&asked, None, true, why).await,
             Command::Unsilence(asked) => hold::lift(&asked, None, true).await,
+            Command::PutBack { config } => put_back::put_back(config.as_deref()).await,
             Command::Ledger(LedgerCommand::Show { path, config, output }) => {
                 let path = match (path, config) {
                     (Some(path), _) => path,

@@ -17,6 +17,7 @@
 //! leases that they wait for, and soon when a coordinator answers and does not claim them, as after an abort. A new boot keeps them
 //! out, and its dead-man time begins with its agent.
 
+mod all_back;
 mod shared;
 
 use std::time::Duration;
@@ -24,6 +25,7 @@ use std::time::Duration;
 use blackstart_proto::component::Component;
 use serde::{Deserialize, Serialize};
 
+pub use all_back::{PutBack, all_back};
 pub use shared::{HoldError, SetAside};
 
 /// A coordinator that answers may take so long to claim what it has set aside: one that has just begun does not know its nodes yet.

@@ -17,7 +17,7 @@ use crate::gate::boottime;
 use crate::watch::static_pods::directory::{self, Back, Places};
 
 /// Its name in the state directory.
-const FILE: &str = "set-aside.json";
+pub(super) const FILE: &str = "set-aside.json";
 
 /// Why a manifest could not be moved out or back.
 #[derive(Debug, thiserror::Error)]

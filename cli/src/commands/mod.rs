@@ -4,6 +4,7 @@ pub(crate) mod audit;
 pub(crate) mod coldstart;
 pub(crate) mod completion;
 pub(crate) mod describe;
+pub(crate) mod doctor;
 pub(crate) mod events;
 pub(crate) mod get;
 pub(crate) mod heal;
@@ -62,6 +63,7 @@ pub(crate) async fn run(cli: Cli, environment: &Environment, output: &mut Output
     match cli.command {
         Command::Get(command) => get::run(command, &mut context).await,
         Command::Describe(command) => describe::run(command, &mut context).await,
+        Command::Doctor(args) => Box::pin(doctor::run(&args, &mut context)).await,
         Command::Events(args) => events::run(&args, &mut context).await,
         Command::Coldstart(command) => Box::pin(coldstart::run(command, &mut context)).await,
         Command::Hold(args) => hold::hold(args, &mut context).await,

@@ -11,11 +11,13 @@
 //! | `runbook` | plans and runs of runbooks |
 //! | `live` | redraws a frame in place |
 //! | `via` | by which way an answer came, if not from the leader itself |
+//! | `doctor` | findings, and what to do about each |
 //! | `local` | certificates as they are made, and what the linter found |
 
 #![allow(clippy::print_stderr, reason = "printing is this module's business")]
 
 pub(crate) mod describe;
+pub(crate) mod doctor;
 pub(crate) mod events;
 mod heal;
 pub(crate) mod lists;

@@ -62,9 +62,11 @@ impl Door {
         if let Some(revocation) = self.gate.why_not(&shown) {
             return Err(revoked(&revocation));
         }
-        let Some(For::Operators(right)) = whom else {
-            // Nodes; or no call of ours, which the server says itself.
-            return Ok(None);
+        let right = match whom {
+            Some(For::Operators(right)) => right,
+            Some(For::Nodes | For::Anybody) => return Ok(None),
+            // Also one that a service has and that nobody has given a right: it is nobody's.
+            None => return Err(Status::unimplemented("this coordinator has no such call")),
         };
         let claimed = call.headers().get(OPERATOR);
         let claimed = claimed.map(|claimed| claimed.to_str().unwrap_or_default());

@@ -62,7 +62,22 @@ pub(super) fn init(wanted: &Init) -> anyhow::Result<()> {
     }
     let ca = fs::read(pki.join("ca.crt")).context("read the authority's certificate")?;
     let hash = authority_hash(&ca).map_err(|why| anyhow::anyhow!("the authority's certificate: {why}"))?;
-    let (inventory, listen) = (wanted.dir.join("inventory.yaml"), address(wanted));
+    let inventory = wanted.dir.join("inventory.yaml");
+    let context = wanted.dir.join("cli.yaml");
+    match write_new(&context, &for_the_command(wanted, &operator)) {
+        Ok(()) => say(&format!(
+            "{}: written; `blackstart` on this machine is operator {}",
+            context.display(),
+            wanted.operator
+        ))?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            say(&format!(
+                "{}: there already, and left as it is",
+                context.display()
+            ))?;
+        }
+        Err(error) => return Err(error).with_context(|| format!("write {}", context.display())),
+    }
     say(&format!("authority {hash}"))?;
     if !inventory.exists() {
         say(&format!(
@@ -72,26 +87,35 @@ pub(super) fn init(wanted: &Init) -> anyhow::Result<()> {
         ))?;
     }
     say("start it: systemctl enable --now blackstart-coordinator")?;
-    say(&format!(
-        "operator {}: blackstart --coordinator {listen} --tls-ca {} --tls-cert {} --tls-key {} token create --node NAME",
-        wanted.operator,
-        operator.ca.display(),
-        operator.certificate.display(),
-        operator.key.display()
-    ))?;
+    say("then, for each node: blackstart token create --node NAME")?;
     say(&format!(
         "{} can make anybody: keep a copy offline, and nobody else's eyes on it",
         pki.join("ca.key").display()
     ))
 }
 
-/// Where operators are told to look.
-fn address(wanted: &Init) -> String {
+/// The configuration of `blackstart` on this machine.
+fn for_the_command(wanted: &Init, operator: &TlsFiles) -> String {
     let first = wanted
         .listen
         .iter()
         .find(|address| !address.ip().is_unspecified());
-    first.map_or_else(|| format!("ADDRESS:{PORT}"), ToString::to_string)
+    // Without an address of its own it listens on all of them.
+    let address = first.map_or_else(|| format!("127.0.0.1:{PORT}"), ToString::to_string);
+    format!(
+        "\
+# Written by `blackstart-coordinator init`. On another machine: the same with its address, in ~/.config/blackstart/config.yaml.
+contexts:
+  - name: fleet
+    addresses: [\"{address}\"]
+    ca: {}
+    certificate: {}
+    key: {}
+",
+        operator.ca.display(),
+        operator.certificate.display(),
+        operator.key.display()
+    )
 }
 
 /// Issues it, unless it is there.
@@ -187,7 +211,9 @@ mod tests {
                 .unwrap()
                 .map(|entry| fs::read(entry.unwrap().path()).unwrap())
                 .collect();
-            all.push(fs::read(dir.path().join("coordinator.yaml")).unwrap());
+            for file in ["coordinator.yaml", "cli.yaml"] {
+                all.push(fs::read(dir.path().join(file)).unwrap());
+            }
             all.sort();
             all
         };

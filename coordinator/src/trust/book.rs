@@ -182,6 +182,16 @@ impl Revoked {
         })
     }
 
+    /// Why the holder of this certificate gets no other one: it does not count, or the last that was given for its key does not. Whoever has
+    /// the key may have kept an older certificate of it.
+    pub(crate) fn of_renewal(&self, shown: &Shown, known: Option<&Issued>) -> Option<&Revocation> {
+        let last = || {
+            let known = known.filter(|known| known.key == shown.key)?;
+            self.0.get(&Subject::Serial(known.serial.clone()))
+        };
+        self.of(shown).or_else(last)
+    }
+
     /// All certificates of this peer are revoked, as far as can be told without one.
     pub(crate) fn of_peer(&self, peer: &PeerIdentity) -> Option<&Revocation> {
         let of_peer = self.0.get(&Subject::peer(peer));

@@ -426,9 +426,10 @@ impl Desk {
             machine,
         };
         let mut books = self.books();
-        let revocation = self.gate.why_not(&shown);
+        let revoked = self.gate.revoked();
         let known = books.issued.get(&node);
-        if let Err(refusal) = may_renew(&shown, known, revocation.as_ref(), asks, now, settings.grace) {
+        let revocation = revoked.of_renewal(&shown, known);
+        if let Err(refusal) = may_renew(&shown, known, revocation, asks, now, settings.grace) {
             drop(books);
             tracing::warn!(%node, why = %refusal, "a certificate is not renewed");
             if !matches!(refusal, Refusal::JustNow(..)) {

@@ -138,3 +138,18 @@ async fn only_admins_let_others_in() {
         );
     }
 }
+
+/// A call that nobody has given a right is nobody's, also an admin's: the door says so, before any service is asked.
+#[tokio::test]
+async fn a_call_that_has_no_right_is_refused_at_the_door() {
+    let world = World::with(roles).await;
+    let channel = world.connect(world.tls("ann")).await.unwrap();
+    let mut client = tonic::client::Grpc::new(channel);
+    client.ready().await.unwrap();
+    let path = tonic::codegen::http::uri::PathAndQuery::from_static("/blackstart.v1.FleetService/Forgotten");
+    let codec = tonic_prost::ProstCodec::<v1::ListRunsRequest, v1::ListRunsResponse>::default();
+    let asked = tonic::Request::new(v1::ListRunsRequest {});
+    let status = client.unary(asked, path, codec).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unimplemented, "{status}");
+    assert!(status.message().contains("has no such call"), "{status}");
+}

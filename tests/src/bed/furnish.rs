@@ -98,16 +98,14 @@ impl Bed {
     /// What a node is made of.
     pub(super) fn spec(&self, wish: &Wish, declared: &Declared) -> anyhow::Result<NodeSpec> {
         let dir = node::directory(&self.dir, &declared.name);
-        let mut mounts = vec![
-            (dir.join("etc"), "/etc/blackstart".to_owned()),
-            (dir.join("units"), "/usr/local/lib/systemd/system".to_owned()),
-        ];
+        let mut mounts = vec![(dir.join("units"), "/usr/local/lib/systemd/system".to_owned())];
         let mut programs = wish.programs.clone();
         if wish.runs != Runs::Nothing {
             programs.push("stand-in-kubelet");
         }
         if wish.runs.has_agents() {
             programs.push("blackstart-agent");
+            mounts.push((dir.join("etc"), "/etc/blackstart".to_owned()));
             mounts.push((dir.join("polkit.rules"), POLKIT_RULE_PATH.to_owned()));
             mounts.push((
                 dir.join("tmpfiles.conf"),

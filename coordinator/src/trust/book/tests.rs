@@ -308,3 +308,26 @@ fn subjects_survive_being_written_and_read_and_others_are_refused() {
         assert!(text.parse::<Subject>().is_err(), "{text}");
     }
 }
+
+#[test]
+fn who_kept_an_older_certificate_of_a_key_gets_no_other_one_once_the_last_was_revoked() {
+    let subject = Subject::Serial("01".to_owned());
+    let mut revoked = Revoked::default();
+    revoked.0.insert(
+        subject.clone(),
+        Revocation {
+            subject,
+            ..revocation(NOW)
+        },
+    );
+    let older = Shown {
+        serial: "00".to_owned(),
+        ..shown(NOW + DAY)
+    };
+    let last = issued(&older.key);
+    assert!(revoked.of(&older).is_none(), "it is another number");
+    assert!(revoked.of_renewal(&older, Some(&last)).is_some());
+    // The node has joined anew since, with another key: the old one is refused by that.
+    assert!(revoked.of_renewal(&older, Some(&issued("another key"))).is_none());
+    assert!(revoked.of_renewal(&older, None).is_none());
+}
