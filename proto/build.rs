@@ -11,6 +11,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "blackstart/v1/runbook.proto",
             "blackstart/v1/enrolment.proto",
             "blackstart/v1/audit.proto",
+            "blackstart/v1/etcd.proto",
         ],
         ["proto"],
     )?;

@@ -4,6 +4,7 @@ pub(crate) mod audit;
 pub(crate) mod coldstart;
 pub(crate) mod completion;
 pub(crate) mod describe;
+pub(crate) mod etcd;
 pub(crate) mod events;
 pub(crate) mod get;
 pub(crate) mod heal;
@@ -78,6 +79,7 @@ pub(crate) async fn run(cli: Cli, environment: &Environment, output: &mut Output
         Command::Drain(args) => runbook::drain(args, &mut context).await,
         Command::Pods(command) => heal::pods(command, &mut context).await,
         Command::Workload(command) => heal::workload(command, &mut context).await,
+        Command::Etcd(command) => etcd::run(command, &mut context).await,
         Command::Node(command) => node::run(command, &mut context).await,
         Command::Drill(args) => drill::run(args, context.output).await,
         Command::Inventory(command) => inventory::run(&command, &mut context),

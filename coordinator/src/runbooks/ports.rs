@@ -19,6 +19,7 @@ use crate::kubernetes::Clusters;
 use crate::leader::Tenure;
 use crate::permit::Book;
 use crate::policy::OutagePolicy;
+use crate::quorum::Eyes;
 use crate::store::Store;
 
 /// What runbooks are connected to.
@@ -58,6 +59,8 @@ pub struct Ports {
     pub in_hand: watch::Sender<BTreeSet<NodeName>>,
     /// The workloads that operators declared.
     pub declared: Arc<Vec<Declared>>,
+    /// What agents tell of etcd.
+    pub etcd: Eyes,
 }
 
 impl std::fmt::Debug for Ports {

@@ -229,6 +229,7 @@ impl Bed {
             permits: self.permits.subscribe(),
             in_hand: watch::Sender::default(),
             declared: Arc::clone(&self.declared),
+            etcd: crate::quorum::Eyes::default(),
         };
         let Ok((runbooks, work)) = Runbooks::open(ports) else {
             return false;
