@@ -141,10 +141,11 @@ needs-rust:
 	@command -v $(CARGO) >/dev/null || { echo "cargo is missing: install Rust $$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml) or newer (https://rustup.rs)"; exit 1; }
 	@command -v cc >/dev/null || deploy/ensure-packages gcc libc6-dev
 
-# Without Docker the tests on real nodes and runtimes say SKIPPED, without etcd those of several coordinators, without sushy-emulator that of Redfish, and without kubectl those of
+# Without Docker the tests on real nodes and runtimes say SKIPPED, without etcd those of several coordinators and of members, without sushy-emulator that of
+# Redfish, and without kubectl those of
 # the API server's double; with CI=true they must run. Debian's package would start an etcd of its own where systemd runs; the tests start theirs.
 needs-testbed: needs-rust
-	@command -v etcd >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && deploy/ensure-packages etcd-server && \
+	@{ command -v etcd && command -v etcdctl; } >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && deploy/ensure-packages etcd-server etcd-client && \
 	  { [ ! -d /run/systemd/system ] || systemctl disable --now etcd; }; } || [ "$$CI" != true ]
 	@command -v sushy-emulator >/dev/null || [ -x $(TARGET_DIR)/sushy/bin/sushy-emulator ] || [ "$$CI" != true ] || { deploy/ensure-packages python3-venv && \
 	  python3 -m venv $(TARGET_DIR)/sushy && $(TARGET_DIR)/sushy/bin/pip install -q sushy-tools==2.2.0; }

@@ -1,7 +1,8 @@
-//! Compiles `proto/blackstart/v1/*.proto` with protox, so that no `protoc` is needed.
+//! Compiles `proto/blackstart/v1/*.proto`, and what is spoken of etcd's API, with protox, so that no `protoc` is needed.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");
+    println!("cargo::rerun-if-changed=etcd");
     let files = protox::compile(
         [
             "blackstart/v1/types.proto",
@@ -10,6 +11,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "blackstart/v1/runbook.proto",
             "blackstart/v1/enrolment.proto",
             "blackstart/v1/audit.proto",
+            "blackstart/v1/etcd.proto",
         ],
         ["proto"],
     )?;
@@ -17,5 +19,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .bytes(".")
         .codec_path("crate::codec::SmallBuffers")
         .compile_fds(files)?;
+    let etcd = protox::compile(["etcd.proto"], ["etcd"])?;
+    tonic_prost_build::configure()
+        .build_server(false)
+        .compile_fds(etcd)?;
     Ok(())
 }

@@ -19,6 +19,7 @@
 //! `report/` tells the log what happened, the journal with fields; `kubernetes/` tells the API server, if it may;
 //! `local/` answers on the node itself, `metrics/` to Prometheus; `explain/` has the words for both people and documents;
 //! `preflight/` tells what must hold before a kubelet may start; `privilege/` what the agent itself cannot do here, and why.
+//! `etcd/` tells of the etcd member on this node, and changes it by the coordinator's word alone.
 //! `gate/` holds the kubelet at boot; `set_aside/` knows which manifests are out while a cluster starts, and brings them back;
 //!  `host/` is the node as the rest sees it: real or simulated.
 
@@ -31,6 +32,7 @@ pub mod config;
 pub mod decide;
 pub mod diagnose;
 pub mod enrol;
+pub mod etcd;
 pub mod explain;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;

@@ -774,6 +774,7 @@ fn mends(remedy: &Remedy, standing: &Condition, settings: &Settings) -> bool {
         Remedy::ReleaseKubelet { .. }
         | Remedy::StopKubelet { .. }
         | Remedy::StartKubelet { .. }
+        | Remedy::Etcd(_)
         | Remedy::HoldManifest { .. }
         | Remedy::ReleaseManifest { .. } => false,
     }

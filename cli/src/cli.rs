@@ -13,6 +13,7 @@ use crate::commands::coldstart::ColdstartCommand;
 use crate::commands::completion::CompletionArgs;
 use crate::commands::describe::DescribeCommand;
 use crate::commands::doctor::DoctorArgs;
+use crate::commands::etcd::EtcdCommand;
 use crate::commands::events::EventsArgs;
 use crate::commands::get::GetCommand;
 use crate::commands::heal::{PodsCommand, WorkloadCommand};
@@ -49,6 +50,7 @@ Examples:
   blackstart hold --node biz-4 --reason …  keep its agent from acting
   blackstart maintenance begin biz-4 …     drain a node and stop its kubelet
   blackstart pods diagnose --cluster biz   what is wrong with pods, and why
+  blackstart etcd status biz               quorum, leader, lag, certificates, snapshots
   blackstart drill power-loss              rehearse a power loss; needs no cluster
   blackstart inventory lint inventory.yaml check a declared fleet
   blackstart token create --node biz-4     how a node joins
@@ -195,6 +197,9 @@ pub enum Command {
     /// Declared workloads: see them, and make them whole
     #[command(subcommand, visible_alias = "wl")]
     Workload(WorkloadCommand),
+    /// The etcd of a cluster: how it is, and snapshots of it
+    #[command(subcommand)]
+    Etcd(EtcdCommand),
     /// Mend a node that is down, cannot be reached, has too much to do or whose components are not well; revoke its certificates
     #[command(subcommand)]
     Node(NodeCommand),

@@ -15,6 +15,7 @@
 //!                            store/   redb; or etcd, when leader/ says that we lead
 //! ```
 //!
+//! `quorum/` asks agents about the etcd members of managed clusters, and judges what may be done to them (pure); `etcd/` is the coordinator's own.
 //! `brakes/` keeps operators' holds, `storm/` (pure, and its guard) freezes what many nodes have at once; sessions tell both to agents.
 //! `power/` asks machines' management controllers whether they have power. `permit/` (pure, and its keeper) has what takes a node away go in turn, for agents and, through `fleetlock/`, for reboot tools.
 //!
@@ -44,6 +45,7 @@ pub mod pki;
 pub mod plan;
 pub mod policy;
 pub mod power;
+pub mod quorum;
 pub mod run;
 pub mod runbooks;
 pub mod starter;

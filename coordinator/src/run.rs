@@ -69,6 +69,7 @@ use crate::permit::{Keeper, KeeperParts, PermitsHandle};
 use crate::pki::Seen;
 use crate::policy::{OutagePolicy, StormPolicy};
 use crate::power::Bmcs;
+use crate::quorum::Eyes;
 use crate::runbooks::conditions::Conditions;
 use crate::runbooks::plan::Runbook;
 use crate::runbooks::{self, Runbooks, Work};
@@ -402,6 +403,7 @@ async fn open(house: &House, store: &Arc<dyn Store>, tenure: &Tenure) -> Result<
         in_hand,
         declared: Arc::new(house.settings.workloads.clone()),
         bmcs: house.bmcs.clone(),
+        etcd: Eyes::of(&fleet),
     };
     let opened = spawn_blocking(move || Runbooks::open(of_runbooks));
     let (runbooks, work) = opened.await.map_err(RunError::Broke)??;

@@ -14,6 +14,7 @@
 //! | [`machine`] | names a machine without giving its id away |
 //! | [`remedy`] | the remedies that can be held, by name |
 //! | [`tls`] | the three PEM files, and mutual TLS on the client side |
+//! | [`etcd`] | messages and clients of etcd's own API, generated from `etcd/etcd.proto` |
 //! | [`v1`] | messages and services generated from `proto/blackstart/v1` |
 
 pub use prost::Message;
@@ -41,4 +42,16 @@ pub mod yaml;
 )]
 pub mod v1 {
     tonic::include_proto!("blackstart.v1");
+}
+
+/// Messages and clients of etcd's API, generated at build time; documented in `etcd/etcd.proto`.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code"
+)]
+pub mod etcd {
+    tonic::include_proto!("etcdserverpb");
 }

@@ -7,7 +7,7 @@ use super::{
     ArchiveSettings, ClockSettings, CniSettings, CoordinatorSettings, DiskSettings, DnsSettings,
     GateSettings, HttpTarget, LeakSettings, LoadSettings, LogSettings, MemorySettings, NetworkSettings,
     PlegSettings, PreflightSettings, ProbeSettings, ProtectSettings, PruneSettings, ReclaimPolicy,
-    RestartPolicy, RuntimeEndpoint, RuntimeSettings, Settings, UnitSettings, kubernetes, static_pods,
+    RestartPolicy, RuntimeEndpoint, RuntimeSettings, Settings, UnitSettings, etcd, kubernetes, static_pods,
 };
 use crate::span::Span;
 
@@ -86,6 +86,7 @@ impl Fields {
             runtime,
             prune,
             static_pods,
+            etcd,
             preflight,
             metrics,
             restart,
@@ -125,6 +126,9 @@ impl Fields {
         to.runtime(runtime);
         to.prune(prune);
         for (field, value) in static_pods::fields(static_pods) {
+            to.free(field, value);
+        }
+        for (field, value) in etcd::fields(etcd) {
             to.free(field, value);
         }
         to.preflight(preflight);

@@ -4,6 +4,7 @@
 
 mod archive;
 mod change;
+mod etcd;
 mod kubernetes;
 mod network;
 mod pressure;
@@ -22,6 +23,7 @@ use globset::escape;
 
 pub use archive::ArchiveSettings;
 pub use change::{Change, changes};
+pub use etcd::{EtcdSettings, SnapshotSettings};
 pub use kubernetes::{Access, KubernetesSettings};
 pub use network::{ClockSettings, CniSettings, DnsSettings, NetworkSettings};
 pub use pressure::{LeakSettings, LoadSettings, MemorySettings};
@@ -268,6 +270,8 @@ pub struct Settings {
     pub prune: PruneSettings,
     /// Static pods.
     pub static_pods: StaticPodSettings,
+    /// The etcd member on this node.
+    pub etcd: EtcdSettings,
     /// Load.
     pub load: LoadSettings,
     /// What must hold before a kubelet may start.
@@ -323,6 +327,7 @@ impl Settings {
             runtime: RuntimeSettings::default(),
             prune: PruneSettings::default(),
             static_pods: StaticPodSettings::default(),
+            etcd: EtcdSettings::default(),
             load: LoadSettings::default(),
             preflight: PreflightSettings::default(),
             metrics: None,

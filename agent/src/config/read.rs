@@ -16,7 +16,7 @@ use globset::Glob;
 use super::{
     ArchiveSettings, CoordinatorSettings, DiskSettings, GateRole, GateSettings, LogSettings, MetricsSettings,
     PERMIT_WAIT, PlegSettings, PreflightSettings, ProbeSettings, PruneSettings, ReclaimPolicy, RestartPolicy,
-    RuntimeEndpoint, RuntimeSettings, Settings, UnitSettings, kubernetes, pressure, static_pods,
+    RuntimeEndpoint, RuntimeSettings, Settings, UnitSettings, etcd, kubernetes, pressure, static_pods,
 };
 
 /// Why there are no settings.
@@ -106,6 +106,7 @@ pub fn parse(file: &str, text: &str) -> Result<Settings, Problems> {
         area(top, "runtime", &mut to.runtime, runtime);
         area(top, "prune", &mut to.prune, prune);
         area(top, "static_pods", &mut to.static_pods, static_pods::read);
+        area(top, "etcd", &mut to.etcd, etcd::read);
         area(top, "load", &mut to.load, pressure::load);
         area(top, "preflight", &mut to.preflight, preflight);
         to.metrics = top.table("metrics").and_then(|mut table| {

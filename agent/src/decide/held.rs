@@ -91,7 +91,8 @@ pub(crate) fn protected(remedy: &Remedy, settings: &Settings) -> Option<String> 
         | Remedy::HoldManifest { .. }
         | Remedy::ReleaseManifest { .. }
         | Remedy::StopKubelet { .. }
-        | Remedy::StartKubelet { .. } => None,
+        | Remedy::StartKubelet { .. }
+        | Remedy::Etcd(_) => None,
     }
 }
 

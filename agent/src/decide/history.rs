@@ -65,7 +65,8 @@ impl Rung {
             | Remedy::HoldManifest { .. }
             | Remedy::ReleaseManifest { .. }
             | Remedy::StopKubelet { .. }
-            | Remedy::StartKubelet { .. } => None,
+            | Remedy::StartKubelet { .. }
+            | Remedy::Etcd(_) => None,
         }
     }
 

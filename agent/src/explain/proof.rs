@@ -5,6 +5,7 @@
 use blackstart_proto::component::Component;
 
 use crate::condition::ConditionKind as Kind;
+use crate::etcd::{Act, Change};
 use crate::remedy::Remedy;
 
 /// What brings a condition about in a test.
@@ -275,11 +276,17 @@ pub(super) fn of_remedy(remedy: &Remedy) -> &'static [Proof] {
         Remedy::StopKubelet { .. } | Remedy::StartKubelet { .. } => const { &[
             proof(Simulated, "commands by hand", "agent/src/run/tests/orders.rs", "a_kubelet_is_stopped_and_started_by_the_coordinators_word_while_its_node_is_silenced", &[]),
         ] },
+        Remedy::Etcd(_) => const { &[
+            proof(Real, "snapshots of three members", "cli/tests/etcd/snapshots.rs", "snapshots_are_verified_kept_on_two_masters_and_restored_by_etcds_own_tool", &[]),
+            proof(Real, "a member whose database is damaged, while others write", "cli/tests/etcd/member.rs", "a_damaged_member_is_replaced_on_its_node_and_nothing_acknowledged_is_lost", &[]),
+            proof(Real, "coordinator and agents are killed again and again meanwhile", "cli/tests/etcd/member.rs", "coordinator_and_agents_may_crash_at_every_step", &[]),
+            proof(Real, "two of three members are lost", "cli/tests/etcd/quorum.rs", "a_lost_quorum_is_restored_by_two_persons_and_grows_back_to_three", &[]),
+        ] },
     }
 }
 
 /// One of each remedy.
-pub(super) fn remedies() -> [Remedy; 15] {
+pub(super) fn remedies() -> [Remedy; 16] {
     let log = crate::signal::LogId {
         dev: 0,
         ino: 0,
@@ -313,6 +320,11 @@ pub(super) fn remedies() -> [Remedy; 15] {
         },
         Remedy::StopKubelet { run_id: name() },
         Remedy::StartKubelet { run_id: name() },
+        Remedy::Etcd(Change {
+            run_id: name(),
+            cluster_id: 0,
+            act: Act::TakeSnapshot,
+        }),
     ]
 }
 

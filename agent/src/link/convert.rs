@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use crate::brakes::book::LONGEST_FREEZE;
 use crate::brakes::{Freeze, Held, Hold, Scope, Word};
 use crate::condition::{Condition, Severity};
+use crate::etcd::{Act, Change};
 use crate::explain::kind;
 use crate::gate::GateState;
 use crate::ledger::{Outcome, Record};
@@ -283,6 +284,10 @@ pub(crate) fn order(command: wire::Command, now: Instant) -> Result<Order, Order
         }
         Some(wire::command::Action::ReleaseManifest(asked)) => component::from_wire(asked.component())
             .map(|component| (Remedy::ReleaseManifest { component }, asked.reason)),
+        Some(wire::command::Action::EtcdChange(asked)) => {
+            let reason = asked.reason.clone();
+            etcd(asked).map(|change| (Remedy::Etcd(change), reason))
+        }
         None => None,
     };
     let Some((remedy, reason)) = asked else {
@@ -301,6 +306,34 @@ pub(crate) fn order(command: wire::Command, now: Instant) -> Result<Order, Order
         expires_at: now + Duration::from_millis(command.expires_in_ms).min(MAX_EXPIRY),
         remedy,
         reason,
+    })
+}
+
+/// `None`: of a later version.
+fn etcd(asked: wire::EtcdChange) -> Option<Change> {
+    use wire::etcd_change::Change as Wire;
+    let act = match asked.change? {
+        Wire::TakeSnapshot(wire::EtcdTakeSnapshot {}) => Act::TakeSnapshot,
+        Wire::Bounce(wire::EtcdBounce {}) => Act::Bounce,
+        Wire::RemoveMember(of) => Act::RemoveMember { id: of.member_id },
+        Wire::AddMember(of) => Act::AddMember {
+            peer_urls: of.peer_urls,
+            learner: of.learner,
+        },
+        Wire::PromoteMember(of) => Act::PromoteMember { id: of.member_id },
+        Wire::Rebuild(of) => Act::Rebuild {
+            initial_cluster: of.initial_cluster,
+            needs_bytes: of.needs_bytes,
+        },
+        Wire::Fence(wire::EtcdFence {}) => Act::Fence,
+        Wire::StopControlPlane(wire::EtcdStopControlPlane {}) => Act::StopControlPlane,
+        Wire::StartControlPlane(wire::EtcdStartControlPlane {}) => Act::StartControlPlane,
+        Wire::Restore(of) => Act::Restore { version: of.version },
+    };
+    Some(Change {
+        run_id: asked.run_id,
+        cluster_id: asked.cluster_id,
+        act,
     })
 }
 

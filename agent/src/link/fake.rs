@@ -200,9 +200,12 @@ impl Coordinator {
     pub(super) async fn hears_hello(&mut self) -> wire::Hello {
         self.hears("a hello", |body| match body {
             Up::Hello(hello) => Some(hello),
-            Up::Report(_) | Up::Result(_) | Up::Goodbye(_) | Up::PermitRequest(_) | Up::PermitReturn(_) => {
-                None
-            }
+            Up::Report(_)
+            | Up::Result(_)
+            | Up::Goodbye(_)
+            | Up::PermitRequest(_)
+            | Up::PermitReturn(_)
+            | Up::EtcdAnswer(_) => None,
         })
         .await
     }
@@ -210,9 +213,12 @@ impl Coordinator {
     pub(super) async fn hears_report(&mut self) -> wire::Report {
         self.hears("a report", |body| match body {
             Up::Report(report) => Some(report),
-            Up::Hello(_) | Up::Result(_) | Up::Goodbye(_) | Up::PermitRequest(_) | Up::PermitReturn(_) => {
-                None
-            }
+            Up::Hello(_)
+            | Up::Result(_)
+            | Up::Goodbye(_)
+            | Up::PermitRequest(_)
+            | Up::PermitReturn(_)
+            | Up::EtcdAnswer(_) => None,
         })
         .await
     }
@@ -220,9 +226,12 @@ impl Coordinator {
     pub(super) async fn hears_result(&mut self) -> wire::CommandResult {
         self.hears("a result", |body| match body {
             Up::Result(result) => Some(result),
-            Up::Hello(_) | Up::Report(_) | Up::Goodbye(_) | Up::PermitRequest(_) | Up::PermitReturn(_) => {
-                None
-            }
+            Up::Hello(_)
+            | Up::Report(_)
+            | Up::Goodbye(_)
+            | Up::PermitRequest(_)
+            | Up::PermitReturn(_)
+            | Up::EtcdAnswer(_) => None,
         })
         .await
     }

@@ -37,6 +37,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::brakes::Word;
 use crate::config::CoordinatorSettings;
+use crate::etcd;
 use crate::ledger::SharedLedger;
 use crate::order::{Order, OrderAnswer};
 use crate::permit::{Answer, Said};
@@ -136,6 +137,8 @@ pub struct LinkPorts {
     pub permits: mpsc::Sender<Answer>,
     /// When a report is due that says nothing new.
     pub beat: Beat,
+    /// Answers what is asked about etcd.
+    pub etcd: etcd::Desk,
 }
 
 /// What lasts from one session to the next.
@@ -156,6 +159,7 @@ struct Link {
     wishes: watch::Receiver<Arc<Vec<Said>>>,
     permits: mpsc::Sender<Answer>,
     beat: Beat,
+    etcd: etcd::Desk,
     set_aside: SetAside,
     /// The coordinator of this attempt.
     address: Option<SocketAddr>,
@@ -189,6 +193,7 @@ pub async fn run(ports: LinkPorts, stop: CancellationToken) {
         wishes: ports.wishes,
         permits: ports.permits,
         beat: ports.beat,
+        etcd: ports.etcd,
         set_aside: ports.set_aside,
         address: None,
         sequence: 0,

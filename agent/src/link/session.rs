@@ -10,6 +10,7 @@ use blackstart_proto::v1 as wire;
 use blackstart_proto::v1::agent_message::Body as Up;
 use blackstart_proto::v1::coordinator_message::Body as Down;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
@@ -87,6 +88,7 @@ pub(super) async fn hold(link: &mut Link, dialled: Dialled, stop: &CancellationT
         heard_out: true,
         said: BTreeMap::new(),
         wished: true,
+        answers: JoinSet::new(),
     };
     session.send(Up::Hello(wire::Hello {
         node: link.node.clone(),
@@ -133,6 +135,8 @@ struct Session {
     said: BTreeMap<String, bool>,
     /// Somebody may still wish for something.
     wished: bool,
+    /// Answers to questions about etcd that are being looked for; they end with the session.
+    answers: JoinSet<wire::EtcdAnswer>,
 }
 
 impl Session {
@@ -147,6 +151,7 @@ impl Session {
             if Instant::now() >= self.report_at {
                 self.send_report(link);
             }
+            let silent_at = self.silent_at(keep_alive);
             tokio::select! {
                 () = stop.cancelled() => {
                     self.leave(link, inbound).await;
@@ -168,8 +173,14 @@ impl Session {
                 },
                 changed = link.wishes.changed(), if self.wished => self.wished = changed.is_ok(),
                 () = link.desk.turn() => {}
+                Some(answered) = self.answers.join_next() => {
+                    // One that finds no room is asked for again.
+                    if let Ok(answer) = answered {
+                        self.send(Up::EtcdAnswer(answer));
+                    }
+                }
                 // HTTP/2 sees to that itself.
-                () = sleep_until(self.silent_at(keep_alive)), if inbound.is_line() => {
+                () = sleep_until(silent_at), if inbound.is_line() => {
                     // What waits to be taken is a sign as well.
                     if self.asked_at.is_some() && link.desk.takes_orders() {
                         return lost(self.acknowledged, "no sign of life");
@@ -283,6 +294,7 @@ impl Session {
                     .send_replace(Some(convert::word(brakes, Instant::now())));
             }
             Some(Down::PermitAnswer(answer)) => self.take_permit(link, answer),
+            Some(Down::EtcdQuestion(question)) => link.etcd.ask(question, &mut self.answers),
             Some(Down::Command(command)) if command.command_id.is_empty() => {
                 warn!("a command without an id is ignored: it could not be answered");
             }

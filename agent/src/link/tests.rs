@@ -91,6 +91,10 @@ impl Agent {
             wishes,
             permits,
             beat: Beat::begin(),
+            etcd: crate::etcd::Desk::new(
+                watch::channel(Arc::new(crate::config::Settings::for_node(NODE))).1,
+                false,
+            ),
         };
         let link = tokio::spawn(run(ports, stop.clone()));
         Self {
@@ -428,7 +432,8 @@ async fn remedies_are_told_until_they_are_known() {
                 | Up::Result(_)
                 | Up::Goodbye(_)
                 | Up::PermitRequest(_)
-                | Up::PermitReturn(_) => None,
+                | Up::PermitReturn(_)
+                | Up::EtcdAnswer(_) => None,
             })
             .await
     };
@@ -445,7 +450,12 @@ async fn remedies_are_told_until_they_are_known() {
     assert_eq!(outcome(&mut coordinator).await, wire::RemedyOutcome::Succeeded);
     let quiet = |body| match body {
         Up::Report(report) => report.remedies.is_empty().then_some(()),
-        Up::Hello(_) | Up::Result(_) | Up::Goodbye(_) | Up::PermitRequest(_) | Up::PermitReturn(_) => None,
+        Up::Hello(_)
+        | Up::Result(_)
+        | Up::Goodbye(_)
+        | Up::PermitRequest(_)
+        | Up::PermitReturn(_)
+        | Up::EtcdAnswer(_) => None,
     };
     coordinator.hears("a report without it", quiet).await;
 }
@@ -518,7 +528,12 @@ async fn it_says_goodbye_and_why() {
         agent.stops().await;
         let heard = |body| match body {
             Up::Goodbye(goodbye) => Some(goodbye.reason()),
-            Up::Hello(_) | Up::Report(_) | Up::Result(_) | Up::PermitRequest(_) | Up::PermitReturn(_) => None,
+            Up::Hello(_)
+            | Up::Report(_)
+            | Up::Result(_)
+            | Up::PermitRequest(_)
+            | Up::PermitReturn(_)
+            | Up::EtcdAnswer(_) => None,
         };
         assert_eq!(coordinator.hears("a goodbye", heard).await, told);
     }
@@ -560,7 +575,12 @@ async fn a_request_for_a_permit_is_said_in_each_session_and_an_answer_of_an_olde
     })));
     let asks = |body| match body {
         Up::PermitRequest(request) => Some(request),
-        Up::Hello(_) | Up::Report(_) | Up::Result(_) | Up::Goodbye(_) | Up::PermitReturn(_) => None,
+        Up::Hello(_)
+        | Up::Report(_)
+        | Up::Result(_)
+        | Up::Goodbye(_)
+        | Up::PermitReturn(_)
+        | Up::EtcdAnswer(_) => None,
     };
     let first = coordinator.hears("a request", asks).await;
     assert_eq!(first.kind(), wire::PermitKind::RuntimeRestart);
@@ -587,7 +607,12 @@ async fn a_request_for_a_permit_is_said_in_each_session_and_an_answer_of_an_olde
     agent.wish.send_replace(said(Saying::Return(Use::Unused)));
     let returns = |body| match body {
         Up::PermitReturn(over) => Some(over),
-        Up::Hello(_) | Up::Report(_) | Up::Result(_) | Up::Goodbye(_) | Up::PermitRequest(_) => None,
+        Up::Hello(_)
+        | Up::Report(_)
+        | Up::Result(_)
+        | Up::Goodbye(_)
+        | Up::PermitRequest(_)
+        | Up::EtcdAnswer(_) => None,
     };
     let over = coordinator.hears("the return", returns).await;
     assert_eq!(

@@ -56,7 +56,7 @@ pub fn needed(remedy: &Remedy, settings: &Settings) -> Option<PermitKind> {
             let master = settings.gate.role == GateRole::ControlPlane;
             (is_runtime && master).then_some(PermitKind::RuntimeRestart)
         }
-        // The last three are the coordinator's own commands, in an order that it has thought of.
+        // The last four are the coordinator's own commands, in an order that it has thought of.
         Remedy::RestartUnit { .. }
         | Remedy::ReclaimLog { .. }
         | Remedy::Prune { .. }
@@ -67,7 +67,8 @@ pub fn needed(remedy: &Remedy, settings: &Settings) -> Option<PermitKind> {
         | Remedy::ReleaseManifest { .. }
         | Remedy::ReleaseKubelet { .. }
         | Remedy::StopKubelet { .. }
-        | Remedy::StartKubelet { .. } => None,
+        | Remedy::StartKubelet { .. }
+        | Remedy::Etcd(_) => None,
     }
 }
 

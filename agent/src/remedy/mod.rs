@@ -21,7 +21,11 @@ use std::path::PathBuf;
 use blackstart_proto::component::Component;
 use blackstart_proto::remedy::RemedyKind;
 
+use crate::etcd::Change;
 use crate::signal::LogId;
+
+/// The static pod of etcd, as kubeadm calls it.
+const ETCD_POD: &str = "etcd";
 
 /// One act on the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +106,8 @@ pub enum Remedy {
         /// The run that asked.
         run_id: String,
     },
+    /// What is done to the etcd member on this node, or through it. Only by the coordinator's word.
+    Etcd(Change),
 }
 
 /// By what a remedy is known.
@@ -146,6 +152,7 @@ impl Remedy {
             Self::ReleaseManifest { .. } => Named::OfRun("release-manifest"),
             Self::StopKubelet { .. } => Named::OfRun("stop-kubelet"),
             Self::StartKubelet { .. } => Named::OfRun("start-kubelet"),
+            Self::Etcd(change) => Named::OfRun(change.act.name()),
         }
     }
 
@@ -169,6 +176,8 @@ impl Remedy {
             Self::HoldManifest { component, .. } | Self::ReleaseManifest { component } => {
                 component.pod().to_owned()
             }
+            // As a bounce of its pod, so that one waits for the other.
+            Self::Etcd(_) => ETCD_POD.to_owned(),
         }
     }
 }

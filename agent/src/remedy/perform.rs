@@ -26,6 +26,8 @@ use super::vacuum_journal::{VacuumRules, vacuum_journal};
 use super::{Remedy, release, set_aside};
 use crate::config::{ProtectSettings, Settings, StaticPodSettings};
 use crate::decide::held::protected_unit;
+use crate::etcd;
+use crate::etcd::act::{Act, EtcdRules};
 use crate::host::{Host, HostError, UnitAction};
 use crate::ledger::Outcome;
 use crate::reclaim::Rules;
@@ -58,6 +60,7 @@ pub struct Hands<H> {
     aside: SetAside,
     relieve: RelieveRules,
     protect: ProtectRules,
+    etcd: EtcdRules,
     dry_run: bool,
 }
 
@@ -81,6 +84,7 @@ impl<H: Host> Hands<H> {
             aside,
             relieve: RelieveRules::new(settings),
             protect: ProtectRules::new(settings),
+            etcd: EtcdRules::new(settings),
             dry_run: settings.dry_run,
         }
     }
@@ -137,6 +141,13 @@ impl<H: Host> Hands<H> {
             Remedy::ReleaseManifest { component } => {
                 set_aside::release(&self.aside, *component, &self.static_pods).await
             }
+            Remedy::Etcd(_) if self.host.machine().is_none() => {
+                Err("the node's etcd is not this machine's".to_owned())
+            }
+            Remedy::Etcd(change) if change.act == Act::Bounce => {
+                return bounce_static_pod(&remedy.subject(), &self.bounce, self.dry_run).await;
+            }
+            Remedy::Etcd(change) => etcd::act::act(change, &self.etcd).await,
             Remedy::StopKubelet { .. } => self.stop(&self.kubelet).await,
             Remedy::StartKubelet { .. } => self.start(&self.kubelet).await,
         };
@@ -174,7 +185,9 @@ impl<H: Host> Hands<H> {
                 (!self.aside.holds(subject)).then_some(())?;
                 Ok(format!("{LOST}; the manifest was not found out"))
             }
-            "bounce-static-pod" if self.host.machine().is_some() => {
+            // The others look before they change anything, and go on where they were.
+            name if name.starts_with("etcd-") && name != "etcd-bounce" => return None,
+            "bounce-static-pod" | "etcd-bounce" if self.host.machine().is_some() => {
                 Err(format!("{LOST}; {}", recover(subject, &self.bounce).await?))
             }
             _ => Err(LOST.to_owned()),

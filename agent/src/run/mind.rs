@@ -414,7 +414,8 @@ impl<H: Host> Mind<H> {
             | Remedy::HoldManifest { .. }
             | Remedy::ReleaseManifest { .. }
             | Remedy::StopKubelet { .. }
-            | Remedy::StartKubelet { .. } => None,
+            | Remedy::StartKubelet { .. }
+            | Remedy::Etcd(_) => None,
         };
         // The gate may have come to hold since it was looked at.
         let bounce = matches!(proposal.remedy, Remedy::BounceStaticPod { .. });

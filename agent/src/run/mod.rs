@@ -50,6 +50,7 @@ use tracing::{error, info, warn};
 use crate::brakes::{self, SharedBrakes};
 use crate::config::Settings;
 use crate::enrol::renew::{self, Renewal};
+use crate::etcd;
 use crate::host::Host;
 use crate::kubernetes;
 use crate::ledger::{Ledger, LedgerError, Recovery, SharedLedger};
@@ -169,6 +170,7 @@ pub async fn run_reloading<H: Host>(
     let _keeping = AbortOnDropHandle::new(tokio::spawn(keeping));
     let clock = Arc::new(ClockFloor::open(&settings.state_dir.join(FLOOR_FILE)));
     let renewing = renewing(&settings, &clock, hang_up.clone());
+    let etcd = etcd::Desk::new(agent.in_force.subscribe(), host.machine().is_some());
     let link = settings.coordinator.clone().map(|coordinator| {
         let ports = LinkPorts {
             settings: coordinator,
@@ -187,6 +189,7 @@ pub async fn run_reloading<H: Host>(
             wishes: agent.wishes,
             permits: agent.permits,
             beat,
+            etcd,
         };
         AbortOnDropHandle::new(tokio::spawn(link::run(ports, hang_up.clone())))
     });

@@ -103,6 +103,7 @@ fn allowed(remedy: &Remedy, settings: &Settings, standing: &Standing) -> Result<
         | Remedy::ReleaseManifest { .. }
         | Remedy::StopKubelet { .. }
         | Remedy::StartKubelet { .. }
+        | Remedy::Etcd(_)
         | Remedy::RestartUnit { .. } => Ok(()),
         Remedy::KillRestartUnit { .. }
         | Remedy::ReclaimLog { .. }

@@ -1,11 +1,16 @@
 //! Calls of the runbooks' service.
 
+use std::time::Duration;
+
 use blackstart_proto::v1;
 use jiff::Timestamp;
 
 use super::{Fleet, within};
 use crate::failure::Failure;
-use crate::view::{PodDiagnosis, Run, Runbook, RunbookPlan, RunbookRun, Workload};
+use crate::view::{Etcd, EtcdSnapshot, PodDiagnosis, Run, Runbook, RunbookPlan, RunbookRun, Workload};
+
+/// Disks are waited for, longer than for an ordinary answer.
+const READ_AGAIN: Duration = Duration::from_mins(6);
 
 impl Fleet {
     pub(crate) async fn runbooks(&mut self) -> Result<Vec<Runbook>, Failure> {
@@ -38,6 +43,41 @@ impl Fleet {
         let answer = self.runbooks.list_workloads(v1::ListWorkloadsRequest {});
         let answer = within(self.patience, self.address, answer).await?;
         Ok(answer.workloads.into_iter().map(Workload::from).collect())
+    }
+
+    pub(crate) async fn etcd(&mut self, cluster: &str) -> Result<Etcd, Failure> {
+        let request = v1::GetEtcdRequest {
+            cluster: cluster.to_owned(),
+        };
+        let answer = within(self.patience, self.address, self.runbooks.get_etcd(request)).await;
+        answer
+            .map(Etcd::from)
+            .map_err(|failure| failure.of("cluster", cluster))
+    }
+
+    /// Every snapshot as it was read again, and who could not be asked.
+    pub(crate) async fn verify_etcd_snapshots(
+        &mut self,
+        cluster: &str,
+    ) -> Result<(Vec<EtcdSnapshot>, Vec<String>), Failure> {
+        let request = v1::GetEtcdRequest {
+            cluster: cluster.to_owned(),
+        };
+        let asked = self.runbooks.verify_etcd_snapshots(request);
+        let answer = within(self.patience.max(READ_AGAIN), self.address, asked).await;
+        let answer = answer.map_err(|failure| failure.of("cluster", cluster))?;
+        let (mut snapshots, mut lacks) = (Vec::new(), Vec::new());
+        for node in answer.nodes {
+            if !node.trouble.is_empty() {
+                lacks.push(format!("{}: {}", node.node, node.trouble));
+            }
+            snapshots.extend(
+                node.checks
+                    .into_iter()
+                    .filter_map(|check| Some(EtcdSnapshot::of(&node.node, check.snapshot?, check.damage))),
+            );
+        }
+        Ok((snapshots, lacks))
     }
 
     pub(crate) async fn runbook_runs(&mut self) -> Result<Vec<RunbookRun>, Failure> {

@@ -5,6 +5,7 @@ pub(crate) mod coldstart;
 pub(crate) mod completion;
 pub(crate) mod describe;
 pub(crate) mod doctor;
+pub(crate) mod etcd;
 pub(crate) mod events;
 pub(crate) mod get;
 pub(crate) mod heal;
@@ -80,6 +81,7 @@ pub(crate) async fn run(cli: Cli, environment: &Environment, output: &mut Output
         Command::Drain(args) => runbook::drain(args, &mut context).await,
         Command::Pods(command) => heal::pods(command, &mut context).await,
         Command::Workload(command) => heal::workload(command, &mut context).await,
+        Command::Etcd(command) => etcd::run(command, &mut context).await,
         Command::Node(command) => node::run(command, &mut context).await,
         Command::Drill(args) => drill::run(args, context.output).await,
         Command::Inventory(command) => inventory::run(&command, &mut context),

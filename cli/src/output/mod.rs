@@ -8,6 +8,7 @@
 //! | `describe` | everything of one node or run |
 //! | `plan` | a plan as a tree |
 //! | `progress` | a run as it goes: a frame to redraw, or lines to append |
+//! | `etcd` | the etcd of a cluster, and its snapshots |
 //! | `runbook` | plans and runs of runbooks |
 //! | `live` | redraws a frame in place |
 //! | `via` | by which way an answer came, if not from the leader itself |
@@ -18,6 +19,7 @@
 
 pub(crate) mod describe;
 pub(crate) mod doctor;
+pub(crate) mod etcd;
 pub(crate) mod events;
 mod heal;
 pub(crate) mod lists;

@@ -93,7 +93,8 @@ pub(crate) fn plan(plan: &RunbookPlan) -> Vec<Line> {
     }
     for (at, step) in plan.steps.iter().enumerate() {
         lines.push(
-            Line::new(format!("{:>2}. {:<20} ", at + 1, step.id))
+            Line::default()
+                .and(format!("{:>2}. {:<20} ", at + 1, step.id), Tint::Plain)
                 .and(step.evidence.clone().unwrap_or_default(), Tint::Plain)
                 .and(format!("  (within {})", limit(step.deadline_ms)), Tint::Dim),
         );
@@ -163,7 +164,7 @@ fn of_step(step: &RunbookStep) -> Line {
     // Its first piece would lose the blanks before the next.
     let mut line = Line::default()
         .and(format!("{mark:<10}"), tint)
-        .and(format!("{:<22}", step.id), Tint::Plain)
+        .and(format!("{:<22} ", step.id), Tint::Plain)
         .and(step.evidence.clone().unwrap_or_default(), Tint::Plain);
     if let Some(by) = &step.approved_by {
         line = line.and(format!(" (approved by {by})"), Tint::Dim);

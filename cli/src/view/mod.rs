@@ -5,6 +5,7 @@
 //! times are RFC 3339 in fields that end in `_at`. Names of states are `kebab-case`.
 
 mod convert;
+mod etcd;
 mod holds;
 mod local;
 mod node;
@@ -18,6 +19,7 @@ mod heal;
 use jiff::Timestamp;
 use serde::Serialize;
 
+pub(crate) use etcd::{Etcd, EtcdMember, EtcdSnapshot};
 pub(crate) use heal::{PodDiagnosis, Workload};
 pub(crate) use holds::{Freeze, Hold, Storm};
 pub(crate) use local::{Certificate, Lint};

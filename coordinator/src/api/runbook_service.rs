@@ -12,7 +12,7 @@ pub(crate) mod kept;
 mod options;
 
 use super::auth;
-use super::convert::runbook as convert;
+use super::convert::{etcd, runbook as convert};
 use super::door::allowed;
 use crate::inventory::{ClusterName, NodeName};
 use crate::kubernetes::objects::workload::WorkloadKind;
@@ -368,5 +368,24 @@ impl RunbookService for RunbookOperators {
             .map(|(declared, known)| convert::workload(declared, known))
             .collect();
         Ok(Response::new(v1::ListWorkloadsResponse { workloads }))
+    }
+
+    async fn get_etcd(&self, request: Request<v1::GetEtcdRequest>) -> Result<Response<v1::EtcdView>, Status> {
+        auth::require_operator(&request)?;
+        let cluster = ClusterName(request.into_inner().cluster);
+        let seen = self.runbooks.etcd(&cluster).await;
+        let seen = seen.map_err(|refusal| refused(&refusal))?;
+        Ok(Response::new(etcd::view(&cluster, &seen.view)))
+    }
+
+    async fn verify_etcd_snapshots(
+        &self,
+        request: Request<v1::GetEtcdRequest>,
+    ) -> Result<Response<v1::VerifyEtcdSnapshotsResponse>, Status> {
+        auth::require_operator(&request)?;
+        let cluster = ClusterName(request.into_inner().cluster);
+        let checked = self.runbooks.verify_etcd_snapshots(&cluster).await;
+        let checked = checked.map_err(|refusal| refused(&refusal))?;
+        Ok(Response::new(etcd::checks(checked)))
     }
 }

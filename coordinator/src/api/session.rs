@@ -35,13 +35,13 @@ use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::auth;
-use super::convert::{agent as convert, brakes};
+use super::convert::{agent as convert, brakes, etcd};
 use super::handshake::Secured;
 use super::line::LAST_WORD;
 use super::permits::Asking;
 use crate::brakes::{Book, BrakesHandle, NodeBrakes};
 use crate::events::{EventKind, Events, NewEvent, Severity};
-use crate::fleet::{Fleet, SessionLine};
+use crate::fleet::{Fleet, SessionLine, ToNode};
 use crate::inventory::NodeName;
 use crate::leader::Tenure;
 use crate::permit::PermitsHandle;
@@ -295,11 +295,14 @@ impl Session {
                 // Answers before orders: they are what the next order depends on.
                 biased;
                 message = messages.next() => message?,
-                order = line.order() => {
-                    let order = order.map_err(|over| Status::aborted(over.to_string()))?;
+                next = line.next() => {
+                    let next = next.map_err(|over| Status::aborted(over.to_string()))?;
                     // The last moment before the wire: this process may have been stopped since the order was made.
                     in_charge(&tenure)?;
-                    wire.send(convert::command(order))?;
+                    wire.send(match next {
+                        ToNode::Order(order) => convert::command(order),
+                        ToNode::Ask(question) => etcd::question(&question),
+                    })?;
                     continue;
                 }
                 news = held.news() => {
@@ -347,6 +350,12 @@ impl Session {
                 Some(Body::PermitReturn(over)) => {
                     let taken = asking.give_back(over).await?;
                     wire.send(v1::coordinator_message::Body::PermitAnswer(taken))?;
+                }
+                Some(Body::EtcdAnswer(answer)) => {
+                    let id = answer.question_id;
+                    if let Some(answer) = etcd::answer(answer) {
+                        line.told(id, answer);
+                    }
                 }
                 Some(Body::Hello(_)) => {
                     return Err(Status::invalid_argument("a second hello in one session"));

@@ -11,14 +11,4 @@ pub(crate) use client::{
 };
 pub(crate) use trouble::{alert, causes};
 
-/// Messages and services generated from `proto/etcd.proto`.
-#[allow(
-    missing_docs,
-    unreachable_pub,
-    clippy::pedantic,
-    clippy::allow_attributes_without_reason,
-    reason = "generated code"
-)]
-pub(crate) mod wire {
-    tonic::include_proto!("etcdserverpb");
-}
+pub(crate) use blackstart_proto::etcd as wire;

@@ -15,16 +15,16 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::message::{Hello, Leave, Report};
 use super::node::SessionId;
 use super::state::State;
 use super::view::FleetView;
-use super::{Order, OrderResult, boots};
+use super::{Ask, EtcdAnswer, Order, OrderResult, Question, ToNode, boots};
 use crate::events::{Events, NewEvent};
 use crate::inventory::{Inventory, NodeName};
 use crate::store::{Store, StoreError};
@@ -103,7 +103,11 @@ struct Inner {
     state: State,
     /// The way to each session. A line that is dropped ends its session.
     /// Boxed: a queue has room for all that may wait, and in most sessions nothing ever does.
-    lines: BTreeMap<NodeName, mpsc::Sender<Box<Order>>>,
+    lines: BTreeMap<NodeName, mpsc::Sender<Box<ToNode>>>,
+    /// Who waits for an answer.
+    asking: BTreeMap<u64, (NodeName, oneshot::Sender<EtcdAnswer>)>,
+    /// The last question's number.
+    asked: u64,
 }
 
 impl Fleet {
@@ -128,6 +132,8 @@ impl Fleet {
                 inner: Mutex::new(Inner {
                     state,
                     lines: BTreeMap::new(),
+                    asking: BTreeMap::new(),
+                    asked: 0,
                 }),
                 changed: Notify::new(),
                 view,
@@ -204,10 +210,39 @@ impl Fleet {
         let Some(line) = inner.lines.get(&order.node) else {
             return Delivery::NotInSession;
         };
-        match line.try_send(Box::new(order)) {
+        match line.try_send(Box::new(ToNode::Order(order))) {
             Ok(()) => Delivery::Queued,
             Err(mpsc::error::TrySendError::Full(_)) => Delivery::Full,
             Err(mpsc::error::TrySendError::Closed(_)) => Delivery::NotInSession,
+        }
+    }
+
+    /// Asks the agent of a node about its etcd member.
+    ///
+    /// # Errors
+    /// It is not in session, or does not answer within this time: for people.
+    pub async fn ask(&self, node: &NodeName, ask: Ask, within: Duration) -> Result<EtcdAnswer, String> {
+        let (to, answer) = oneshot::channel();
+        let id = {
+            let mut inner = self.inner();
+            let Some(line) = inner.lines.get(node).cloned() else {
+                return Err("its agent is not in session".to_owned());
+            };
+            inner.asked += 1;
+            let id = inner.asked;
+            let question = Question { id, within, ask };
+            line.try_send(Box::new(ToNode::Ask(question)))
+                .map_err(|_| "its agent is behind with what it is told".to_owned())?;
+            // Whoever was not answered has gone.
+            inner.asking.retain(|_, (_, waits)| !waits.is_closed());
+            inner.asking.insert(id, (node.clone(), to));
+            id
+        };
+        let answered = timeout(within, answer).await;
+        self.inner().asking.remove(&id);
+        match answered {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(_)) | Err(_) => Err(format!("its agent did not answer within {} s", within.as_secs())),
         }
     }
 
@@ -321,16 +356,29 @@ pub struct SessionLine {
     fleet: Fleet,
     node: NodeName,
     id: SessionId,
-    orders: mpsc::Receiver<Box<Order>>,
+    orders: mpsc::Receiver<Box<ToNode>>,
 }
 
 impl SessionLine {
-    /// The next order for this node.
+    /// The next order for this node, or question.
     ///
     /// # Errors
     /// The session is over.
-    pub async fn order(&mut self) -> Result<Order, SessionOver> {
-        self.orders.recv().await.map(|order| *order).ok_or(SessionOver)
+    pub async fn next(&mut self) -> Result<ToNode, SessionOver> {
+        self.orders.recv().await.map(|next| *next).ok_or(SessionOver)
+    }
+
+    /// Passes on what was answered to a question, if anybody still waits for it.
+    pub fn told(&self, question: u64, answer: EtcdAnswer) {
+        let mut inner = self.fleet.inner();
+        if inner
+            .asking
+            .get(&question)
+            .is_some_and(|(node, _)| *node == self.node)
+            && let Some((_, waits)) = inner.asking.remove(&question)
+        {
+            let _gone = waits.send(answer);
+        }
     }
 
     /// Takes in a report.

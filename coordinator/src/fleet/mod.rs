@@ -21,6 +21,7 @@ use std::time::Duration;
 use blackstart_proto::component::Component;
 
 use crate::inventory::NodeName;
+use crate::quorum::told::{Snapshot, Told};
 
 /// What an agent is told to do. The closed list: there is no way to send a string to be executed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +72,99 @@ pub enum Action {
         /// Why, for people.
         reason: String,
     },
+    /// Something with the etcd member there, or through it.
+    Etcd {
+        /// The run that asks.
+        run: String,
+        /// Why, for people.
+        reason: String,
+        /// Of which cluster; another one refuses.
+        cluster_id: u64,
+        /// What.
+        act: EtcdAct,
+    },
+}
+
+/// What is done with an etcd member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EtcdAct {
+    /// Take a snapshot of the member there.
+    TakeSnapshot,
+    /// Move its manifest out and back.
+    Bounce,
+    /// Take another member out of the cluster.
+    RemoveMember {
+        /// Which.
+        id: u64,
+    },
+    /// Add one that is still to be started.
+    AddMember {
+        /// Where it will be.
+        peer_urls: Vec<String>,
+        /// It does not vote before it is promoted.
+        learner: bool,
+    },
+    /// Have a learner vote.
+    PromoteMember {
+        /// Which.
+        id: u64,
+    },
+    /// Set the data of the member there aside, and have it join anew.
+    Rebuild {
+        /// What its manifest is to say of the members.
+        initial_cluster: String,
+        /// So many bytes have to be free.
+        needs_bytes: u64,
+    },
+    /// Take its manifest out of the kubelet's sight, and be sure that it has ended.
+    Fence,
+    /// The same of the API server, the controller manager and the scheduler.
+    StopControlPlane,
+    /// Put those back.
+    StartControlPlane,
+    /// Make a cluster of one out of the data there.
+    Restore {
+        /// The member's version.
+        version: String,
+    },
+}
+
+/// What is on its way to one node.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ToNode {
+    /// To be done once.
+    Order(Order),
+    /// To be answered, if it can be.
+    Ask(Question),
+}
+
+/// A question about the etcd member of one node. It changes nothing, and what is lost is asked anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// Tells its answer from others.
+    pub id: u64,
+    /// Nobody waits for longer.
+    pub within: Duration,
+    /// What.
+    pub ask: Ask,
+}
+
+/// What is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ask {
+    /// How the member is.
+    Look,
+    /// Whether the snapshots there are what was taken.
+    Verify,
+}
+
+/// What was answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EtcdAnswer {
+    /// How the member is.
+    Told(Box<Told>),
+    /// Each snapshot, and what is wrong with it.
+    Verified(Vec<(Snapshot, Option<String>)>),
 }
 
 /// One command to one node.

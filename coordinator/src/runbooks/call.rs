@@ -1,6 +1,7 @@
 //! What a step does to the world: the closed list.
 
 use super::journal::Memo;
+use crate::fleet::EtcdAct;
 use crate::kubernetes::calls::ApiCall;
 
 /// What is done to the world. Each may be done again without harm.
@@ -23,6 +24,13 @@ pub enum Call {
     PowerOff {
         /// As the node's kubelet has told it; empty: it has not.
         uuid: String,
+    },
+    /// A command about etcd, to the agent of the step's node.
+    Etcd {
+        /// Counted from 1.
+        attempt: u32,
+        /// What.
+        act: EtcdAct,
     },
     /// Written down before what comes after it.
     Note(Memo),

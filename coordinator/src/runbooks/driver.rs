@@ -303,7 +303,7 @@ impl Driver {
     async fn act(&mut self, at: usize, calls: Vec<Call>, waiting: WaitingOn) -> bool {
         let step = &self.run.steps[at];
         let command = calls.iter().find_map(|call| match call {
-            Call::Order { attempt, .. } => Some(self.run.command(at, *attempt)),
+            Call::Order { attempt, .. } | Call::Etcd { attempt, .. } => Some(self.run.command(at, *attempt)),
             Call::Api(_) | Call::Silence | Call::LiftSilence | Call::PowerOff { .. } | Call::Note(_) => None,
         });
         let anew = command.is_some() && command != step.command;
@@ -335,8 +335,9 @@ impl Driver {
                 }
                 Call::Silence => changed |= self.silence(true).await,
                 Call::LiftSilence => changed |= self.silence(false).await,
-                Call::Order { order, .. } => self.send(at, order),
+                Call::Order { order, .. } => self.send(at, self.of_kubelet(order)),
                 Call::PowerOff { uuid } => self.power_off(&uuid).await,
+                Call::Etcd { act, .. } => self.send(at, self.of_etcd(act)),
                 Call::Note(memo) => {
                     // What cannot be written down is not done.
                     if !self.write(Event::Noted { step: at, memo }).await {

@@ -151,7 +151,10 @@ pub fn admit<'a>(
         .filter(|run| takes(run.plan.request.runbook) && run.plan.role == plan.role)
         .collect();
     // Repairs of a node that is down are no disruption of it, and are not to wait for another's.
-    let repairs = matches!(plan.request.runbook, Runbook::NodeDown | Runbook::NetworkLoss);
+    let repairs = matches!(
+        plan.request.runbook,
+        Runbook::NodeDown | Runbook::NetworkLoss | Runbook::EtcdMember
+    );
     let away = away(plan, inventory, book);
     let limit = match plan.role {
         Role::ControlPlane | Role::Etcd => 1,
@@ -219,7 +222,13 @@ pub const fn minds_storm(request: &Request) -> bool {
         | Runbook::NodeDown
         | Runbook::NetworkLoss
         | Runbook::Overload => true,
-        Runbook::MaintenanceEnd | Runbook::ResourceShortage | Runbook::ColdStartVerify => false,
+        // Data is brought to safety, and a quorum is not waited for, whatever the weather.
+        Runbook::MaintenanceEnd
+        | Runbook::ResourceShortage
+        | Runbook::ColdStartVerify
+        | Runbook::EtcdSnapshot
+        | Runbook::EtcdMember
+        | Runbook::EtcdQuorum => false,
     }
 }
 
@@ -230,8 +239,11 @@ pub const fn takes(runbook: Runbook) -> bool {
         | Runbook::MaintenanceBegin
         | Runbook::NodeDown
         | Runbook::NetworkLoss
-        | Runbook::Overload => true,
+        | Runbook::Overload
+        | Runbook::EtcdMember => true,
         Runbook::MaintenanceEnd
+        | Runbook::EtcdSnapshot
+        | Runbook::EtcdQuorum
         | Runbook::ResourceShortage
         | Runbook::ColdStartVerify
         | Runbook::PodsHeal

@@ -4,6 +4,7 @@
 //! look, a call that was done already is not repeated, and one that may be sent twice carries what it rests on (uid,
 //! resource version).
 
+mod etcd;
 mod heal;
 mod pods;
 mod power;
@@ -22,7 +23,7 @@ use super::mends::Mends;
 use super::plan::{Action, Request, Runbook, RunbookPlan, Step};
 use super::waiting::WaitingOn;
 use super::world::{Agent, ApiView, World, seconds};
-use crate::fleet::Answer;
+use crate::fleet::{Answer, EtcdAct};
 use crate::kubernetes::calls::{ApiCall, Precondition, Target};
 use crate::kubernetes::objects::{CORDONED_BY, Node, TAINTED_BY};
 
@@ -105,6 +106,7 @@ impl Context<'_> {
 /// Says what a step does next.
 pub fn look(step: &Step, progress: &Progress, context: Context<'_>, world: &World) -> Look {
     let at = At {
+        step,
         progress,
         context,
         world,
@@ -122,6 +124,13 @@ pub fn look(step: &Step, progress: &Progress, context: Context<'_>, world: &Worl
             "not given back within {}: {waiting}",
             seconds(step.deadline)
         )),
+        // It is replaced then.
+        Look::Do(_, waiting) | Look::Wait(waiting) if late && step.action == Action::BounceEtcd => {
+            Look::Done(format!(
+                "not back in place within {}: {waiting}",
+                seconds(step.deadline)
+            ))
+        }
         Look::Do(_, waiting) | Look::Wait(waiting) if late => Look::Failed(format!(
             "not done within {}: it waits for {waiting}",
             seconds(step.deadline)
@@ -131,6 +140,7 @@ pub fn look(step: &Step, progress: &Progress, context: Context<'_>, world: &Worl
 }
 
 struct At<'a> {
+    step: &'a Step,
     progress: &'a Progress,
     context: Context<'a>,
     world: &'a World,
@@ -177,6 +187,20 @@ impl At<'_> {
             Action::RolloutRestart => self.of_case(Self::rollout_restart),
             Action::AwaitRollout => self.of_case(Self::await_rollout),
             Action::AwaitSteady => self.of_case(Self::await_steady),
+            Action::SnapshotEtcd => self.of_etcd(Self::snapshot),
+            Action::BounceEtcd => self.of_etcd(Self::bounce),
+            Action::RemoveEtcdMember => self.of_member(Self::remove_member),
+            Action::AddEtcdMember => self.of_member(Self::add_member),
+            Action::RebuildEtcdMember => self.of_member(Self::rebuild_member),
+            Action::AwaitEtcdSync => self.of_member(|_, view, replaced| Self::await_sync(view, replaced)),
+            Action::PromoteEtcdMember => self.of_member(Self::promote_member),
+            Action::AwaitEtcdHealthy => self.of_etcd(|_, view| Self::await_etcd(view)),
+            Action::FenceEtcd => self.without_quorum(EtcdAct::Fence, "fence etcd"),
+            Action::StopControlPlane => {
+                self.without_quorum(EtcdAct::StopControlPlane, "stop the control plane")
+            }
+            Action::RestoreEtcd => self.restore_etcd(),
+            Action::StartControlPlane => self.start_control_plane(),
         }
     }
 
@@ -316,6 +340,25 @@ impl At<'_> {
     /// Sends a command: anew when the last has failed, again when nothing was heard of it.
     fn order(&self, order: KubeletOrder) -> Look {
         let name = order.as_str();
+        self.command(
+            name,
+            |attempt| Call::Order { attempt, order },
+            |detail| {
+                WaitingOn::Kubelet(format!(
+                    "the kubelet: {name} was answered done ({detail}), and {}",
+                    self.world.agent_words()
+                ))
+            },
+        )
+    }
+
+    /// The same of any command; `after`: what is waited for once it was answered as done.
+    fn command(
+        &self,
+        name: &'static str,
+        call: impl Fn(u32) -> Call,
+        after: impl FnOnce(&str) -> WaitingOn,
+    ) -> Look {
         let Progress {
             attempts,
             forgiven,
@@ -324,12 +367,9 @@ impl At<'_> {
             ..
         } = self.progress;
         let waiting = WaitingOn::Answer(name);
-        let next = |attempt| Look::Do(vec![Call::Order { attempt, order }], waiting.clone());
+        let next = |attempt| Look::Do(vec![call(attempt)], waiting.clone());
         match heard {
-            Some((Answer::Done, detail, _)) => Look::Wait(WaitingOn::Kubelet(format!(
-                "the kubelet: {name} was answered done ({detail}), and {}",
-                self.world.agent_words()
-            ))),
+            Some((Answer::Done, detail, _)) => Look::Wait(after(detail)),
             Some((Answer::RefusedEpoch, detail, _)) => {
                 Look::Failed(format!("another coordinator is at work: {detail}"))
             }

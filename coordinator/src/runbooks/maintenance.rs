@@ -147,6 +147,7 @@ pub(super) fn empty(request: Request, world: &World) -> RunbookPlan {
         before: Vec::new(),
         readiness: None,
         mends: super::mends::Mends::default(),
+        etcd: None,
     }
 }
 
@@ -162,5 +163,6 @@ pub(super) fn step(action: Action, evidence: impl Into<String>, deadline: Durati
         evidence: evidence.into(),
         deadline,
         approval: None,
+        on: None,
     }
 }

@@ -22,6 +22,9 @@ pub mod around;
 pub mod call;
 pub mod conditions;
 mod driver;
+pub mod etcd_member;
+pub mod etcd_quorum;
+pub mod etcd_snapshot;
 pub mod journal;
 mod kept;
 pub mod lanes;
@@ -91,6 +94,7 @@ use crate::inventory::{ClusterName, NodeName};
 use crate::kubernetes::detail::{PodDetail, Workload};
 use crate::kubernetes::objects::Key;
 use crate::kubernetes::objects::workload::WorkloadName;
+use crate::quorum::eyes::{Glance, Verified};
 use crate::store::{NewEntry, Store};
 
 /// So many words and answers wait for a run.
@@ -183,6 +187,18 @@ pub const fn describe(runbook: Runbook) -> (&'static str, &'static str) {
             "restart a node's kubelet, make its CNI pod again, and verify both",
             "节点组件异常恢复",
         ),
+        Runbook::EtcdSnapshot => (
+            "have the agents of two masters take a verified snapshot of etcd",
+            "etcd 节点故障",
+        ),
+        Runbook::EtcdMember => (
+            "bring an etcd member back in place, or replace it on its node: snapshot, remove, learner, in sync, promote",
+            "etcd 节点故障",
+        ),
+        Runbook::EtcdQuorum => (
+            "bring an etcd without a quorum back in place, or restore it from the member that has most, as a cluster of one",
+            "etcd 节点故障",
+        ),
     }
 }
 
@@ -200,6 +216,9 @@ pub fn plan(request: Request, world: &World) -> RunbookPlan {
         Runbook::PodsHeal => pods_heal::plan(request, world),
         Runbook::WorkloadHeal => workload_heal::plan(request, world),
         Runbook::NodeComponent => node_component::plan(request, world),
+        Runbook::EtcdSnapshot => etcd_snapshot::plan(request, world),
+        Runbook::EtcdMember => etcd_member::plan(request, world),
+        Runbook::EtcdQuorum => etcd_quorum::plan(request, world),
     }
 }
 
@@ -366,6 +385,30 @@ impl Runbooks {
             all.push((declared.clone(), of(declared).await));
         }
         all
+    }
+
+    /// How a cluster's etcd is: asked of the agents of its masters.
+    ///
+    /// # Errors
+    /// The cluster is not declared.
+    pub async fn etcd(&self, cluster: &ClusterName) -> Result<Glance, Refusal> {
+        let ports = &self.shared.ports;
+        if ports.inventory.cluster(cluster).is_none() {
+            return Err(Refusal::UnknownCluster(cluster.clone()));
+        }
+        Ok(ports.etcd.look(&ports.inventory, cluster).await)
+    }
+
+    /// Has the agents of its masters read their snapshots again.
+    ///
+    /// # Errors
+    /// The cluster is not declared.
+    pub async fn verify_etcd_snapshots(&self, cluster: &ClusterName) -> Result<Verified, Refusal> {
+        let ports = &self.shared.ports;
+        if ports.inventory.cluster(cluster).is_none() {
+            return Err(Refusal::UnknownCluster(cluster.clone()));
+        }
+        Ok(ports.etcd.verify(&ports.inventory, cluster).await)
     }
 
     /// Begins a run. Returns once its plan is durable.

@@ -46,7 +46,13 @@ pub(super) fn cluster(ports: &Ports, request: &Request) -> Option<ClusterName> {
 
 /// Asks a cluster for what a runbook needs and its caches do not have. Takes seconds at most.
 pub(super) async fn ask(ports: &Ports, request: &Request) {
-    let cluster = cluster(ports, request).and_then(|name| ports.clusters.get(&name).map(Arc::clone));
+    let Some(name) = cluster(ports, request) else {
+        return;
+    };
+    if request.runbook.wants_etcd() {
+        return ports.etcd.look_again(&ports.inventory, &name, ETCD).await;
+    }
+    let cluster = ports.clusters.get(&name).map(Arc::clone);
     let Some(cluster) = cluster else { return };
     let every = ports.timing.usage;
     match request.runbook {
@@ -59,10 +65,15 @@ pub(super) async fn ask(ports: &Ports, request: &Request) {
         | Runbook::ResourceShortage
         | Runbook::PodsHeal
         | Runbook::WorkloadHeal
-        | Runbook::NodeComponent => {}
+        | Runbook::NodeComponent
+        | Runbook::EtcdSnapshot
+        | Runbook::EtcdMember
+        | Runbook::EtcdQuorum => {}
     }
 }
 
+/// Agents are asked about etcd so often while a run needs it.
+const ETCD: std::time::Duration = std::time::Duration::from_secs(1);
 /// Asks a machine's management controller for what the plan of a request needs. Takes seconds at most.
 pub(super) async fn ask_power(ports: &Ports, request: &Request) {
     let view = Arc::clone(&ports.view.borrow());
@@ -87,6 +98,9 @@ pub(super) fn world(
     let spec = ports.inventory.node(&request.node);
     let view = Arc::clone(&ports.view.borrow());
     let mut world = bare(ports, &request.node, cluster);
+    if request.runbook.wants_etcd() {
+        world.etcd = ports.etcd.seen(&world.cluster);
+    }
     world.around = around(
         ports,
         request,
@@ -133,6 +147,7 @@ fn bare(ports: &Ports, node: &NodeName, cluster: ClusterName) -> World {
         around: Around::default(),
         case: None,
         declared: Arc::clone(&ports.declared),
+        etcd: None,
         cluster,
     }
 }
@@ -166,7 +181,10 @@ fn around(
         | Runbook::MaintenanceEnd
         | Runbook::PodsHeal
         | Runbook::WorkloadHeal
-        | Runbook::NodeComponent => {}
+        | Runbook::NodeComponent
+        | Runbook::EtcdSnapshot
+        | Runbook::EtcdMember
+        | Runbook::EtcdQuorum => {}
         Runbook::NodeDown => to.neighbours = neighbours(ports, cluster, spec, view),
         Runbook::Overload => {
             to.conditions = findings(ports, &request.node);

@@ -43,11 +43,17 @@ pub enum Runbook {
     WorkloadHeal,
     /// The kubelet and the CNI pod of a node.
     NodeComponent,
+    /// Snapshots of a cluster's etcd.
+    EtcdSnapshot,
+    /// An etcd member that is not well.
+    EtcdMember,
+    /// An etcd that has lost its quorum.
+    EtcdQuorum,
 }
 
 impl Runbook {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::Drain,
         Self::MaintenanceBegin,
         Self::MaintenanceEnd,
@@ -59,6 +65,9 @@ impl Runbook {
         Self::PodsHeal,
         Self::WorkloadHeal,
         Self::NodeComponent,
+        Self::EtcdSnapshot,
+        Self::EtcdMember,
+        Self::EtcdQuorum,
     ];
 
     /// Its name on the wire, in run ids and in the terminal.
@@ -75,13 +84,16 @@ impl Runbook {
             Self::PodsHeal => "pods-heal",
             Self::WorkloadHeal => "workload-heal",
             Self::NodeComponent => "node-component",
+            Self::EtcdSnapshot => "etcd-snapshot",
+            Self::EtcdMember => "etcd-member",
+            Self::EtcdQuorum => "etcd-quorum",
         }
     }
 
     /// It is about a whole cluster, where no node is named.
     pub const fn of_cluster(self) -> bool {
         match self {
-            Self::ResourceShortage | Self::ColdStartVerify => true,
+            Self::ResourceShortage | Self::ColdStartVerify | Self::EtcdSnapshot | Self::EtcdQuorum => true,
             Self::Drain
             | Self::MaintenanceBegin
             | Self::MaintenanceEnd
@@ -90,7 +102,8 @@ impl Runbook {
             | Self::Overload
             | Self::PodsHeal
             | Self::WorkloadHeal
-            | Self::NodeComponent => false,
+            | Self::NodeComponent
+            | Self::EtcdMember => false,
         }
     }
 
@@ -110,7 +123,10 @@ impl Runbook {
             | Self::ResourceShortage
             | Self::NetworkLoss
             | Self::Overload
-            | Self::ColdStartVerify => false,
+            | Self::ColdStartVerify
+            | Self::EtcdSnapshot
+            | Self::EtcdMember
+            | Self::EtcdQuorum => false,
         }
     }
 
@@ -126,6 +142,27 @@ impl Runbook {
             | Self::NetworkLoss
             | Self::Overload
             | Self::ColdStartVerify
+            | Self::NodeComponent
+            | Self::EtcdSnapshot
+            | Self::EtcdMember
+            | Self::EtcdQuorum => false,
+        }
+    }
+
+    /// It is about etcd, and asks agents of it.
+    pub const fn wants_etcd(self) -> bool {
+        match self {
+            Self::EtcdSnapshot | Self::EtcdMember | Self::EtcdQuorum => true,
+            Self::Drain
+            | Self::MaintenanceBegin
+            | Self::MaintenanceEnd
+            | Self::NodeDown
+            | Self::ResourceShortage
+            | Self::NetworkLoss
+            | Self::Overload
+            | Self::ColdStartVerify
+            | Self::PodsHeal
+            | Self::WorkloadHeal
             | Self::NodeComponent => false,
         }
     }
@@ -253,6 +290,9 @@ pub struct RunbookPlan {
     /// The pods and templates that its steps are about.
     #[serde(default)]
     pub mends: Mends,
+    /// The etcd member that its steps are about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etcd: Option<Replaced>,
 }
 
 /// A pod by name.
@@ -276,6 +316,26 @@ pub struct Before {
     pub uid: String,
     /// All of them; `None`: its template said nothing of them.
     pub tolerations: Option<Vec<Toleration>>,
+}
+
+/// An etcd member that is replaced, as it was when that was planned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replaced {
+    /// Of which cluster; a member of another one refuses.
+    pub cluster_id: u64,
+    /// Its id; `None`: it was taken out already.
+    pub member_id: Option<u64>,
+    /// Where its peers find it, then as now.
+    pub peer_urls: Vec<String>,
+    /// It comes back as a learner; before etcd 3.4 as a voter.
+    pub learner: bool,
+    /// What its manifest is to say of the members.
+    pub initial_cluster: String,
+    /// So many bytes have to be free where its data is.
+    pub needs_bytes: u64,
+    /// Its version; a restore wants a tool of the same.
+    #[serde(default)]
+    pub version: String,
 }
 
 impl RunbookPlan {
@@ -307,6 +367,19 @@ pub struct Step {
     /// Why an operator has to approve of it first.
     #[serde(default)]
     pub approval: Option<String>,
+    /// Whose agent does it, where that is not the node that the run is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on: Option<NodeName>,
+}
+
+impl Step {
+    /// Its name within its run, with whose agent does it where that is another node's.
+    pub fn id(&self) -> String {
+        match &self.on {
+            Some(node) => format!("{}:{node}", self.action),
+            None => self.action.to_string(),
+        }
+    }
 }
 
 /// What a step does. The closed list; each is carried out by a look at the world and calls that may be repeated.
@@ -373,6 +446,30 @@ pub enum Action {
     AwaitRollout,
     /// Pods run, and none was started again for a while.
     AwaitSteady,
+    /// Its agent takes a snapshot of the etcd member there.
+    SnapshotEtcd,
+    /// Its agent moves the manifest of etcd out and back.
+    BounceEtcd,
+    /// A member that is well takes the lost one out of the cluster.
+    RemoveEtcdMember,
+    /// A member that is well adds it anew.
+    AddEtcdMember,
+    /// Its agent sets the member's data aside, and has it join anew.
+    RebuildEtcdMember,
+    /// It has nearly all that the leader has.
+    AwaitEtcdSync,
+    /// It votes from now on.
+    PromoteEtcdMember,
+    /// Every member of the cluster is well.
+    AwaitEtcdHealthy,
+    /// Its agent takes etcd out of the kubelet's sight, and is sure that it has ended.
+    FenceEtcd,
+    /// The same of the API server, the controller manager and the scheduler.
+    StopControlPlane,
+    /// Its agent makes a cluster of one out of the data there.
+    RestoreEtcd,
+    /// Puts the control plane back.
+    StartControlPlane,
 }
 
 impl Action {
@@ -409,6 +506,18 @@ impl Action {
             Self::RolloutRestart => "rollout-restart",
             Self::AwaitRollout => "await-rollout",
             Self::AwaitSteady => "await-steady",
+            Self::SnapshotEtcd => "snapshot-etcd",
+            Self::BounceEtcd => "bounce-etcd",
+            Self::RemoveEtcdMember => "remove-etcd-member",
+            Self::AddEtcdMember => "add-etcd-member",
+            Self::RebuildEtcdMember => "rebuild-etcd-member",
+            Self::AwaitEtcdSync => "await-etcd-sync",
+            Self::PromoteEtcdMember => "promote-etcd-member",
+            Self::AwaitEtcdHealthy => "await-etcd-healthy",
+            Self::FenceEtcd => "fence-etcd",
+            Self::StopControlPlane => "stop-control-plane",
+            Self::RestoreEtcd => "restore-etcd",
+            Self::StartControlPlane => "start-control-plane",
         }
     }
 
@@ -443,7 +552,19 @@ impl Action {
             | Self::RestoreTemplates
             | Self::RolloutRestart
             | Self::AwaitRollout
-            | Self::AwaitSteady => None,
+            | Self::AwaitSteady
+            | Self::SnapshotEtcd
+            | Self::BounceEtcd
+            | Self::RemoveEtcdMember
+            | Self::AddEtcdMember
+            | Self::RebuildEtcdMember
+            | Self::AwaitEtcdSync
+            | Self::PromoteEtcdMember
+            | Self::AwaitEtcdHealthy
+            | Self::FenceEtcd
+            | Self::StopControlPlane
+            | Self::RestoreEtcd
+            | Self::StartControlPlane => None,
         }
     }
 
@@ -463,6 +584,24 @@ impl Action {
             Self::FinishTermination => Some("the pods that were deleted by force stay so"),
             Self::RestoreTemplates => Some("templates were put back as they were before earlier runs"),
             Self::RolloutRestart => Some("the pods that were restarted run anew"),
+            Self::SnapshotEtcd => Some("the snapshots are kept"),
+            Self::RemoveEtcdMember => {
+                Some("the member was taken out of the cluster, which goes on with the others")
+            }
+            Self::AddEtcdMember => Some(
+                "a member was added; one that never starts is taken out with etcdctl member remove, or by another run of etcd-member",
+            ),
+            Self::RebuildEtcdMember => {
+                Some("the member's data was set aside (member.set-aside.RUN), and its manifest written anew")
+            }
+            Self::PromoteEtcdMember => Some("the member votes"),
+            Self::FenceEtcd => Some(
+                "members whose manifests were set aside stay so: blackstart runbook run etcd-member NODE, or by hand from blackstart-etcd beside the manifests",
+            ),
+            Self::StopControlPlane => Some(
+                "control planes whose manifests were set aside stay so: they are in blackstart-etcd beside the manifests",
+            ),
+            Self::RestoreEtcd => Some("the data was restored; the old data is kept as member.set-aside.RUN"),
             Self::ShortenTolerations
             | Self::RestoreTolerations
             | Self::AwaitReclaim
@@ -478,7 +617,11 @@ impl Action {
             | Self::RaiseMemory
             | Self::AddTolerations
             | Self::AwaitRollout
-            | Self::AwaitSteady => None,
+            | Self::AwaitSteady
+            | Self::BounceEtcd
+            | Self::AwaitEtcdSync
+            | Self::AwaitEtcdHealthy
+            | Self::StartControlPlane => None,
         }
     }
 
@@ -514,7 +657,19 @@ impl Action {
             | Self::ShortenTolerations
             | Self::AwaitReachable
             | Self::RestoreTolerations
-            | Self::AwaitWorkloads => false,
+            | Self::AwaitWorkloads
+            | Self::SnapshotEtcd
+            | Self::BounceEtcd
+            | Self::RemoveEtcdMember
+            | Self::AddEtcdMember
+            | Self::RebuildEtcdMember
+            | Self::AwaitEtcdSync
+            | Self::PromoteEtcdMember
+            | Self::AwaitEtcdHealthy
+            | Self::FenceEtcd
+            | Self::StopControlPlane
+            | Self::RestoreEtcd
+            | Self::StartControlPlane => false,
         }
     }
 }

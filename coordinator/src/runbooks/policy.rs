@@ -74,7 +74,10 @@ impl Triggers {
             | Runbook::MaintenanceEnd
             | Runbook::PodsHeal
             | Runbook::WorkloadHeal
-            | Runbook::NodeComponent => Trigger::Off,
+            | Runbook::NodeComponent
+            | Runbook::EtcdSnapshot
+            | Runbook::EtcdMember
+            | Runbook::EtcdQuorum => Trigger::Off,
         }
     }
 }

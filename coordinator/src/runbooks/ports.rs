@@ -20,6 +20,7 @@ use crate::leader::Tenure;
 use crate::permit::Book;
 use crate::policy::OutagePolicy;
 use crate::power::Bmcs;
+use crate::quorum::Eyes;
 use crate::store::Store;
 
 /// What runbooks are connected to.
@@ -61,6 +62,8 @@ pub struct Ports {
     pub bmcs: Bmcs,
     /// The workloads that operators declared.
     pub declared: Arc<Vec<Declared>>,
+    /// What agents tell of etcd.
+    pub etcd: Eyes,
 }
 
 impl std::fmt::Debug for Ports {

@@ -94,7 +94,7 @@ impl StepRecord {
     pub fn id(&self) -> String {
         match self.undo {
             Some(of) => format!("undo-{of}"),
-            None => self.step.action.to_string(),
+            None => self.step.id(),
         }
     }
 }
@@ -324,6 +324,7 @@ impl Record {
                 evidence: format!("puts back what {} changed", step.id()),
                 deadline: step.step.deadline.max(PUT_BACK),
                 approval: None,
+                on: None,
             };
             Some(StepRecord::new(
                 step_back,

@@ -174,6 +174,7 @@ mod tests {
             before: Vec::new(),
             readiness: None,
             mends: Mends::default(),
+            etcd: None,
         };
         let plan = Box::new(plan);
         let mut record = Record::begin(

@@ -35,6 +35,8 @@ pub enum WaitingOn {
     Space(String),
     /// The word of a management controller.
     Power(String),
+    /// etcd to be as it should, by the agents' word.
+    Etcd(String),
     /// Something that the store does not tell.
     Leader,
 }
@@ -46,9 +48,12 @@ impl fmt::Display for WaitingOn {
             Self::Agent(why) => write!(f, "its agent: {why}"),
             Self::Leader => f.write_str("something that only the coordinator that leads knows"),
             Self::Answer(what) => write!(f, "its agent's answer to {what}"),
-            Self::Kubelet(why) | Self::Ready(why) | Self::Pods(why) | Self::Load(why) | Self::Space(why) => {
-                f.write_str(why)
-            }
+            Self::Kubelet(why)
+            | Self::Ready(why)
+            | Self::Pods(why)
+            | Self::Load(why)
+            | Self::Space(why)
+            | Self::Etcd(why) => f.write_str(why),
             Self::Power(why) => write!(f, "its management controller: {why}"),
             Self::Change(what) => write!(f, "{what} to be seen in the API"),
             Self::Approval(why) => write!(f, "approval (blackstart runbook approve): {why}"),

@@ -12,6 +12,7 @@ use crate::inventory::{ClusterName, NodeName, Role};
 use crate::kubernetes::objects::Node;
 pub use crate::kubernetes::view::{Api, ApiView, Life};
 use crate::power::Word;
+use crate::quorum::eyes::Glance;
 
 /// How long signs of life count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +73,8 @@ pub struct World {
     pub around: Around,
     /// What was read of the pods that it is about, or why they could not be read; `None`: it is about none.
     pub case: Option<Result<Arc<Case>, String>>,
+    /// What the agents of its masters told of etcd; `None`: they were not asked.
+    pub etcd: Option<Glance>,
     /// The workloads that operators declared.
     pub declared: Arc<Vec<Declared>>,
 }

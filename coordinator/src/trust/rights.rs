@@ -131,6 +131,9 @@ impl Grants {
     }
 }
 
+/// What may cost a cluster its last writes is never one person's decision.
+const ALWAYS_TWO: [&str; 1] = ["etcd-quorum"];
+
 /// Who may do what.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Roles {
@@ -161,11 +164,12 @@ impl Roles {
     /// # Errors
     /// `PERMISSION_DENIED`: it wants two persons, and this is one.
     pub fn second_person(&self, runbook: &str, started: &str, approves: &str) -> Result<(), Status> {
-        if started != approves || !self.two_persons.iter().any(|name| name == runbook) {
+        let wants_two = ALWAYS_TWO.contains(&runbook) || self.two_persons.iter().any(|name| name == runbook);
+        if started != approves || !wants_two {
             return Ok(());
         }
         Err(Status::permission_denied(format!(
-            "{runbook} wants two persons (`two_persons` in the coordinator's configuration): {started} has started this run, and somebody else \
+            "{runbook} wants two persons (always, or by `two_persons` in the coordinator's configuration): {started} has started this run, and somebody else \
              with the right \"approve\" must let it go on"
         )))
     }
@@ -198,8 +202,14 @@ pub(crate) fn of_call(path: &str) -> Option<For> {
         )
         | (
             "RunbookService",
-            "ListRunbooks" | "PlanRunbook" | "ListRunbookRuns" | "GetRunbookRun" | "DiagnosePods"
-            | "ListWorkloads",
+            "ListRunbooks"
+            | "PlanRunbook"
+            | "ListRunbookRuns"
+            | "GetRunbookRun"
+            | "DiagnosePods"
+            | "ListWorkloads"
+            | "GetEtcd"
+            | "VerifyEtcdSnapshots",
         )
         | ("TrustService", "ListCertificates") => View,
         (
@@ -348,6 +358,7 @@ mod tests {
             two_persons: vec!["node-down".to_owned()],
         };
         assert!(roles.second_person("node-down", "ann", "ben").is_ok());
+        assert!(roles.second_person("etcd-quorum", "ann", "ann").is_err());
         assert!(roles.second_person("maintenance", "ann", "ann").is_ok());
         let told = roles.second_person("node-down", "ann", "ann").unwrap_err();
         assert!(told.message().contains("ann has started this run"), "{told}");

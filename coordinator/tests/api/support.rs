@@ -369,6 +369,8 @@ impl Agent {
                 Told::Brakes(_) => {}
                 Told::PermitAnswer(answer) => self.permits.push(answer),
                 Told::Welcome(_) => panic!("a second welcome"),
+                // This agent has no etcd.
+                Told::EtcdQuestion(_) => {}
             }
         }
     }

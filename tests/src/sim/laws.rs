@@ -121,7 +121,8 @@ impl World {
             Action::HoldManifest { .. }
             | Action::RestartUnit { .. }
             | Action::StopKubelet { .. }
-            | Action::StartKubelet { .. } => return,
+            | Action::StartKubelet { .. }
+            | Action::Etcd { .. } => return,
         }
         let Some(spec) = self.script.inventory.node(&order.node) else {
             return;

@@ -40,20 +40,8 @@ pub(crate) struct Found {
 /// The directory cannot be read; `NotFound` where there is none.
 pub(crate) fn read(dir: &Path) -> io::Result<Vec<Found>> {
     let open = open_dir(dir)?;
-    let mut names = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        // What is not UTF-8 is no name that a tool gives; it could not be moved back by the ledger's word.
-        if let Ok(name) = entry.file_name().into_string()
-            && !name.starts_with('.')
-            && !entry.file_type()?.is_dir()
-        {
-            names.push(name);
-        }
-    }
-    names.sort();
     let mut found: Vec<Found> = Vec::new();
-    for name in names {
+    for name in names(dir)? {
         let (version, mut manifest) = match read_file(&open, &name) {
             Ok((version, text)) => (version, Manifest::parse(&text)),
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
@@ -78,6 +66,34 @@ pub(crate) fn read(dir: &Path) -> io::Result<Vec<Found>> {
         });
     }
     Ok(found)
+}
+
+/// The names of all files that the kubelet takes for manifests, in their order.
+///
+/// # Errors
+/// The directory cannot be read; `NotFound` where there is none.
+pub(crate) fn names(dir: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        // What is not UTF-8 is no name that a tool gives; it could not be moved back by the ledger's word.
+        if let Ok(name) = entry.file_name().into_string()
+            && !name.starts_with('.')
+            && !entry.file_type()?.is_dir()
+        {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// What a manifest says, whole.
+///
+/// # Errors
+/// It is not there, is not a regular file, or is too large.
+pub(crate) fn text(dir: &Path, file: &str) -> io::Result<String> {
+    read_file(&open_dir(dir)?, file).map(|(_, text)| text)
 }
 
 fn explain(error: &io::Error) -> String {

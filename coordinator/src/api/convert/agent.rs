@@ -10,7 +10,7 @@ use blackstart_proto::{boot, component, v1};
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::milliseconds;
+use super::{etcd, milliseconds};
 use crate::events;
 use crate::fleet::message::{
     Condition, DiskStatus, HeavyPod, Hello, Leave, NodeHold, RemedyOutcome, RemedyRecord, Report, UnitStatus,
@@ -271,6 +271,17 @@ pub(in crate::api) fn command(order: Order) -> v1::coordinator_message::Body {
         Action::StartKubelet { run, reason } => {
             v1::command::Action::StartKubelet(v1::StartKubelet { run_id: run, reason })
         }
+        Action::Etcd {
+            run,
+            reason,
+            cluster_id,
+            act,
+        } => v1::command::Action::EtcdChange(v1::EtcdChange {
+            run_id: run,
+            reason,
+            cluster_id,
+            change: Some(etcd::change(act)),
+        }),
     };
     v1::coordinator_message::Body::Command(v1::Command {
         command_id: order.command_id,

@@ -4,11 +4,13 @@
 //! |---|---|
 //! | [`agent`] | agents, and we to them |
 //! | [`brakes`] | we to both of holds, freezes and storms |
+//! | [`etcd`] | agents of their etcd members, and we to operators |
 //! | [`operator`] | we to operators |
 //! | [`runbook`] | we to operators, of runbooks |
 
 pub(crate) mod agent;
 pub(super) mod brakes;
+pub(super) mod etcd;
 pub(super) mod operator;
 pub(super) mod runbook;
 

@@ -21,7 +21,7 @@ pub(in crate::api) fn plan(plan: &RunbookPlan) -> v1::RunbookPlan {
             .steps
             .iter()
             .map(|step| v1::RunbookStep {
-                id: step.action.to_string(),
+                id: step.id(),
                 evidence: step.evidence.clone(),
                 deadline_ms: milliseconds(step.deadline),
                 approval: step.approval.clone().unwrap_or_default(),

@@ -21,8 +21,16 @@ fn kind(name: &str) -> Kind {
     match name {
         "ListClusters" | "ListNodes" | "GetNode" | "ListRuns" | "GetRun" | "ListHolds" | "ListStorms"
         | "ListPermits" | "ListRunbooks" | "ListRunbookRuns" | "GetRunbookRun" => Kind::Kept,
-        "ListConditions" | "ListRemedies" | "WatchEvents" | "WatchRun" | "PlanColdStart" | "PlanRunbook"
-        | "DiagnosePods" | "ListWorkloads" => Kind::Live,
+        "ListConditions"
+        | "ListRemedies"
+        | "WatchEvents"
+        | "WatchRun"
+        | "PlanColdStart"
+        | "PlanRunbook"
+        | "DiagnosePods"
+        | "ListWorkloads"
+        | "GetEtcd"
+        | "VerifyEtcdSnapshots" => Kind::Live,
         _ => Kind::Command,
     }
 }
@@ -123,7 +131,7 @@ mod tests {
             "two calls of one name"
         );
         for call in calls {
-            let asks = ["List", "Get", "Watch", "Plan", "Diagnose"]
+            let asks = ["List", "Get", "Watch", "Plan", "Diagnose", "Verify"]
                 .iter()
                 .any(|word| call.starts_with(word));
             let path = format!("/blackstart.v1.FleetService/{call}");

@@ -111,4 +111,15 @@ impl RunbookService for KeptRunbooks {
     ) -> Result<Response<v1::ListWorkloadsResponse>, Status> {
         not_kept()
     }
+
+    async fn get_etcd(&self, _: Request<v1::GetEtcdRequest>) -> Result<Response<v1::EtcdView>, Status> {
+        not_kept()
+    }
+
+    async fn verify_etcd_snapshots(
+        &self,
+        _: Request<v1::GetEtcdRequest>,
+    ) -> Result<Response<v1::VerifyEtcdSnapshotsResponse>, Status> {
+        not_kept()
+    }
 }

@@ -324,9 +324,10 @@ impl World {
             Action::ReleaseKubelet { .. } => self.breach(&order.node, now),
             Action::HoldManifest { .. } => None,
             Action::ReleaseManifest { .. } => self.too_early(&order.node, now),
-            Action::RestartUnit { .. } | Action::StopKubelet { .. } | Action::StartKubelet { .. } => {
-                Some(format!("a cold start asked for {:?}", order.action))
-            }
+            Action::RestartUnit { .. }
+            | Action::StopKubelet { .. }
+            | Action::StartKubelet { .. }
+            | Action::Etcd { .. } => Some(format!("a cold start asked for {:?}", order.action)),
         };
         let machine = self.machines.get_mut(&order.node).unwrap();
         if machine.back_at.is_none_or(|at| at > now) {
@@ -365,7 +366,10 @@ impl World {
                         machine.manifests.insert(component, ManifestState::InPlace);
                         self.breaches.extend(breach);
                     }
-                    Action::RestartUnit { .. } | Action::StopKubelet { .. } | Action::StartKubelet { .. } => {
+                    Action::RestartUnit { .. }
+                    | Action::StopKubelet { .. }
+                    | Action::StartKubelet { .. }
+                    | Action::Etcd { .. } => {
                         self.breaches.extend(breach);
                     }
                 }

@@ -214,7 +214,7 @@ async fn silence_is_noticed_without_anybody_saying_anything() {
     world
         .sees("silence", |view| view.nodes[&name(0)].phase == Phase::Silent)
         .await;
-    assert_eq!(line.order().await, Err(SessionOver));
+    assert_eq!(line.next().await, Err(SessionOver));
     assert_eq!(world.fleet.deliver(order(0, "x")), Delivery::NotInSession);
 }
 
@@ -225,8 +225,11 @@ async fn an_order_reaches_the_newest_session_or_is_kept_out() {
     let mut old = world.opens(0);
     let mut new = world.opens(0);
     assert_eq!(world.fleet.deliver(order(0, "x")), Delivery::Queued);
-    assert_eq!(new.order().await.unwrap().command_id, "x");
-    assert_eq!(old.order().await, Err(SessionOver));
+    let ToNode::Order(first) = new.next().await.unwrap() else {
+        panic!("an order was delivered")
+    };
+    assert_eq!(first.command_id, "x");
+    assert_eq!(old.next().await, Err(SessionOver));
     // The end of the older one takes nothing from the newer.
     drop(old);
     for _ in 0..ORDERS {

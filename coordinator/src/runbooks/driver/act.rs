@@ -14,7 +14,8 @@ use super::super::proof::rests_on_bmc;
 use super::super::waiting::WaitingOn;
 use super::{Driver, JOURNAL_RETRY, PACE};
 use crate::brakes::{Held, Scope};
-use crate::fleet::{Action, Order, OrderResult};
+use crate::fleet::{Action, EtcdAct, Order, OrderResult};
+use crate::inventory::NodeName;
 use crate::kubernetes::calls::ApiCall;
 use crate::kubernetes::connection::CallError;
 
@@ -131,31 +132,54 @@ impl Driver {
     }
 
     /// A command that finds no room is sent again in its time.
-    pub(super) fn send(&mut self, at: usize, order: KubeletOrder) {
+    pub(super) fn send(&mut self, at: usize, action: Action) {
         let Some(command) = &self.run.steps[at].command else {
             return;
         };
-        let request = &self.run.plan.request;
-        let (run, reason) = (
-            self.run.id.clone(),
-            format!("operator {}: {}", request.by, request.reason),
-        );
         let order = Order {
-            node: request.node.clone(),
+            node: self.acts_on(at).clone(),
             command_id: command.id.clone(),
             epoch: self.shared.ports.epoch,
             expires_in: ORDER_EXPIRES,
-            action: match order {
-                KubeletOrder::Stop => Action::StopKubelet { run, reason },
-                KubeletOrder::Start => Action::StartKubelet { run, reason },
-                KubeletOrder::Restart => Action::RestartUnit {
-                    unit: KUBELET_UNIT.to_owned(),
-                    reason,
-                },
-            },
+            action,
         };
         if self.shared.ports.orders.try_send(order).is_ok() {
             self.memory.sent = Some(Instant::now());
+        }
+    }
+
+    /// Whose agent does a step.
+    fn acts_on(&self, at: usize) -> &NodeName {
+        let on = self.run.steps[at].step.on.as_ref();
+        on.unwrap_or(&self.run.plan.request.node)
+    }
+
+    /// In whose name a command is given: the run, and why.
+    fn in_name_of(&self) -> (String, String) {
+        let request = &self.run.plan.request;
+        let reason = format!("operator {}: {}", request.by, request.reason);
+        (self.run.id.clone(), reason)
+    }
+
+    pub(super) fn of_kubelet(&self, order: KubeletOrder) -> Action {
+        let (run, reason) = self.in_name_of();
+        match order {
+            KubeletOrder::Stop => Action::StopKubelet { run, reason },
+            KubeletOrder::Start => Action::StartKubelet { run, reason },
+            KubeletOrder::Restart => Action::RestartUnit {
+                unit: KUBELET_UNIT.to_owned(),
+                reason,
+            },
+        }
+    }
+
+    pub(super) fn of_etcd(&self, act: EtcdAct) -> Action {
+        let (run, reason) = self.in_name_of();
+        Action::Etcd {
+            run,
+            reason,
+            cluster_id: self.run.plan.etcd.as_ref().map_or(0, |etcd| etcd.cluster_id),
+            act,
         }
     }
 
@@ -163,8 +187,7 @@ impl Driver {
         let Some(at) = self.run.current() else { return };
         let command = self.run.steps[at].command.as_ref();
         // An answer to an attempt that is over says nothing about this one.
-        if command.is_some_and(|command| command.id == result.command_id)
-            && result.node == self.run.plan.request.node
+        if command.is_some_and(|command| command.id == result.command_id) && result.node == *self.acts_on(at)
         {
             self.memory.heard = Some((result.answer, result.detail, Instant::now()));
         }

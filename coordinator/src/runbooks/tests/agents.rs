@@ -167,6 +167,7 @@ pub(super) async fn agents(
                     Action::ReleaseKubelet { .. } => "release",
                     Action::HoldManifest { .. } => "hold",
                     Action::ReleaseManifest { .. } => "put back",
+                    Action::Etcd { .. } => "etcd",
                 };
                 agents.done.push(what.to_owned());
                 Answer::Done

@@ -236,6 +236,7 @@ impl Bed {
             in_hand: watch::Sender::default(),
             declared: Arc::clone(&self.declared),
             bmcs: self.bmcs.clone(),
+            etcd: crate::quorum::Eyes::default(),
         };
         let Ok((runbooks, work)) = Runbooks::open(ports) else {
             return false;

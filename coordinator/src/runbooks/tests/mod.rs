@@ -3,6 +3,7 @@
 mod agents;
 mod bed;
 mod crash;
+mod etcd;
 mod maintenance;
 mod network_loss;
 mod node_down;

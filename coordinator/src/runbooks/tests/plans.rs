@@ -36,9 +36,10 @@ fn pod(value: serde_json::Value) -> Pod {
     keep(value)
 }
 
-fn world() -> World {
+pub(super) fn world() -> World {
     let now = Instant::now();
     World {
+        etcd: None,
         timing: Timing::default(),
         now,
         unix_ms: 1_800_000_000_000,

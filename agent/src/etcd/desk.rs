@@ -1,0 +1,75 @@
+//! The coordinator's questions, a few at a time, and their answers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use blackstart_proto::v1 as wire;
+use blackstart_proto::v1::etcd_answer::Body;
+use blackstart_proto::v1::etcd_question::Ask;
+use tokio::sync::watch;
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::timeout;
+
+use super::look::look;
+use super::snapshot;
+use super::trouble::{Kind, Trouble};
+use crate::config::Settings;
+
+/// So many are answered at once; more are left for whoever asks again.
+const AT_ONCE: usize = 4;
+/// Nothing takes longer: the longest is a read of every snapshot.
+const LONGEST: Duration = Duration::from_mins(10);
+
+/// What questions are answered with.
+#[derive(Debug, Clone)]
+pub struct Desk {
+    settings: watch::Receiver<Arc<Settings>>,
+    /// The node's files are this machine's.
+    machine: bool,
+}
+
+impl Desk {
+    /// By the settings in force; `machine`: the node is no simulated one.
+    pub fn new(settings: watch::Receiver<Arc<Settings>>, machine: bool) -> Self {
+        Self { settings, machine }
+    }
+
+    /// Takes a question in; its answer comes out of `answers`. One too many is passed over.
+    pub(crate) fn ask(&self, question: wire::EtcdQuestion, answers: &mut JoinSet<wire::EtcdAnswer>) {
+        if answers.len() < AT_ONCE {
+            let desk = self.clone();
+            answers.spawn(async move { desk.answer(question).await });
+        }
+    }
+
+    async fn answer(self, question: wire::EtcdQuestion) -> wire::EtcdAnswer {
+        let settings = Arc::clone(&self.settings.borrow());
+        let within = Duration::from_millis(question.within_ms).min(LONGEST);
+        let body = match question.ask {
+            _ if !self.machine => Some(Body::Report(wire::EtcdReport {
+                trouble: Some(
+                    Trouble::new(Kind::NoManifest, "a simulated machine has no etcd".to_owned()).to_wire(),
+                ),
+                ..wire::EtcdReport::default()
+            })),
+            Some(Ask::Look(_)) => Some(Body::Report(
+                look(&settings, settings.etcd.deadline.min(within)).await,
+            )),
+            Some(Ask::Verify(_)) => {
+                let dir = settings.etcd.snapshots.dir.clone();
+                let checks = timeout(within, spawn_blocking(move || snapshot::verify_all(&dir))).await;
+                match checks {
+                    Ok(Ok(checks)) => Some(Body::Verified(wire::EtcdVerified { checks })),
+                    // Nobody waits for it any more.
+                    Ok(Err(_)) | Err(_) => None,
+                }
+            }
+            // Of a later version.
+            None => None,
+        };
+        wire::EtcdAnswer {
+            question_id: question.question_id,
+            body,
+        }
+    }
+}

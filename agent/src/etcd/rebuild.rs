@@ -1,0 +1,175 @@
+//! Sets the member's data aside and has it join its cluster anew.
+//!
+//! ```text
+//!  room? ──► the new manifest, durable, beside `static_pods.held` ──► the old one out, kept there ──► nobody holds the database
+//!        ──► DATA/member ──rename──► DATA/member.set-aside.RUN ──► the new manifest in, in one step
+//! ```
+//! Nothing is deleted: the data is renamed where it is, so that neither a mount nor its owner matters, and the old manifest is kept. Each
+//! step is told from what lies where, so that a rebuild that a crash cut short goes on where it was.
+
+use std::io::ErrorKind;
+
+use tokio::time::Instant;
+
+use super::act::EtcdRules;
+use super::look::{Found, manifest};
+use super::pod::joining;
+use super::snapshot::room;
+use super::ways::{Ways, gone, off, rename, sync, taken_out, write_new};
+use crate::watch::static_pods::directory::Places;
+
+/// See the module.
+pub(super) async fn rebuild(
+    run_id: &str,
+    initial_cluster: &str,
+    needs_bytes: u64,
+    rules: &EtcdRules,
+) -> Result<String, String> {
+    let ways = Ways::of(run_id, &rules.places)?;
+    let (at, cluster, places) = (ways.clone(), initial_cluster.to_owned(), rules.places.clone());
+    let prepared = off(move || prepare(&at, &places, &cluster, needs_bytes)).await?;
+    let Prepared::ToDo { found, was_out } = prepared else {
+        return Ok("its data was set aside and its manifest is in place already".to_owned());
+    };
+    let out_since = Instant::now();
+    if let Err(why) = gone(&found.pod, out_since, rules).await {
+        // What was out before this attempt may be fenced.
+        if was_out {
+            return Err(why);
+        }
+        let (at, file) = (ways.clone(), found.file.clone());
+        let back = off(move || at.put_back(&file)).await;
+        return Err(match back {
+            Ok(()) => format!("{why}; its manifest is back, and nothing was set aside"),
+            Err(failed) => format!("{why}; its manifest is in {}: {failed}", ways.kept.display()),
+        });
+    }
+    off(move || finish(&ways, &found)).await
+}
+
+enum Prepared {
+    /// Nothing is left to do.
+    Done,
+    /// The old manifest is out, the new one is ready.
+    ToDo {
+        found: Found,
+        /// It was out already.
+        was_out: bool,
+    },
+}
+
+fn prepare(
+    ways: &Ways,
+    places: &Places,
+    initial_cluster: &str,
+    needs_bytes: u64,
+) -> Result<Prepared, String> {
+    let here = manifest(&ways.manifests);
+    let old = manifest(&ways.kept);
+    if let (Ok(here), Ok(_)) = (&here, &old)
+        && here.pod.initial_cluster == initial_cluster
+        && here.pod.initial_cluster_state == "existing"
+    {
+        return Ok(Prepared::Done);
+    }
+    let (found, was_out) = match (old, here) {
+        // Of an earlier attempt.
+        (Ok(old), Err(_)) => (old, true),
+        (Ok(_), Ok(here)) => {
+            return Err(format!(
+                "{} is in place and not of this run, whose old manifest is kept in {}: somebody else has put it there",
+                here.file,
+                ways.kept.display()
+            ));
+        }
+        (Err(_), Ok(here)) => (here, false),
+        // Of a run that has fenced it: it stays there, and a copy of it is this run's.
+        (Err(_), Err(trouble)) => match taken_out(places) {
+            Some((_, found)) => {
+                ways.make()?;
+                let copy = ways.kept.join(&found.file);
+                write_new(&copy, &found.text)
+                    .map_err(|error| format!("write {}: {error}", copy.display()))?;
+                (found, true)
+            }
+            None => return Err(trouble.to_string()),
+        },
+    };
+    let after = joining(&found.text, initial_cluster)?;
+    let data = &found.pod.data_dir;
+    // What the agent does not see it cannot set aside, and etcd would go on with it.
+    if !data.is_dir() {
+        return Err(format!(
+            "{} is not there, as the agent sees it: an agent in a container needs it mounted, and a new disk the directory (mkdir -m 700); nothing was changed",
+            data.display()
+        ));
+    }
+    let free = room(data).map_err(|error| format!("look at {}: {error}", data.display()))?;
+    if free < needs_bytes {
+        return Err(format!(
+            "{} has {} MiB left, and the member needs {} MiB for the cluster's data: make room first; nothing was changed",
+            data.display(),
+            free >> 20,
+            needs_bytes >> 20
+        ));
+    }
+    let aside = ways.aside(data);
+    if aside.exists() && data.join("member").exists() {
+        return Err(format!(
+            "{} and {} are both there: somebody else was at work; nothing was changed",
+            aside.display(),
+            data.join("member").display()
+        ));
+    }
+    ways.make()?;
+    let next = ways.next.join(&found.file);
+    write_new(&next, &after).map_err(|error| format!("write {}: {error}", next.display()))?;
+    if !was_out {
+        ways.take_out(&found.file)?;
+    }
+    Ok(Prepared::ToDo { found, was_out })
+}
+
+fn finish(ways: &Ways, found: &Found) -> Result<String, String> {
+    let data = &found.pod.data_dir;
+    let aside = ways.aside(data);
+    let mut told = Vec::new();
+    for (from, to) in [(data.join("member"), aside.clone())]
+        .into_iter()
+        .chain(found.pod.wal_dir.iter().map(|wal| {
+            let to = wal.with_file_name(format!(
+                "{}.set-aside.{}",
+                wal.file_name().unwrap_or_default().display(),
+                ways.run
+            ));
+            (wal.clone(), to)
+        }))
+    {
+        match rename(&from, &to) {
+            Ok(()) => {
+                if let Some(parent) = to.parent() {
+                    sync(parent).map_err(|error| format!("sync {}: {error}", parent.display()))?;
+                }
+                told.push(format!("{} is kept as {}", from.display(), to.display()));
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => {
+                return Err(format!(
+                    "set {} aside: {error}; its manifest is in {}, and this may be tried again",
+                    from.display(),
+                    ways.kept.display()
+                ));
+            }
+        }
+    }
+    let to = ways.put_in(&found.file)?;
+    if told.is_empty() {
+        told.push("there was no data".to_owned());
+    }
+    Ok(format!(
+        "{}; {} is written anew, the old one is in {}",
+        told.join(", "),
+        to.display(),
+        ways.kept.display()
+    ))
+}

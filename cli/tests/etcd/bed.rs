@@ -1,0 +1,436 @@
+//! Three masters: real etcd processes with TLS, each run from its manifest by a stand-in kubelet; the real agents; a real coordinator; and
+//! the command itself before it.
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use blackstart_agent::config::{ComponentSettings, CoordinatorSettings, Settings};
+use blackstart_agent::run::{Notify, run};
+use blackstart_coordinator::pki::Authority;
+use blackstart_proto::tls::TlsFiles;
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType, date_time_ymd};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::kubelet::Kubelet;
+use crate::machine::Machine;
+use crate::ports::free_port;
+
+/// Nothing here takes longer on the slowest machine.
+const DEADLINE: Duration = Duration::from_secs(120);
+/// Between two looks at something that is awaited.
+const LOOK: Duration = Duration::from_millis(250);
+
+pub(crate) const MASTERS: [&str; 3] = ["biz-1", "biz-2", "biz-3"];
+
+/// So many snapshots agents keep.
+pub(crate) const KEEP: u32 = 2;
+
+const INVENTORY: &str = "\
+clusters:
+  - name: biz
+    nodes:
+      - {name: biz-1, address: 10.0.0.1, role: control-plane}
+      - {name: biz-2, address: 10.0.0.2, role: control-plane}
+      - {name: biz-3, address: 10.0.0.3, role: control-plane}
+";
+
+/// The etcd that is on this machine: Debian's own, and those that `BLACKSTART_ETCD` names (paths with colons between them).
+/// Without one a test says SKIPPED; in CI it has to run.
+pub(crate) fn programs(test: &str) -> Vec<PathBuf> {
+    let named = std::env::var("BLACKSTART_ETCD").unwrap_or_default();
+    let named = named
+        .split(':')
+        .filter(|path| !path.is_empty())
+        .map(PathBuf::from);
+    let all: Vec<_> = std::iter::once(PathBuf::from("/usr/bin/etcd"))
+        .chain(named)
+        .filter(|path| path.exists())
+        .collect();
+    if all.is_empty() {
+        assert!(
+            std::env::var("CI").as_deref() != Ok("true"),
+            "{test}: there is no /usr/bin/etcd; make needs-testbed installs it"
+        );
+        println!("SKIPPED {test}: there is no /usr/bin/etcd; make needs-testbed installs it");
+    }
+    all
+}
+
+/// One master.
+pub(crate) struct Master {
+    pub(crate) name: &'static str,
+    pub(crate) dir: PathBuf,
+    pub(crate) client: SocketAddr,
+    peer: SocketAddr,
+    metrics: SocketAddr,
+    kubelet: Option<Kubelet>,
+    agent: Option<(CancellationToken, JoinHandle<()>)>,
+}
+
+impl Master {
+    pub(crate) fn manifest(&self) -> PathBuf {
+        self.dir.join("manifests/etcd.yaml")
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.dir.join("etcd")
+    }
+
+    fn peer_url(&self) -> String {
+        format!("https://{}", self.peer)
+    }
+}
+
+/// All of it. What runs ends when it is dropped.
+pub(crate) struct Bed {
+    pub(crate) masters: Vec<Master>,
+    coordinator: Option<Child>,
+    address: SocketAddr,
+    program: PathBuf,
+    dir: TempDir,
+}
+
+impl Bed {
+    /// With everything running, and a leader.
+    pub(crate) async fn new(program: &Path) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        let authority = Authority::create(&root.join("pki")).unwrap();
+        authority.issue_coordinator("coordinator").unwrap();
+        authority.issue_operator("ann").unwrap();
+        authority.issue_operator("ben").unwrap();
+        fs::write(root.join("inventory.yaml"), INVENTORY).unwrap();
+        Authority::create(&root.join("etcd-pki")).unwrap();
+        let masters: Vec<_> = MASTERS
+            .map(|name| {
+                authority.issue_node(name).unwrap();
+                Master {
+                    name,
+                    dir: root.join(name),
+                    client: free_port(),
+                    peer: free_port(),
+                    metrics: free_port(),
+                    kubelet: None,
+                    agent: None,
+                }
+            })
+            .into();
+        let mut bed = Self {
+            masters,
+            coordinator: None,
+            address: free_port(),
+            program: program.to_owned(),
+            dir,
+        };
+        let cluster: Vec<_> = bed
+            .masters
+            .iter()
+            .map(|master| format!("{}={}", master.name, master.peer_url()))
+            .collect();
+        for at in 0..bed.masters.len() {
+            let files = bed.certificate(MASTERS[at], 2090);
+            let text = bed.text(&bed.masters[at], &files, &cluster.join(","));
+            let master = &mut bed.masters[at];
+            fs::create_dir_all(master.dir.join("manifests")).unwrap();
+            fs::write(master.manifest(), text).unwrap();
+            master.kubelet = Some(Kubelet::start(&master.dir));
+        }
+        bed.start_coordinator();
+        for at in 0..bed.masters.len() {
+            bed.start_agent(at);
+        }
+        bed.until_etcd("all members are well", |etcd| etcd["voters_healthy"] == 3)
+            .await;
+        bed
+    }
+
+    /// A certificate for the member on a node, for both directions as kubeadm makes them, that expires with this year.
+    pub(crate) fn certificate(&self, name: &str, year: i32) -> TlsFiles {
+        let pki = self.dir.path().join("etcd-pki");
+        let read = |name: &str| fs::read_to_string(pki.join(name)).unwrap();
+        let key = KeyPair::from_pem(&read("ca.key")).unwrap();
+        let issuer = Issuer::from_ca_cert_pem(&read("ca.crt"), key).unwrap();
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::IpAddress(Ipv4Addr::LOCALHOST.into())];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(year, 1, 1);
+        let key = KeyPair::generate().unwrap();
+        let files = TlsFiles::in_dir(&pki, name);
+        fs::write(&files.certificate, params.signed_by(&key, &issuer).unwrap().pem()).unwrap();
+        fs::write(&files.key, key.serialize_pem()).unwrap();
+        files
+    }
+
+    /// The files of a client of etcd.
+    pub(crate) fn client_files(&self) -> TlsFiles {
+        TlsFiles::in_dir(&self.dir.path().join("etcd-pki"), "biz-1")
+    }
+
+    /// As kubeadm writes it.
+    fn text(&self, master: &Master, tls: &TlsFiles, cluster: &str) -> String {
+        let Master {
+            name,
+            client,
+            metrics,
+            ..
+        } = master;
+        let (peer, data) = (master.peer_url(), master.data());
+        let (certificate, key, ca) = (tls.certificate.display(), tls.key.display(), tls.ca.display());
+        let (program, data) = (self.program.display(), data.display());
+        format!(
+            "\
+apiVersion: v1
+kind: Pod
+metadata:
+  name: etcd
+  namespace: kube-system
+spec:
+  containers:
+  - command:
+    - {program}
+    - --advertise-client-urls=https://{client}
+    - --cert-file={certificate}
+    - --client-cert-auth=true
+    - --data-dir={data}
+    - --initial-advertise-peer-urls={peer}
+    - --initial-cluster={cluster}
+    - --key-file={key}
+    - --listen-client-urls=https://{client}
+    - --listen-metrics-urls=http://{metrics}
+    - --listen-peer-urls={peer}
+    - --logger=zap
+    - --name={name}
+    - --peer-cert-file={certificate}
+    - --peer-client-cert-auth=true
+    - --peer-key-file={key}
+    - --peer-trusted-ca-file={ca}
+    - --trusted-ca-file={ca}
+    image: registry.k8s.io/etcd:3.5
+    name: etcd
+  hostNetwork: true
+"
+        )
+    }
+
+    pub(crate) fn start_coordinator(&mut self) {
+        let root = self.dir.path();
+        let at = root.join("coordinator");
+        fs::create_dir_all(&at).unwrap();
+        fs::write(at.join("boot_id"), "boot").unwrap();
+        let (dir, pki, root) = (at.display(), root.join("pki"), root.display());
+        let (address, pki) = (self.address, pki.display());
+        let text = format!(
+            "\
+listen: [\"{address}\"]
+tls: {{ca: {pki}/ca.crt, certificate: {pki}/coordinator.crt, key: {pki}/coordinator.key}}
+state_dir: {dir}/state
+runtime_dir: {dir}/run
+boot_id_file: {dir}/boot_id
+inventory: {root}/inventory.yaml
+"
+        );
+        fs::write(at.join("coordinator.yaml"), text).unwrap();
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(at.join("log"))
+            .unwrap();
+        // The command has a coordinator in it, for drills. It ends with its standard input.
+        let process = Command::new(env!("CARGO_BIN_EXE_blackstart"))
+            .args(["drill", "coordinator"])
+            .arg(at.join("coordinator.yaml"))
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.coordinator = Some(process);
+    }
+
+    /// As `kill -9`.
+    pub(crate) fn kill_coordinator(&mut self) {
+        if let Some(mut process) = self.coordinator.take() {
+            let _ended_already = process.kill();
+            let _status = process.wait();
+        }
+    }
+
+    pub(crate) fn start_agent(&mut self, at: usize) {
+        let pki = self.dir.path().join("pki");
+        let master = &mut self.masters[at];
+        let dir = |name: &str| master.dir.join(name);
+        fs::write(dir("boot_id"), "boot\n").unwrap();
+        let mut settings = Settings {
+            state_dir: dir("state"),
+            runtime_dir: dir("run"),
+            boot_id_file: dir("boot_id"),
+            units: Vec::new(),
+            disks: Vec::new(),
+            coordinator: Some(CoordinatorSettings {
+                addresses: vec![self.address],
+                tls: TlsFiles::in_dir(&pki, master.name),
+                report_interval: Duration::from_millis(300),
+                permit_wait: Duration::from_mins(2),
+            }),
+            ..Settings::for_node(master.name)
+        };
+        settings.logs.globs = Vec::new();
+        settings.preflight.certificates = Vec::new();
+        settings.etcd.snapshots.dir = dir("snapshots");
+        settings.etcd.tools = ["etcdutl", "etcdctl"]
+            .map(|tool| self.program.with_file_name(tool))
+            .into();
+        settings.etcd.snapshots.min_free = 1 << 20;
+        settings.etcd.snapshots.keep = KEEP;
+        let pods = &mut settings.static_pods;
+        pods.manifests = dir("manifests");
+        pods.held = dir("blackstart-held");
+        pods.components = vec![ComponentSettings::new(
+            "etcd",
+            master.metrics.port(),
+            "/health?serializable=true",
+        )];
+        // Its own decisions are not what is looked at here.
+        pods.failures_to_raise = 100;
+        pods.out_at_least = Duration::from_secs(1);
+        pods.gone_deadline = Duration::from_secs(20);
+        pods.ready_deadline = Duration::from_secs(10);
+        let stop = CancellationToken::new();
+        let host = Arc::new(Machine);
+        let until = stop.clone();
+        let task = tokio::spawn(async move {
+            run(settings, host, Notify::none(), until).await.unwrap();
+        });
+        master.agent = Some((stop, task));
+    }
+
+    /// Something in place of each API server: a static pod that listens. Where.
+    pub(crate) fn start_api_servers(&self) -> Vec<SocketAddr> {
+        let start = |master: &Master| {
+            let health = free_port();
+            let text = format!(
+                "\
+kind: Pod
+metadata: {{name: kube-apiserver, namespace: kube-system}}
+spec:
+  hostNetwork: true
+  containers:
+  - name: kube-apiserver
+    command: [listen, \"{health}\"]
+    livenessProbe: {{httpGet: {{host: 127.0.0.1, path: /livez, port: {}}}}}
+",
+                health.port()
+            );
+            fs::write(master.dir.join("manifests/kube-apiserver.yaml"), text).unwrap();
+            health
+        };
+        self.masters.iter().map(start).collect()
+    }
+
+    /// As its crash: nothing of it goes on.
+    pub(crate) async fn kill_agent(&mut self, at: usize) {
+        if let Some((_, task)) = self.masters[at].agent.take() {
+            task.abort();
+            let _aborted = task.await;
+        }
+    }
+
+    /// The command, as Ann types it.
+    pub(crate) fn blackstart(&self, arguments: &[&str]) -> Output {
+        self.by("ann", arguments)
+    }
+
+    /// The command, as another operator types it.
+    pub(crate) fn by(&self, operator: &str, arguments: &[&str]) -> Output {
+        let file = |name: String| self.dir.path().join("pki").join(name);
+        Command::new(env!("CARGO_BIN_EXE_blackstart"))
+            .args(["--coordinator", &self.address.to_string()])
+            .arg("--tls-ca")
+            .arg(file("ca.crt".to_owned()))
+            .arg("--tls-cert")
+            .arg(file(format!("{operator}.crt")))
+            .arg("--tls-key")
+            .arg(file(format!("{operator}.key")))
+            .args(arguments)
+            .env_clear()
+            .output()
+            .unwrap()
+    }
+
+    /// What it prints as JSON, once it is as wanted.
+    pub(crate) async fn until(
+        &self,
+        what: &str,
+        arguments: &[&str],
+        wanted: impl Fn(&Value) -> bool,
+    ) -> Value {
+        let until = Instant::now() + DEADLINE;
+        let arguments: Vec<_> = arguments.iter().copied().chain(["-o", "json"]).collect();
+        loop {
+            let answer = self.blackstart(&arguments);
+            let json: Option<Value> = serde_json::from_slice(&answer.stdout).ok();
+            if let Some(json) = json.as_ref().filter(|json| wanted(json)) {
+                return json.clone();
+            }
+            assert!(
+                Instant::now() < until,
+                "waited for {what} in vain: {json:#?} {}\n{}",
+                String::from_utf8_lossy(&answer.stderr),
+                self.logs()
+            );
+            sleep(LOOK).await;
+        }
+    }
+
+    pub(crate) async fn until_etcd(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        self.until(what, &["etcd", "status", "biz"], wanted).await
+    }
+
+    /// The last words of everybody, for whoever looks for why a test failed.
+    fn logs(&self) -> String {
+        let tail = |path: PathBuf| {
+            let text = fs::read_to_string(&path).unwrap_or_default();
+            let lines: Vec<_> = text.lines().rev().take(15).collect();
+            let lines: Vec<_> = lines.into_iter().rev().collect();
+            format!("--- {}\n{}\n", path.display(), lines.join("\n"))
+        };
+        let etcds = self.masters.iter().map(|master| master.dir.join("etcd.log"));
+        std::iter::once(self.dir.path().join("coordinator/log"))
+            .chain(etcds)
+            .map(tail)
+            .collect()
+    }
+
+    pub(crate) fn stop_kubelet(&mut self, at: usize) {
+        self.masters[at].kubelet = None;
+    }
+
+    pub(crate) fn start_kubelet(&mut self, at: usize) {
+        let master = &mut self.masters[at];
+        master.kubelet = Some(Kubelet::start(&master.dir));
+    }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        self.kill_coordinator();
+        for master in &mut self.masters {
+            if let Some((stop, task)) = master.agent.take() {
+                stop.cancel();
+                task.abort();
+            }
+        }
+    }
+}

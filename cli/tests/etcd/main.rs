@@ -1,0 +1,16 @@
+//! `blackstart etcd` and the runbooks of etcd before real clusters of three members.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
+
+mod bed;
+mod kubelet;
+mod machine;
+mod member;
+mod quorum;
+mod snapshots;
+mod status;
+mod store;
+
+#[allow(dead_code, reason = "the rest of it is for the coordinator's own etcd")]
+#[path = "../../../coordinator/tests/etcd/mod.rs"]
+mod ports;

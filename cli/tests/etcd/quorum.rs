@@ -1,0 +1,171 @@
+//! The runbook `etcd-quorum`: two of three members lose their data, and what is left becomes a cluster again, first of one and then of three.
+
+use std::fs;
+use std::net::{SocketAddr, TcpStream};
+
+use serde_json::Value;
+
+use crate::bed::{Bed, programs};
+use crate::member::{damage, set_aside};
+use crate::store::{Writer, fill, has};
+
+fn runs(health: SocketAddr) -> bool {
+    TcpStream::connect(health).is_ok()
+}
+
+fn state(run: &Value) -> &str {
+    run["state"].as_str().unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_lost_quorum_is_restored_by_two_persons_and_grows_back_to_three() {
+    for program in programs("an etcd that has lost its quorum") {
+        // The tool has to be of the same version.
+        let tools = ["etcdutl", "etcdctl"].map(|name| program.with_file_name(name));
+        if !tools.iter().any(|tool| tool.exists()) {
+            println!("SKIPPED for {}: there is no tool beside it", program.display());
+            assert!(
+                std::env::var("CI").as_deref() != Ok("true"),
+                "make needs-testbed installs it"
+            );
+            continue;
+        }
+        let mut bed = Bed::new(&program).await;
+        let tls = bed.client_files();
+        let api_servers = bed.start_api_servers();
+        fill(bed.masters[0].client, &tls, 200, 1024).await;
+        let writer = Writer::start(&[bed.masters[0].client], &tls);
+        let well = bed.blackstart(&["runbook", "plan", "etcd-quorum", "--cluster", "biz"]);
+        assert!(
+            String::from_utf8_lossy(&well.stdout).contains("missing: a lost quorum"),
+            "{well:?}"
+        );
+        for at in [1, 2] {
+            bed.stop_kubelet(at);
+            damage(&bed.masters[at].data());
+            bed.start_kubelet(at);
+        }
+        bed.until_etcd("the loss of the quorum", |etcd| {
+            etcd["has_quorum"] == false && etcd["leader"].is_null() && etcd["cluster_id"].is_string()
+        })
+        .await;
+        let acknowledged = writer.stop().await;
+        let member = bed.blackstart(&["runbook", "plan", "etcd-member", "biz-2"]);
+        assert!(
+            String::from_utf8_lossy(&member.stdout).contains("etcd-quorum --cluster biz"),
+            "without a quorum no member is changed: {member:?}"
+        );
+
+        let plan = bed.blackstart(&["runbook", "plan", "etcd-quorum", "--cluster", "biz"]);
+        println!("{}", String::from_utf8_lossy(&plan.stdout));
+        let begun = bed.blackstart(&[
+            "runbook",
+            "run",
+            "etcd-quorum",
+            "--cluster",
+            "biz",
+            "--yes",
+            "-o",
+            "json",
+        ]);
+        assert!(begun.status.success(), "{begun:?}");
+        let run: Value = serde_json::from_slice(&begun.stdout).unwrap();
+        let run = run["id"].as_str().unwrap();
+        bed.until("the question", &["runbook", "status", run], |run| {
+            assert_ne!(state(run), "halted", "{run:#}");
+            run["wants_approval"] == true
+        })
+        .await;
+        assert!(
+            api_servers.iter().all(|health| runs(*health)),
+            "nothing is stopped yet"
+        );
+        let one = bed.blackstart(&["runbook", "approve", run]);
+        assert!(
+            String::from_utf8_lossy(&one.stderr).contains("wants two persons"),
+            "who has begun it does not approve it: {one:?}"
+        );
+        let two = bed.by("ben", &["runbook", "approve", run]);
+        assert!(two.status.success(), "{two:?}");
+        bed.until("its end", &["runbook", "status", run], |run| {
+            assert_ne!(state(run), "halted", "{run:#}");
+            state(run) == "succeeded"
+        })
+        .await;
+        println!(
+            "{}",
+            String::from_utf8_lossy(&bed.blackstart(&["runbook", "status", run]).stdout)
+        );
+        let etcd = bed
+            .until_etcd("a cluster of one", |etcd| {
+                etcd["has_quorum"] == true && etcd["voters"] == 1
+            })
+            .await;
+        println!(
+            "{}",
+            String::from_utf8_lossy(&bed.blackstart(&["etcd", "status", "biz"]).stdout)
+        );
+        for key in &acknowledged {
+            assert!(has(bed.masters[0].client, &tls, key).await, "{key}");
+        }
+        println!("{} acknowledged keys are all there", acknowledged.len());
+        if tools[0].exists() {
+            let first = etcd["members"].as_array().unwrap();
+            let revision = first
+                .iter()
+                .find_map(|member| member["revision"].as_i64())
+                .unwrap();
+            assert!(
+                revision > 1_000_000_000,
+                "no watcher goes on from an old one: {revision}"
+            );
+        }
+        assert_eq!(
+            set_aside(&bed.masters[0].data()),
+            [format!("member.set-aside.{run}")]
+        );
+        assert!(runs(api_servers[0]), "its own API server is back");
+        for at in [1, 2] {
+            assert!(!bed.masters[at].manifest().exists(), "fenced");
+            assert!(!runs(api_servers[at]), "stopped");
+        }
+        // A new boot, and a new agent, bring nothing back that is fenced.
+        bed.kill_agent(1).await;
+        bed.start_agent(1);
+
+        for (at, node, voters) in [(1, "biz-2", 2), (2, "biz-3", 3)] {
+            let grown = bed
+                .until(
+                    "a run",
+                    &["runbook", "run", "etcd-member", node, "--yes"],
+                    |run| run["id"].is_string(),
+                )
+                .await;
+            let grown = grown["id"].as_str().unwrap();
+            bed.until("the question", &["runbook", "status", grown], |run| {
+                assert_ne!(state(run), "halted", "{run:#}");
+                run["wants_approval"] == true || state(run) == "succeeded"
+            })
+            .await;
+            let _already = bed.blackstart(&["runbook", "approve", grown]);
+            bed.until("its end", &["runbook", "status", grown], |run| {
+                assert_ne!(state(run), "halted", "{run:#}");
+                state(run) == "succeeded"
+            })
+            .await;
+            bed.until_etcd("another voter", |etcd| etcd["voters_healthy"] == voters)
+                .await;
+            assert!(bed.masters[at].manifest().exists());
+            bed.until_etcd("its control plane", |_| runs(api_servers[at]))
+                .await;
+        }
+        println!(
+            "{}",
+            String::from_utf8_lossy(&bed.blackstart(&["etcd", "status", "biz"]).stdout)
+        );
+        for key in &acknowledged {
+            assert!(has(bed.masters[2].client, &tls, key).await, "{key}");
+        }
+        assert!(fs::metadata(bed.masters[2].manifest()).is_ok());
+    }
+}

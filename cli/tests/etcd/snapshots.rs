@@ -1,0 +1,123 @@
+//! Snapshots: taken by the agents of two masters, verified, kept by count, found damaged, and good enough for etcd's own tool.
+
+use std::fs;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::bed::{Bed, KEEP, programs};
+use crate::store::fill;
+
+/// etcd's own tool of the same version, which lies beside it.
+fn tool(program: &Path) -> Option<PathBuf> {
+    let beside = ["etcdutl", "etcdctl"].map(|name| program.with_file_name(name));
+    let found = beside.into_iter().find(|tool| tool.exists());
+    assert!(
+        found.is_some() || std::env::var("CI").as_deref() != Ok("true"),
+        "there is no etcdctl beside {}; make needs-testbed installs it",
+        program.display()
+    );
+    if found.is_none() {
+        println!(
+            "SKIPPED the restore: there is no etcdctl beside {}; make needs-testbed installs it",
+            program.display()
+        );
+    }
+    found
+}
+
+fn items(list: &Value) -> &Vec<Value> {
+    list["items"].as_array().unwrap()
+}
+
+fn take(bed: &Bed) -> Value {
+    let taken = bed.blackstart(&["etcd", "snapshot", "take", "biz", "--yes", "--wait", "-o", "json"]);
+    assert!(taken.status.success(), "{taken:?}");
+    serde_json::from_slice(&taken.stdout).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn snapshots_are_verified_kept_on_two_masters_and_restored_by_etcds_own_tool() {
+    for program in programs("snapshots of etcd") {
+        let bed = Bed::new(&program).await;
+        // More than one piece of the stream.
+        fill(bed.masters[0].client, &bed.client_files(), 100, 4096).await;
+        let plan = bed.blackstart(&["etcd", "snapshot", "take", "biz", "--dry-run"]);
+        let plan = String::from_utf8(plan.stdout).unwrap();
+        println!("{plan}");
+        assert!(plan.contains("snapshot-etcd"), "{plan}");
+        let none = bed
+            .until("the list", &["etcd", "snapshot", "list", "biz"], |_| true)
+            .await;
+        assert!(items(&none).is_empty(), "a plan does nothing: {none:#}");
+
+        let run = take(&bed);
+        assert_eq!(run["state"], "succeeded", "{run:#}");
+        let list = bed
+            .until("the list", &["etcd", "snapshot", "list", "biz"], |_| true)
+            .await;
+        let kept = items(&list);
+        assert_eq!(kept.len(), 2, "{list:#}");
+        assert_ne!(kept[0]["node"], kept[1]["node"], "two disks: {list:#}");
+        for one in kept {
+            let (node, file) = (one["node"].as_str().unwrap(), one["file"].as_str().unwrap());
+            let master = bed.masters.iter().find(|master| master.name == node).unwrap();
+            let path = master.dir.join("snapshots").join(file);
+            let seen = fs::metadata(&path).unwrap();
+            assert_eq!(seen.permissions().mode() & 0o777, 0o600, "every Secret is in it");
+            assert_eq!(Some(seen.len()), one["bytes"].as_u64());
+            assert!(one["revision"].as_i64().unwrap() > 100, "{one:#}");
+            if let Some(tool) = tool(&program) {
+                let restored = master.dir.join("restored");
+                // Verifies the hash at its end.
+                let restore = Command::new(tool)
+                    .args(["snapshot", "restore"])
+                    .arg(&path)
+                    .arg("--data-dir")
+                    .arg(&restored)
+                    .env("ETCDCTL_API", "3")
+                    .output()
+                    .unwrap();
+                assert!(restore.status.success(), "{restore:?}");
+                assert!(restored.join("member/snap/db").exists());
+            }
+        }
+        let etcd = bed
+            .until_etcd("its age", |etcd| etcd["last_snapshot_age_ms"].is_u64())
+            .await;
+        assert!(
+            etcd["last_snapshot_age_ms"].as_u64().unwrap() < 120_000,
+            "{etcd:#}"
+        );
+        let whole = bed.blackstart(&["etcd", "snapshot", "verify", "biz"]);
+        println!("{}", String::from_utf8_lossy(&whole.stdout));
+        assert!(whole.status.success(), "{whole:?}");
+
+        // The oldest go, and never more than that.
+        for _ in 0..KEEP {
+            take(&bed);
+        }
+        let list = bed
+            .until("the list", &["etcd", "snapshot", "list", "biz"], |_| true)
+            .await;
+        for node in ["biz-1", "biz-2", "biz-3"] {
+            let here = items(&list).iter().filter(|one| one["node"] == node).count();
+            assert!(here <= usize::try_from(KEEP).unwrap(), "{list:#}");
+        }
+
+        // One bit of one of them.
+        let last = items(&list).last().unwrap();
+        let (node, file) = (last["node"].as_str().unwrap(), last["file"].as_str().unwrap());
+        let master = bed.masters.iter().find(|master| master.name == node).unwrap();
+        let path = master.dir.join("snapshots").join(file);
+        let damaged = fs::File::options().write(true).open(path).unwrap();
+        damaged.write_at(b"!", 5000).unwrap();
+        let found = bed.blackstart(&["etcd", "snapshot", "verify", "biz"]);
+        let text = String::from_utf8_lossy(&found.stdout).into_owned();
+        assert_eq!(found.status.code(), Some(1), "{found:?}");
+        let lines: Vec<_> = text.lines().filter(|line| line.contains("DAMAGED")).collect();
+        assert!(lines.len() == 1 && lines[0].contains(file), "{text}");
+    }
+}

@@ -1,0 +1,290 @@
+//! One etcd member that is not well, the chapter etcd 节点故障, 1: in place first, then replaced on its node. Pure.
+//!
+//! ```text
+//!  two snapshots ─► bounce its manifest ─ ─ well? ─► end
+//!                     └ no ─► (approval) remove ─► add as learner ─► data aside, manifest anew ─► in sync ─► promote ─► all well
+//! ```
+//! The lost member is taken out before the new one is added: with the old one still counted, another voter that does not run yet would raise
+//! the quorum (etcd's FAQ, "Should I add a member before removing an unhealthy member?").
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::etcd_snapshot::{NOT_TOLD, steps};
+use super::maintenance::{empty, refused, step};
+use super::plan::{Action, Refusal, Replaced, Request, RunbookPlan, Step};
+use super::world::{Agent, World};
+use crate::quorum::change::may_remove;
+use crate::quorum::judge::{Seen, View};
+use crate::quorum::told::{Manifest, TroubleKind};
+
+/// A bounce waits for the pod to end, and to be well again: 90 s and 3 min by default.
+const BOUNCE: Duration = Duration::from_mins(10);
+/// A change of who is in the cluster is written down by a majority, within seconds where there is one.
+const CHANGE: Duration = Duration::from_mins(5);
+/// The kubelet stops one pod and starts another.
+const REBUILD: Duration = Duration::from_mins(10);
+/// A learner fetches the whole database: 8 GiB over a slow network.
+const SYNC: Duration = Duration::from_mins(60);
+/// Beside twice the database, of which one copy is on its way, bytes.
+const MARGIN: u64 = 256 << 20;
+
+/// `blackstart runbook run etcd-member NODE`.
+pub fn plan(request: Request, world: &World) -> RunbookPlan {
+    const WHAT: &str = "mend its etcd member";
+    let plan = empty(request, world);
+    let Some(glance) = &world.etcd else {
+        return refused(plan, WHAT, NOT_TOLD.to_owned());
+    };
+    let view = &glance.view;
+    let Some(lost) = view.on(&world.node) else {
+        return refused(
+            plan,
+            WHAT,
+            format!("a member: {} has none of etcd's roles", world.node),
+        );
+    };
+    if lost.health.is_ok() && !lost.is_learner {
+        return refused(
+            plan,
+            WHAT,
+            format!("something that is wrong with it: it is well ({})", view.words()),
+        );
+    }
+    if matches!(world.agent, Agent::Silent { .. }) || lost.told.is_none() {
+        return refused(
+            plan,
+            WHAT,
+            format!(
+                "its agent, which writes its manifest: {}; blackstart runbook plan node-down {}",
+                world.agent_words(),
+                world.node
+            ),
+        );
+    }
+    if !view.has_quorum() {
+        return refused(
+            plan,
+            WHAT,
+            format!(
+                "a quorum ({}): bring the others back in place first (power, network, kubelet, certificates), or blackstart runbook plan etcd-quorum --cluster {}",
+                view.words(),
+                world.cluster
+            ),
+        );
+    }
+    match replaceable(lost) {
+        Ok(manifest) => write(plan, world, view, lost, manifest),
+        Err(missing) => refused(plan, WHAT, missing),
+    }
+}
+
+/// What its manifest says, if it can be made to join anew.
+fn replaceable(lost: &Seen) -> Result<&Manifest, String> {
+    let told = lost.told.as_ref().ok_or("what its agent tells")?;
+    if let Some(trouble) = &told.trouble {
+        match trouble.kind {
+            TroubleKind::Expired | TroubleKind::Certificate => {
+                return Err(format!(
+                    "certificates that are good: {}; a new member would show the same ones (kubeadm certs renew etcd-server etcd-peer etcd-healthcheck-client)",
+                    trouble.detail
+                ));
+            }
+            TroubleKind::Manifest => {
+                return Err(format!("a manifest that is understood: {}", trouble.detail));
+            }
+            TroubleKind::NoManifest | TroubleKind::Refused | TroubleKind::Silent | TroubleKind::Other => {}
+        }
+    }
+    let manifest = told.manifest.as_ref().ok_or(
+        "its manifest, which is gone: put it back (kubeadm init phase etcd local, or from another master with its own name and addresses)",
+    )?;
+    if manifest.peer_urls.is_empty() {
+        return Err(format!("--initial-advertise-peer-urls in {}", manifest.path));
+    }
+    Ok(manifest)
+}
+
+fn write(mut plan: RunbookPlan, world: &World, view: &View, lost: &Seen, manifest: &Manifest) -> RunbookPlan {
+    const WHAT: &str = "replace its etcd member";
+    let snapshots = steps(view);
+    let leader = view.leader.and_then(|id| view.member(id));
+    let Some((leader, through)) = leader.and_then(|seen| Some((seen, seen.node.clone()?))) else {
+        return refused(
+            plan,
+            WHAT,
+            "the leader's agent, which makes the change".to_owned(),
+        );
+    };
+    let status = leader.status().cloned().unwrap_or_default();
+    let needs_bytes = status.db_bytes.saturating_mul(2).saturating_add(MARGIN);
+    let free = lost.told.as_ref().map_or(0, |told| told.data_bytes_available);
+    if free < needs_bytes {
+        return refused(
+            plan,
+            WHAT,
+            format!(
+                "room in {}: {} MiB are free and {} are needed, since the old data is kept beside the new",
+                manifest.data_dir,
+                free >> 20,
+                needs_bytes >> 20
+            ),
+        );
+    }
+    let safe = match lost.id {
+        Some(id) if !lost.is_learner => may_remove(view, id),
+        Some(_) | None => Ok(view.words()),
+    };
+    let evidence = match safe {
+        Ok(evidence) => evidence,
+        Err(missing) => return refused(plan, WHAT, missing),
+    };
+    let initial_cluster = initial_cluster(view, lost, manifest);
+    let learner = has_learners(&status.version);
+    let on = |step: Step| Step {
+        on: Some(through.clone()),
+        ..step
+    };
+    let why = lost
+        .health
+        .clone()
+        .err()
+        .unwrap_or_else(|| "it never became a voter".to_owned());
+    plan.steps = snapshots;
+    if manifest.set_aside_by.is_none() {
+        plan.steps.push(step(Action::BounceEtcd, why, BOUNCE));
+    }
+    plan.steps.push(on(Step {
+        approval: Some(format!(
+            "if it is not well after the bounce, its data is set aside and it joins anew; until it has, {} is all that there is, and one more loss may stop all writes",
+            view.words()
+        )),
+        ..step(Action::RemoveEtcdMember, evidence, CHANGE)
+    }));
+    let mut add = on(step(
+        Action::AddEtcdMember,
+        format!(
+            "as a {}, with {}",
+            if learner { "learner" } else { "voter" },
+            manifest.peer_urls.join(", ")
+        ),
+        CHANGE,
+    ));
+    if !learner {
+        add.approval = Some(format!(
+            "etcd {} has no learners: the new member counts for the quorum before it has the data",
+            status.version
+        ));
+    }
+    plan.steps.push(add);
+    plan.steps.push(step(
+        Action::RebuildEtcdMember,
+        format!(
+            "{}/member is renamed to member.set-aside.RUN, {} MiB are free",
+            manifest.data_dir,
+            free >> 20
+        ),
+        REBUILD,
+    ));
+    plan.steps.push(step(
+        Action::AwaitEtcdSync,
+        format!("the leader has {} entries", status.raft_index),
+        SYNC,
+    ));
+    if learner {
+        plan.steps.push(on(step(
+            Action::PromoteEtcdMember,
+            "once it has nine tenths of the leader's log",
+            CHANGE,
+        )));
+    }
+    plan.steps.push(step(
+        Action::AwaitEtcdHealthy,
+        format!("{} voters", view.voters()),
+        CHANGE,
+    ));
+    let stopped = lost
+        .told
+        .as_ref()
+        .map(|told| told.stopped.clone())
+        .unwrap_or_default();
+    if !stopped.is_empty() {
+        let evidence = format!("{} were set aside by a run", stopped.join(", "));
+        plan.steps.push(step(Action::StartControlPlane, evidence, CHANGE));
+    }
+    plan.notes.push(format!(
+        "{}: --initial-cluster={} becomes {initial_cluster}, --initial-cluster-state={} becomes existing; the old one is kept in blackstart-etcd beside the manifests",
+        manifest.path, manifest.initial_cluster, manifest.initial_cluster_state
+    ));
+    others(&mut plan, world, view, &initial_cluster);
+    plan.etcd = Some(Replaced {
+        cluster_id: view.cluster_id.unwrap_or_default(),
+        member_id: lost.id,
+        peer_urls: manifest.peer_urls.clone(),
+        learner,
+        initial_cluster,
+        needs_bytes,
+        version: status.version,
+    });
+    plan
+}
+
+/// The others as they are in the list, and it.
+fn initial_cluster(view: &View, lost: &Seen, manifest: &Manifest) -> String {
+    let mut all = Vec::new();
+    for seen in &view.members {
+        if seen.id.is_some() && seen.node != lost.node && !seen.name.is_empty() {
+            all.extend(seen.peer_urls.iter().map(|url| format!("{}={url}", seen.name)));
+        }
+    }
+    all.extend(
+        manifest
+            .peer_urls
+            .iter()
+            .map(|url| format!("{}={url}", manifest.name)),
+    );
+    all.sort();
+    all.dedup();
+    all.join(",")
+}
+
+/// etcd reads `--initial-cluster` only while it has no data, so the others' are nobody's hurry.
+fn others(plan: &mut RunbookPlan, world: &World, view: &View, initial_cluster: &str) {
+    let set = |text: &str| -> BTreeSet<String> { text.split(',').map(str::to_owned).collect() };
+    let other: Vec<_> = view
+        .members
+        .iter()
+        .filter(|seen| seen.node.as_ref() != Some(&world.node))
+        .filter(|seen| {
+            let manifest = seen.told.as_ref().and_then(|told| told.manifest.as_ref());
+            manifest.is_some_and(|manifest| set(&manifest.initial_cluster) != set(initial_cluster))
+        })
+        .map(Seen::words)
+        .collect();
+    if !other.is_empty() {
+        plan.notes.push(format!(
+            "the manifests of {} name other members; etcd ignores that while they have data, so they may be brought up to date later, one at a time",
+            other.join(", ")
+        ));
+    }
+    if plan
+        .steps
+        .iter()
+        .filter(|step| step.action == Action::SnapshotEtcd)
+        .count()
+        < 2
+    {
+        plan.refusals.push(Refusal {
+            what: "keep the snapshot on two masters".to_owned(),
+            missing: "a second member that answers".to_owned(),
+        });
+    }
+}
+
+/// Learners came with etcd 3.4 (<https://etcd.io/docs/v3.4/learning/design-learner/>).
+fn has_learners(version: &str) -> bool {
+    let mut parts = version
+        .split('.')
+        .map(|part| part.parse::<u32>().unwrap_or_default());
+    (parts.next().unwrap_or_default(), parts.next().unwrap_or_default()) >= (3, 4)
+}

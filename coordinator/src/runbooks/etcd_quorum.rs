@@ -1,0 +1,176 @@
+//! An etcd that has lost its quorum, the chapter etcd 节点故障, 2: the others in place first, then what is left as a cluster of one. Pure.
+//!
+//! ```text
+//!  bounce each that is down ─ ─ quorum? ─► every step after it finds nothing to do
+//!     └ no ─► snapshot of what is left ─► (approval of a second person) fence the others ─► stop all control planes
+//!            ─► restore the one that has most ─► it is well ─► its control plane ─► then, by etcd-member, one after the other
+//! ```
+//! The others are fenced before anything is restored: of the old cluster two that came back would be a quorum beside the new one. Control planes
+//! are stopped because what they have read is from a future that is no more.
+
+use std::time::Duration;
+
+use super::etcd_snapshot::{NOT_TOLD, steps};
+use super::maintenance::{empty, refused, step};
+use super::plan::{Action, Replaced, Request, RunbookPlan, Step};
+use super::world::World;
+use crate::inventory::NodeName;
+use crate::quorum::judge::{Seen, View, survivor};
+use crate::quorum::told::Manifest;
+
+/// As in [`super::etcd_member`].
+const BOUNCE: Duration = Duration::from_mins(10);
+/// A pod ends within its grace period, 30 s.
+const STOP: Duration = Duration::from_mins(10);
+/// The tool has 20 minutes.
+const RESTORE: Duration = Duration::from_mins(40);
+/// A member of its own needs nobody.
+const ALONE: Duration = Duration::from_mins(10);
+
+/// `blackstart runbook run etcd-quorum --cluster CLUSTER`.
+pub fn plan(request: Request, world: &World) -> RunbookPlan {
+    const WHAT: &str = "restore the quorum of etcd";
+    let plan = empty(request, world);
+    let Some(glance) = &world.etcd else {
+        return refused(plan, WHAT, NOT_TOLD.to_owned());
+    };
+    let view = &glance.view;
+    if view.has_quorum() {
+        let missing = format!(
+            "a lost quorum: {}; one member that is not well: blackstart runbook plan etcd-member NODE",
+            view.words()
+        );
+        return refused(plan, WHAT, missing);
+    }
+    let Some(left) = survivor(view) else {
+        let missing = format!(
+            "a member that answers: {}; start etcd on one master at least, or restore a snapshot by hand (blackstart etcd snapshot list {})",
+            view.words(),
+            world.cluster
+        );
+        return refused(plan, WHAT, missing);
+    };
+    match (
+        left.node.as_ref(),
+        left.told.as_ref().and_then(|told| told.manifest.as_ref()),
+    ) {
+        (Some(node), Some(manifest)) => write(plan, world, view, (left, node, manifest)),
+        _ => refused(plan, WHAT, format!("the manifest of {}", left.words())),
+    }
+}
+
+fn write(
+    mut plan: RunbookPlan,
+    world: &World,
+    view: &View,
+    (left, node, manifest): (&Seen, &NodeName, &Manifest),
+) -> RunbookPlan {
+    let status = left.status().cloned().unwrap_or_default();
+    let others: Vec<_> = view
+        .members
+        .iter()
+        .filter(|seen| seen.id != left.id || seen.id.is_none())
+        .collect();
+    let (spoken, silent): (Vec<&Seen>, Vec<&Seen>) = others
+        .into_iter()
+        .partition(|seen| seen.node.is_some() && seen.told.is_some());
+    let proof = plan.request.proof.clone();
+    if !silent.is_empty() && proof.is_none() {
+        let names: Vec<_> = silent.iter().map(|seen| seen.words()).collect();
+        return refused(
+            plan,
+            "fence the others",
+            format!(
+                "proof that {} cannot come back as a member of the old cluster, since no agent there speaks: --proof 'how you know that it is off'",
+                names.join(", ")
+            ),
+        );
+    }
+    let on = |action, node: &NodeName, evidence: String, deadline| Step {
+        on: Some(node.clone()),
+        ..step(action, evidence, deadline)
+    };
+    for seen in &spoken {
+        if let (Some(node), Err(why)) = (&seen.node, &seen.health)
+            && seen.status().is_none()
+            && is_in_place(seen)
+        {
+            plan.steps.push(on(Action::BounceEtcd, node, why.clone(), BOUNCE));
+        }
+    }
+    plan.steps.extend(steps(view));
+    let first_fence = plan.steps.len();
+    for seen in &spoken {
+        if let Some(node) = &seen.node {
+            let evidence = seen
+                .health
+                .clone()
+                .err()
+                .unwrap_or_else(|| "it is of the old cluster".to_owned());
+            plan.steps.push(on(Action::FenceEtcd, node, evidence, STOP));
+        }
+    }
+    let masters = spoken.iter().filter_map(|seen| seen.node.as_ref()).chain([node]);
+    for master in masters {
+        let evidence = "what it has read is of the old cluster".to_owned();
+        plan.steps
+            .push(on(Action::StopControlPlane, master, evidence, STOP));
+    }
+    plan.steps.push(on(
+        Action::RestoreEtcd,
+        node,
+        format!(
+            "it has seen most: term {}, index {}, revision {}; {}/member is kept, and a tool of etcd {} works on a copy",
+            status.term, status.applied_index, status.revision, manifest.data_dir, status.version
+        ),
+        RESTORE,
+    ));
+    plan.steps
+        .push(step(Action::AwaitEtcdHealthy, "a cluster of one", ALONE));
+    plan.steps.push(on(
+        Action::StartControlPlane,
+        node,
+        "its API server asks its own member".to_owned(),
+        STOP,
+    ));
+    if let Some(fence) = plan.steps.get_mut(first_fence) {
+        fence.approval = Some(format!(
+            "if the quorum is not back by now: {} becomes a cluster of one at revision {}; what was written and had not reached it is lost for good, and the others may not come back as they are",
+            left.words(),
+            status.revision
+        ));
+    }
+    for seen in silent {
+        let proof = proof.as_ref().map(ToString::to_string).unwrap_or_default();
+        plan.notes.push(format!(
+            "{} is not fenced, since no agent there speaks ({proof}): before it boots, move its manifest of etcd out",
+            seen.words()
+        ));
+    }
+    for seen in &spoken {
+        plan.notes.push(format!(
+            "afterwards: blackstart runbook run etcd-member {} joins it anew, and starts its control plane",
+            seen.words()
+        ));
+    }
+    plan.notes.push(format!(
+        "where an API server asks other members than its own (--etcd-servers), it goes on once they are back; cluster {} serves from {} until then",
+        world.cluster,
+        left.words()
+    ));
+    plan.etcd = Some(Replaced {
+        cluster_id: view.cluster_id.unwrap_or_default(),
+        member_id: left.id,
+        peer_urls: manifest.peer_urls.clone(),
+        learner: false,
+        initial_cluster: String::new(),
+        needs_bytes: 0,
+        version: status.version,
+    });
+    plan
+}
+
+fn is_in_place(seen: &Seen) -> bool {
+    let manifest = seen.told.as_ref().and_then(|told| told.manifest.as_ref());
+    manifest.is_some_and(|manifest| manifest.set_aside_by.is_none())
+}

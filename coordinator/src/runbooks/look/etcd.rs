@@ -1,0 +1,251 @@
+//! The steps that are about etcd: each begins with what the agents of the masters tell now, and asks for no change that is made already or
+//! may not be made.
+
+use std::time::Duration;
+
+use super::super::call::Call;
+use super::super::plan::Replaced;
+use super::super::waiting::WaitingOn;
+use super::super::world::seconds;
+use super::{At, Look};
+use crate::fleet::{Answer, EtcdAct};
+use crate::inventory::NodeName;
+use crate::quorum::change::{in_sync, may_add, may_promote, may_remove};
+use crate::quorum::judge::{Seen, View, newest};
+
+/// What was told longer ago is not acted on. Agents are asked each second, and answer within five.
+const FRESH: Duration = Duration::from_secs(10);
+/// A snapshot of this run is no older, milliseconds: long enough for a large one to be written.
+const TAKEN_LATELY: u64 = 30 * 60 * 1000;
+/// Nobody is taken out of a cluster whose youngest snapshot is older than this, milliseconds: an approval may come late.
+const SAFE: u64 = 60 * 60 * 1000;
+
+impl At<'_> {
+    /// By what is told now.
+    pub(super) fn of_etcd(&self, look: impl FnOnce(&Self, &View) -> Look) -> Look {
+        match &self.world.etcd {
+            Some(glance) if self.world.now.saturating_duration_since(glance.at) <= FRESH => {
+                look(self, &glance.view)
+            }
+            Some(_) | None => Look::Wait(WaitingOn::Etcd(
+                "what the agents of the masters tell of etcd".to_owned(),
+            )),
+        }
+    }
+
+    /// The same, about the member that the plan replaces.
+    pub(super) fn of_member(&self, look: impl FnOnce(&Self, &View, &Replaced) -> Look) -> Look {
+        match &self.context.plan.etcd {
+            Some(replaced) => self.of_etcd(|at, view| look(at, view, replaced)),
+            None => Look::Failed("the plan does not say which member it is about".to_owned()),
+        }
+    }
+
+    /// On which node the step is done.
+    fn on(&self) -> &NodeName {
+        self.step.on.as_ref().unwrap_or(&self.world.node)
+    }
+
+    pub(super) fn snapshot(&self, view: &View) -> Look {
+        if let Some((Answer::Done, detail, _)) = &self.progress.heard {
+            return Look::Done(detail.clone());
+        }
+        let kept = view
+            .on(self.on())
+            .and_then(|seen| seen.told.as_ref())
+            .and_then(|told| told.snapshots.first());
+        if let Some(kept) = kept
+            && self.progress.begun
+            && Some(kept.cluster_id) == view.cluster_id
+            && kept.age_ms < TAKEN_LATELY
+        {
+            return Look::Done(format!("{}, revision {}", kept.file, kept.revision));
+        }
+        self.tell(EtcdAct::TakeSnapshot, "take a snapshot")
+    }
+
+    pub(super) fn bounce(&self, view: &View) -> Look {
+        if let Some(seen) = view.on(self.on())
+            && seen.health.is_ok()
+        {
+            return Look::Done(format!("{} is well", seen.words()));
+        }
+        match &self.progress.heard {
+            // Whether it helped is seen above, within the time that the bounce itself waited for it.
+            Some((Answer::Done | Answer::Failed | Answer::Refused, detail, at)) => {
+                if self.world.now.saturating_duration_since(*at) < FRESH {
+                    Look::Wait(WaitingOn::Etcd(
+                        "the member to be well after the bounce".to_owned(),
+                    ))
+                } else {
+                    Look::Done(format!("it is not back in place: {detail}"))
+                }
+            }
+            Some((Answer::RefusedEpoch, ..)) | None => self.tell(EtcdAct::Bounce, "bounce etcd"),
+        }
+    }
+
+    pub(super) fn remove_member(&self, view: &View, replaced: &Replaced) -> Look {
+        let lost = replaced.member_id.and_then(|id| view.member(id));
+        let Some(lost) = lost else {
+            return Look::Done("it is in the list of members no more".to_owned());
+        };
+        if lost.health.is_ok() {
+            return Look::Done(format!("{} is well again, and is kept", lost.words()));
+        }
+        let Some(id) = lost.id else {
+            return Look::Done("it is in the list of members no more".to_owned());
+        };
+        match newest(view) {
+            Some(age) if age <= SAFE => {}
+            Some(age) => {
+                return Look::Failed(format!(
+                    "the youngest snapshot is {} old: abort, and begin anew with a fresh one",
+                    seconds(Duration::from_millis(age))
+                ));
+            }
+            None => return Look::Failed("no agent has a snapshot of this cluster any more".to_owned()),
+        }
+        match may_remove(view, id) {
+            Err(why) => Look::Wait(WaitingOn::Etcd(why)),
+            Ok(_) => self.tell(EtcdAct::RemoveMember { id }, "remove the member"),
+        }
+    }
+
+    pub(super) fn add_member(&self, view: &View, replaced: &Replaced) -> Look {
+        if let Some(seen) = of_address(view, replaced) {
+            return Look::Done(format!(
+                "{:x} is a {} with its address",
+                seen.id.unwrap_or_default(),
+                kind(seen)
+            ));
+        }
+        match may_add(view, replaced.learner) {
+            Err(why) => Look::Wait(WaitingOn::Etcd(why)),
+            Ok(_) => self.tell(
+                EtcdAct::AddMember {
+                    peer_urls: replaced.peer_urls.clone(),
+                    learner: replaced.learner,
+                },
+                "add the member",
+            ),
+        }
+    }
+
+    pub(super) fn rebuild_member(&self, view: &View, replaced: &Replaced) -> Look {
+        let Some(seen) = of_address(view, replaced) else {
+            return Look::Failed("no member has its address: it was taken out again meanwhile".to_owned());
+        };
+        let answers = seen.status().is_some_and(|status| {
+            Some(status.member_id) == seen.id && Some(status.cluster_id) == view.cluster_id
+        });
+        if answers {
+            return Look::Done(format!(
+                "{} runs as {:x}",
+                seen.words(),
+                seen.id.unwrap_or_default()
+            ));
+        }
+        self.tell(
+            EtcdAct::Rebuild {
+                initial_cluster: replaced.initial_cluster.clone(),
+                needs_bytes: replaced.needs_bytes,
+            },
+            "rebuild the member",
+        )
+    }
+
+    pub(super) fn await_sync(view: &View, replaced: &Replaced) -> Look {
+        let Some(seen) = of_address(view, replaced) else {
+            return Look::Failed("no member has its address any more".to_owned());
+        };
+        match in_sync(view, seen) {
+            Ok(evidence) => Look::Done(evidence),
+            Err(why) => Look::Wait(WaitingOn::Etcd(why)),
+        }
+    }
+
+    pub(super) fn promote_member(&self, view: &View, replaced: &Replaced) -> Look {
+        let Some(seen) = of_address(view, replaced) else {
+            return Look::Failed("no member has its address any more".to_owned());
+        };
+        let Some(id) = seen.id.filter(|_| seen.is_learner) else {
+            return Look::Done(format!("{} votes", seen.words()));
+        };
+        match may_promote(view, id) {
+            Err(why) => Look::Wait(WaitingOn::Etcd(why)),
+            Ok(_) => self.tell(EtcdAct::PromoteMember { id }, "promote the member"),
+        }
+    }
+
+    pub(super) fn await_etcd(view: &View) -> Look {
+        if view.has_quorum()
+            && view.healthy() == view.voters()
+            && view.members.iter().all(|seen| !seen.is_learner)
+        {
+            return Look::Done(view.words());
+        }
+        let why = view.members.iter().find_map(|seen| {
+            let why = seen.health.as_ref().err()?;
+            Some(format!(" ({}: {why})", seen.words()))
+        });
+        Look::Wait(WaitingOn::Etcd(format!(
+            "every member to be well: {}{}",
+            view.words(),
+            why.unwrap_or_default()
+        )))
+    }
+
+    /// What is only done while the cluster that was planned for has no quorum: one that came back by itself is left alone.
+    pub(super) fn without_quorum(&self, act: EtcdAct, name: &'static str) -> Look {
+        self.of_member(|at, view, replaced| {
+            if let Some((Answer::Done, detail, _)) = &at.progress.heard {
+                return Look::Done(detail.clone());
+            }
+            if view.has_quorum() && view.cluster_id == Some(replaced.cluster_id) {
+                return Look::Done(format!("the quorum is back: {}", view.words()));
+            }
+            at.tell(act, name)
+        })
+    }
+
+    pub(super) fn restore_etcd(&self) -> Look {
+        let version = self
+            .context
+            .plan
+            .etcd
+            .as_ref()
+            .map(|replaced| replaced.version.clone());
+        let version = version.unwrap_or_default();
+        self.without_quorum(EtcdAct::Restore { version }, "restore etcd")
+    }
+
+    pub(super) fn start_control_plane(&self) -> Look {
+        if let Some((Answer::Done, detail, _)) = &self.progress.heard {
+            return Look::Done(detail.clone());
+        }
+        self.tell(EtcdAct::StartControlPlane, "start the control plane")
+    }
+
+    /// Sends it to the agent of the step's node.
+    fn tell(&self, act: EtcdAct, name: &'static str) -> Look {
+        self.command(
+            name,
+            |attempt| Call::Etcd {
+                attempt,
+                act: act.clone(),
+            },
+            |detail| WaitingOn::Etcd(format!("it to be seen: {name} was answered done ({detail})")),
+        )
+    }
+}
+
+/// The member that has the address of the one that the plan replaces.
+fn of_address<'a>(view: &'a View, replaced: &Replaced) -> Option<&'a Seen> {
+    let has = |seen: &&Seen| seen.peer_urls.iter().any(|url| replaced.peer_urls.contains(url));
+    view.members.iter().filter(|seen| seen.id.is_some()).find(has)
+}
+
+fn kind(seen: &Seen) -> &'static str {
+    if seen.is_learner { "learner" } else { "voter" }
+}

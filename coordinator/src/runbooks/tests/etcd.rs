@@ -1,0 +1,310 @@
+//! What the runbooks of etcd plan, from what agents tell.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::bed::request;
+use super::plans::world;
+use crate::inventory::{NodeName, Role};
+use crate::quorum::eyes::Glance;
+use crate::quorum::judge::{Answers, judge, survivor};
+use crate::quorum::told::{Manifest, Member, Status, Told, Trouble, TroubleKind};
+use crate::runbooks::plan::{Action, Proof, Runbook, RunbookPlan};
+use crate::runbooks::world::{Agent, World};
+
+const NOW: i64 = 1_800_000_000;
+
+fn name(number: u64) -> NodeName {
+    NodeName(format!("m{number}"))
+}
+
+fn url(number: u64) -> String {
+    format!("https://10.0.0.{number}:2380")
+}
+
+/// Three members; `leader` of 0: none.
+fn well(number: u64, leader: u64, version: &str) -> Told {
+    Told {
+        manifest: Some(manifest(number)),
+        status: Some(Status {
+            cluster_id: 0xc,
+            member_id: number,
+            version: version.to_owned(),
+            leader,
+            term: 3,
+            raft_index: 100,
+            applied_index: 100,
+            revision: 90,
+            db_bytes: 1 << 20,
+            ..Status::default()
+        }),
+        members: (1..=3)
+            .map(|number| Member {
+                id: number,
+                name: name(number).0,
+                peer_urls: vec![url(number)],
+                is_learner: false,
+            })
+            .collect(),
+        data_bytes_available: 10 << 30,
+        ..Told::default()
+    }
+}
+
+fn manifest(number: u64) -> Manifest {
+    Manifest {
+        name: name(number).0,
+        path: "/etc/kubernetes/manifests/etcd.yaml".to_owned(),
+        data_dir: "/var/lib/etcd".to_owned(),
+        peer_urls: vec![url(number)],
+        initial_cluster: format!("{}={}", name(number), url(number)),
+        initial_cluster_state: "new".to_owned(),
+        ..Manifest::default()
+    }
+}
+
+fn down(number: u64, kind: TroubleKind, why: &str) -> Told {
+    Told {
+        manifest: Some(manifest(number)),
+        trouble: Some(Trouble {
+            kind,
+            detail: why.to_owned(),
+        }),
+        data_bytes_available: 10 << 30,
+        ..Told::default()
+    }
+}
+
+fn told(all: impl IntoIterator<Item = Result<Told, String>>) -> Answers {
+    (1..)
+        .zip(all)
+        .map(|(number, told)| (name(number), told))
+        .collect()
+}
+
+fn plan_of(runbook: Runbook, answers: &Answers) -> RunbookPlan {
+    let world = World {
+        node: name(3),
+        role: Role::ControlPlane,
+        agent: Agent::Speaks {
+            kubelet_active: true,
+            kubelet_healthy: true,
+            held: false,
+            observed: Instant::now(),
+        },
+        etcd: Some(Glance {
+            view: Arc::new(judge(answers, NOW)),
+            at: Instant::now(),
+        }),
+        ..world()
+    };
+    let mut request = request(runbook);
+    request.node = name(3);
+    super::super::plan(request, &world)
+}
+
+fn actions(plan: &RunbookPlan) -> Vec<String> {
+    plan.steps.iter().map(super::super::plan::Step::id).collect()
+}
+
+fn missing(plan: &RunbookPlan) -> String {
+    assert!(plan.steps.is_empty(), "{:?}", actions(plan));
+    plan.refusals
+        .iter()
+        .map(|refusal| refusal.missing.clone())
+        .collect()
+}
+
+fn refused() -> Result<Told, String> {
+    Ok(down(3, TroubleKind::Refused, "nobody listens"))
+}
+
+fn two_of_three(version: &str, third: Result<Told, String>) -> Answers {
+    told([Ok(well(1, 1, version)), Ok(well(2, 1, version)), third])
+}
+
+#[tokio::test]
+async fn a_lost_member_is_brought_back_in_place_or_replaced_after_two_snapshots() {
+    let plan = plan_of(Runbook::EtcdMember, &two_of_three("3.5.16", refused()));
+    assert_eq!(
+        actions(&plan),
+        [
+            "snapshot-etcd:m2",
+            "snapshot-etcd:m1",
+            "bounce-etcd",
+            "remove-etcd-member:m1",
+            "add-etcd-member:m1",
+            "rebuild-etcd-member",
+            "await-etcd-sync",
+            "promote-etcd-member:m1",
+            "await-etcd-healthy"
+        ]
+    );
+    let approvals: Vec<_> = plan
+        .steps
+        .iter()
+        .filter(|step| step.approval.is_some())
+        .map(|step| step.action)
+        .collect();
+    assert_eq!(
+        approvals,
+        [Action::RemoveEtcdMember],
+        "before anything is given up"
+    );
+    let replaced = plan.etcd.unwrap();
+    assert_eq!(
+        replaced.initial_cluster,
+        "m1=https://10.0.0.1:2380,m2=https://10.0.0.2:2380,m3=https://10.0.0.3:2380"
+    );
+    assert!(
+        plan.notes
+            .iter()
+            .any(|note| note.contains("m1, m2 name other members")),
+        "{:?}",
+        plan.notes
+    );
+}
+
+#[tokio::test]
+async fn without_learners_a_voter_is_added_only_after_a_second_approval() {
+    let plan = plan_of(Runbook::EtcdMember, &two_of_three("3.3.27", refused()));
+    let add = plan
+        .steps
+        .iter()
+        .find(|step| step.action == Action::AddEtcdMember)
+        .unwrap();
+    assert!(add.approval.as_ref().unwrap().contains("3.3.27 has no learners"));
+    assert!(!actions(&plan).iter().any(|id| id.starts_with("promote")));
+    assert!(!plan.etcd.unwrap().learner);
+}
+
+#[tokio::test]
+async fn what_a_new_member_would_not_mend_is_refused_with_what_would() {
+    let expired = Ok(down(3, TroubleKind::Expired, "server.crt has expired"));
+    let silent = Err("its agent is not in session".to_owned());
+    let full = Ok(Told {
+        data_bytes_available: 1 << 20,
+        ..down(3, TroubleKind::Refused, "nobody listens")
+    });
+    let gone = Ok(Told {
+        manifest: None,
+        ..down(3, TroubleKind::NoManifest, "no manifest")
+    });
+    for (third, why) in [
+        (expired, "kubeadm certs renew"),
+        (silent, "node-down m3"),
+        (full, "MiB are needed"),
+        (gone, "its manifest, which is gone"),
+        (Ok(well(3, 1, "3.5.16")), "it is well"),
+    ] {
+        let plan = plan_of(Runbook::EtcdMember, &two_of_three("3.5.16", third));
+        assert!(missing(&plan).contains(why), "{why}: {}", missing(&plan));
+    }
+    let alone = told([Ok(well(1, 0, "3.5.16")), refused(), refused()]);
+    let plan = plan_of(Runbook::EtcdMember, &alone);
+    assert!(
+        missing(&plan).contains("etcd-quorum --cluster"),
+        "{}",
+        missing(&plan)
+    );
+}
+
+#[tokio::test]
+async fn a_fenced_member_is_not_bounced_and_gets_its_control_plane_back() {
+    let mut fenced = down(3, TroubleKind::NoManifest, "no manifest");
+    fenced.manifest.as_mut().unwrap().set_aside_by = Some("etcd-quorum-1".to_owned());
+    fenced.stopped = vec!["kube-apiserver".to_owned()];
+    let plan = plan_of(Runbook::EtcdMember, &two_of_three("3.5.16", Ok(fenced)));
+    let actions = actions(&plan);
+    assert!(!actions.iter().any(|id| id.starts_with("bounce")), "{actions:?}");
+    assert_eq!(actions.last().map(String::as_str), Some("start-control-plane"));
+}
+
+#[tokio::test]
+async fn who_has_seen_most_survives() {
+    let with = |number, term, applied| {
+        let mut told = well(number, 0, "3.5.16");
+        let status = told.status.as_mut().unwrap();
+        (status.term, status.applied_index) = (term, applied);
+        Ok(told)
+    };
+    for (all, expected) in [
+        ([with(1, 3, 100), with(2, 4, 90), refused()], 2),
+        ([with(1, 4, 91), with(2, 4, 90), refused()], 1),
+    ] {
+        let view = judge(&told(all), NOW);
+        assert_eq!(survivor(&view).unwrap().node, Some(name(expected)));
+    }
+    assert!(survivor(&judge(&told([refused()]), NOW)).is_none());
+}
+
+#[tokio::test]
+async fn a_lost_quorum_fences_the_others_before_anything_is_restored() {
+    let lost = told([
+        Ok(well(1, 0, "3.5.16")),
+        Ok(down(2, TroubleKind::Refused, "down")),
+        refused(),
+    ]);
+    let plan = plan_of(Runbook::EtcdQuorum, &lost);
+    assert_eq!(
+        actions(&plan),
+        [
+            "bounce-etcd:m2",
+            "bounce-etcd:m3",
+            "snapshot-etcd:m1",
+            "fence-etcd:m2",
+            "fence-etcd:m3",
+            "stop-control-plane:m2",
+            "stop-control-plane:m3",
+            "stop-control-plane:m1",
+            "restore-etcd:m1",
+            "await-etcd-healthy",
+            "start-control-plane:m1"
+        ]
+    );
+    assert!(
+        plan.steps[3].approval.is_some() && plan.steps[..3].iter().all(|step| step.approval.is_none()),
+        "what is tried in place wants nobody's word"
+    );
+    let well_ = two_of_three("3.5.16", refused());
+    assert!(missing(&plan_of(Runbook::EtcdQuorum, &well_)).contains("a lost quorum"));
+}
+
+#[tokio::test]
+async fn a_member_whose_agent_is_away_has_to_be_proved_to_stay_away() {
+    let lost = told([
+        Ok(well(1, 0, "3.5.16")),
+        Err("its agent is not in session".to_owned()),
+        refused(),
+    ]);
+    let refused = plan_of(Runbook::EtcdQuorum, &lost);
+    assert!(
+        missing(&refused).contains("proof that m2"),
+        "{}",
+        missing(&refused)
+    );
+    let mut asked = request(Runbook::EtcdQuorum);
+    asked.proof = Some(Proof::Operator {
+        by: "ann".to_owned(),
+        what: "its power cable is in my hand".to_owned(),
+    });
+    let world = World {
+        etcd: Some(Glance {
+            view: Arc::new(judge(&lost, NOW)),
+            at: Instant::now(),
+        }),
+        ..world()
+    };
+    let plan = super::super::plan(asked, &world);
+    assert!(
+        !actions(&plan).iter().any(|id| id.ends_with(":m2")),
+        "{:?}",
+        actions(&plan)
+    );
+    assert!(
+        plan.notes.iter().any(|note| note.contains("m2 is not fenced")),
+        "{:?}",
+        plan.notes
+    );
+}
