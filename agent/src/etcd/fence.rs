@@ -55,7 +55,8 @@ pub(super) async fn stop(run: &str, rules: &EtcdRules) -> Result<String, String>
     let targets = off(move || {
         at.make()?;
         let mut targets = Vec::new();
-        for dir in [&at.manifests, &at.kept] {
+        // Those of an earlier attempt first, or what is taken out now would be found twice.
+        for dir in [&at.kept, &at.manifests] {
             for (file, manifest) in components_in(dir)? {
                 let component = components.iter().find(|one| one.name == manifest.name);
                 let target = manifest.health(component).ok_or_else(|| {

@@ -103,13 +103,22 @@ pub async fn look(settings: &Settings, within: Duration) -> wire::EtcdReport {
     };
     let asked = async {
         let client = Client::connect(&found?.pod, &settings.etcd, within).await?;
-        let status = client.status().await?;
-        Ok::<_, Trouble>((status, client.members().await?))
+        let said = client.status().await?;
+        // A learner tells how it is, and refuses to say who else there is.
+        let members = if said.is_learner {
+            Ok(Vec::new())
+        } else {
+            client.members().await
+        };
+        Ok::<_, Trouble>((said, members))
     };
     match asked.await {
         Ok((said, members)) => {
             report.status = Some(status(&said));
-            report.members = members.into_iter().map(member).collect();
+            match members {
+                Ok(members) => report.members = members.into_iter().map(member).collect(),
+                Err(trouble) => report.trouble = Some(trouble.to_wire()),
+            }
         }
         Err(trouble) => report.trouble = Some(trouble.to_wire()),
     }

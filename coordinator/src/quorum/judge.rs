@@ -258,10 +258,13 @@ fn list<'a>(
     ours: impl Iterator<Item = (&'a NodeName, &'a Status)>,
     leader: Option<u64>,
 ) -> Vec<Member> {
-    let best = ours.max_by_key(|(_, status)| {
-        let leads = Some(status.member_id) == leader;
-        (leads, status.term, status.applied_index, status.revision)
-    });
+    // A learner does not tell.
+    let best = ours
+        .filter(|(_, status)| !status.is_learner)
+        .max_by_key(|(_, status)| {
+            let leads = Some(status.member_id) == leader;
+            (leads, status.term, status.applied_index, status.revision)
+        });
     best.and_then(|(node, _)| answers.get(node)?.as_ref().ok())
         .map(|told| told.members.clone())
         .unwrap_or_default()

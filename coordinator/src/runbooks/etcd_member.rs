@@ -156,7 +156,7 @@ fn write(mut plan: RunbookPlan, world: &World, view: &View, lost: &Seen, manifes
     }
     plan.steps.push(on(Step {
         approval: Some(format!(
-            "if it is not well after the bounce, its data is set aside and it joins anew; until it has, {} is all that there is, and one more loss may stop all writes",
+            "if it is not well after the bounce, it is taken out, its data is set aside, and it joins anew; until it has, one more loss may stop all writes ({})",
             view.words()
         )),
         ..step(Action::RemoveEtcdMember, evidence, CHANGE)

@@ -33,8 +33,23 @@ impl At<'_> {
         }
     }
 
-    /// The same, about the member that the plan replaces.
+    /// The same, about the member that the plan replaces, while a quorum of its cluster is seen: who is not in a list that nobody vouches for may
+    /// be a member all the same.
     pub(super) fn of_member(&self, look: impl FnOnce(&Self, &View, &Replaced) -> Look) -> Look {
+        self.of_planned(|at, view, replaced| {
+            if view.has_quorum() && view.cluster_id == Some(replaced.cluster_id) {
+                return look(at, view, replaced);
+            }
+            Look::Wait(WaitingOn::Etcd(format!(
+                "a quorum of cluster {:x} whose agents answer: {}",
+                replaced.cluster_id,
+                view.words()
+            )))
+        })
+    }
+
+    /// Whatever stands.
+    fn of_planned(&self, look: impl FnOnce(&Self, &View, &Replaced) -> Look) -> Look {
         match &self.context.plan.etcd {
             Some(replaced) => self.of_etcd(|at, view| look(at, view, replaced)),
             None => Look::Failed("the plan does not say which member it is about".to_owned()),
@@ -146,6 +161,13 @@ impl At<'_> {
                 seen.id.unwrap_or_default()
             ));
         }
+        // A voter that forgets what it has acknowledged may elect a leader that never knew it.
+        if seen.id == replaced.member_id {
+            return Look::Failed(format!(
+                "{:x} votes with the data that it had: it is not set aside before it is taken out of the cluster",
+                seen.id.unwrap_or_default()
+            ));
+        }
         self.tell(
             EtcdAct::Rebuild {
                 initial_cluster: replaced.initial_cluster.clone(),
@@ -198,7 +220,7 @@ impl At<'_> {
 
     /// What is only done while the cluster that was planned for has no quorum: one that came back by itself is left alone.
     pub(super) fn without_quorum(&self, act: EtcdAct, name: &'static str) -> Look {
-        self.of_member(|at, view, replaced| {
+        self.of_planned(|at, view, replaced| {
             if let Some((Answer::Done, detail, _)) = &at.progress.heard {
                 return Look::Done(detail.clone());
             }

@@ -10,7 +10,9 @@ use crate::inventory::{NodeName, Role};
 use crate::quorum::eyes::Glance;
 use crate::quorum::judge::{Answers, judge, survivor};
 use crate::quorum::told::{Manifest, Member, Status, Told, Trouble, TroubleKind};
-use crate::runbooks::plan::{Action, Proof, Runbook, RunbookPlan};
+use crate::runbooks::look::{Context, Look, Progress, look};
+use crate::runbooks::plan::{Action, Proof, Runbook, RunbookPlan, Step};
+use crate::runbooks::waiting::WaitingOn;
 use crate::runbooks::world::{Agent, World};
 
 const NOW: i64 = 1_800_000_000;
@@ -105,7 +107,7 @@ fn plan_of(runbook: Runbook, answers: &Answers) -> RunbookPlan {
 }
 
 fn actions(plan: &RunbookPlan) -> Vec<String> {
-    plan.steps.iter().map(super::super::plan::Step::id).collect()
+    plan.steps.iter().map(Step::id).collect()
 }
 
 fn missing(plan: &RunbookPlan) -> String {
@@ -307,4 +309,81 @@ async fn a_member_whose_agent_is_away_has_to_be_proved_to_stay_away() {
         "{:?}",
         plan.notes
     );
+}
+
+#[tokio::test]
+async fn a_list_that_nobody_vouches_for_decides_nothing() {
+    let plan = plan_of(Runbook::EtcdMember, &two_of_three("3.5.16", refused()));
+    let away = || Err("its agent is not in session".to_owned());
+    let other = |number| {
+        let mut told = well(number, 1, "3.5.16");
+        told.status.as_mut().unwrap().cluster_id = 0xbad;
+        Ok(told)
+    };
+    for answers in [
+        told([away(), away(), refused()]),
+        told([Ok(well(1, 1, "3.5.16")), away(), refused()]),
+        told([other(1), other(2), other(3)]),
+    ] {
+        let world = World {
+            node: name(3),
+            etcd: Some(Glance {
+                view: Arc::new(judge(&answers, NOW)),
+                at: Instant::now(),
+            }),
+            ..world()
+        };
+        for step in plan.steps.iter().filter(|step| {
+            !matches!(
+                step.action,
+                Action::SnapshotEtcd | Action::BounceEtcd | Action::AwaitEtcdHealthy
+            )
+        }) {
+            let look = look_at(step, &plan, &world);
+            assert!(
+                matches!(look, Look::Wait(WaitingOn::Etcd(_))),
+                "{}: {look:?}",
+                step.id()
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_voters_data_is_not_set_aside_before_it_is_taken_out() {
+    let answers = two_of_three("3.5.16", refused());
+    let plan = plan_of(Runbook::EtcdMember, &answers);
+    let world = World {
+        node: name(3),
+        etcd: Some(Glance {
+            view: Arc::new(judge(&answers, NOW)),
+            at: Instant::now(),
+        }),
+        ..world()
+    };
+    let rebuild = plan
+        .steps
+        .iter()
+        .find(|step| step.action == Action::RebuildEtcdMember)
+        .unwrap();
+    let look = look_at(rebuild, &plan, &world);
+    assert!(
+        matches!(&look, Look::Failed(why) if why.contains("votes with the data")),
+        "{look:?}"
+    );
+}
+
+fn look_at(step: &Step, plan: &RunbookPlan, world: &World) -> Look {
+    let context = Context {
+        run: "etcd-member-1",
+        request: &plan.request,
+        plan,
+        undoing: false,
+        mends: &plan.mends,
+    };
+    let progress = Progress {
+        begun: true,
+        ..Progress::default()
+    };
+    look(step, &progress, context, world)
 }
