@@ -33,10 +33,10 @@ release: needs-rust ## Every binary, optimized: blackstart, blackstart-agent, bl
 
 # TARGET=x86_64-unknown-linux-musl makes programs that need no libc of the machine: docs/install.md.
 TARGET ?=
-PACKAGED := $(TARGET_DIR)/$(if $(TARGET),$(TARGET)/)release
+PACKAGED := $(TARGET_DIR)/$(if $(TARGET),$(TARGET)/)dist
 packages: needs-rust needs-packaging ## Debian packages and RPMs, into target/packages (TARGET=x86_64-unknown-linux-musl: static)
 	deploy/ensure-packages rpm
-	$(CARGO) build --workspace --bins --release $(if $(TARGET),--target $(TARGET))
+	$(CARGO) build --profile dist --bins -p blackstart-agent -p blackstart-coordinator -p blackstart $(if $(TARGET),--target $(TARGET))
 	$(PACKAGED)/package-files $(PACKAGED)/package
 	deploy/packages/build $(PACKAGED)
 
@@ -123,9 +123,14 @@ bench-reclaim: needs-rust ## Freeing a log by collapse and punch, beside truncat
 bench-journal: needs-rust ## The journal of a wave, entry by entry and in batches
 	$(CARGO) run --release -p blackstart-coordinator --example bench_journal
 
+# The agent as it is shipped. Programs are looked for beside the one that runs.
 bench-agent: needs-testbed release ## What the agent takes and how soon it reacts, beside monit and node_exporter (ARGS="-o json")
 	$(CARGO) build --release -p blackstart-agent --example bench_reclaim
-	$(TARGET_DIR)/release/bench-agent $(ARGS)
+	$(CARGO) build --profile dist -p blackstart-agent --bin blackstart-agent
+	mkdir -p $(TARGET_DIR)/dist/examples
+	cp -lf $(TARGET_DIR)/release/examples/bench_reclaim $(TARGET_DIR)/dist/examples/
+	cp -lf $(addprefix $(TARGET_DIR)/release/,bench-agent blackstart-coordinator log-writer stand-in-component stand-in-kubelet) $(TARGET_DIR)/dist/
+	$(TARGET_DIR)/dist/bench-agent $(ARGS)
 
 bench-fleet: needs-testbed ## One coordinator with 10,000 agents in session: memory, processor, storms, decisions; beside etcd's leases (ARGS="--nodes 2000")
 	$(CARGO) build --release -p blackstart-coordinator -p blackstart-tests --bin blackstart-coordinator --bin bench-fleet

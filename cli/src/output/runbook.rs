@@ -207,7 +207,7 @@ mod tests {
         let text = plain(&[step("done", "cordon"), step("open", "await-moved")]);
         assert_eq!(
             text,
-            "done      cordon                evidence\n          await-moved           evidence\n"
+            "done      cordon                 evidence\n          await-moved            evidence\n"
         );
     }
 }
