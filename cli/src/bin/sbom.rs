@@ -1,4 +1,4 @@
-//! Writes what a program of this workspace is made of, as a CycloneDX 1.5 document: every crate that is linked into it or runs while it is built, with
+//! Writes what a program of this workspace is made of, as a `CycloneDX` 1.5 document: every crate that is linked into it or runs while it is built, with
 //! version, licence, checksum, and who needs it. Tests' crates are not among them. The same source makes the same bytes.
 //!
 //! ```sh

@@ -101,7 +101,7 @@ fn versions(own: &str, coordinators: &[Coordinator], nodes: &[NodeDetail]) -> Ve
         };
         match compare(agent, version) {
             Ordering::Equal => {}
-            order => agents
+            order @ (Ordering::Less | Ordering::Greater) => agents
                 .entry((order == Ordering::Greater, agent))
                 .or_default()
                 .push(&node.node.name),

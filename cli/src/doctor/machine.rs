@@ -219,7 +219,7 @@ fn store(named: &Named) -> Vec<Finding> {
             ));
         }
         Ok(_) if findings.is_empty() => {
-            findings.push(Finding::ok(Check::Store, "there, with room on its disk"))
+            findings.push(Finding::ok(Check::Store, "there, with room on its disk"));
         }
         Ok(_) => {}
     }

@@ -34,7 +34,8 @@ pub(crate) fn lines(findings: &[Finding]) -> Vec<Line> {
             .as_ref()
             .map_or_else(String::new, |subject| format!("{subject}: "));
         lines.push(
-            Line::tinted(format!("{:<8}", finding.level.word()), tint)
+            Line::default()
+                .and(format!("{:<8}", finding.level.word()), tint)
                 .and(format!("{:<14}", finding.check.word()), Tint::Plain)
                 .and(format!("{subject}{}", finding.what), Tint::Plain),
         );
@@ -49,4 +50,28 @@ pub(crate) fn lines(findings: &[Finding]) -> Vec<Line> {
         count(number(Level::Warning), "warning")
     )));
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::plain;
+    use super::*;
+    use crate::doctor::Check;
+
+    #[test]
+    fn what_to_do_stands_beneath_what_was_found() {
+        let findings = [
+            Finding::ok(Check::Leader, "one leads"),
+            Finding::wrong(Check::Gates, "biz-4", "no gate has run", "start it"),
+        ];
+        assert_eq!(
+            plain(&lines(&findings)),
+            "\
+ok      leader        one leads
+wrong   gates         biz-4: no gate has run
+                      start it
+1 wrong, 0 warnings
+"
+        );
+    }
 }

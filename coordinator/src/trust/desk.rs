@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use super::book::{
     Asks, Issued, Joins, Refusal, Revocation, Revoked, Subject, Token, may_join, may_renew, secret_digest,
 };
+use super::flood::Flood;
 use super::gate::Gate;
 use crate::events::{EventKind, Events, NewEvent, Severity};
 use crate::inventory::{ClusterName, Inventory, NodeName, Role};
@@ -107,6 +108,7 @@ pub struct Desk {
     clock: Arc<ClockFloor>,
     events: Events,
     books: Mutex<Books>,
+    flood: Mutex<Flood>,
 }
 
 struct Keeper(Arc<dyn Store>);
@@ -195,6 +197,7 @@ impl Desk {
             clock,
             events,
             books: Mutex::new(Books { tokens, issued }),
+            flood: Mutex::default(),
         })
     }
 
@@ -224,6 +227,19 @@ impl Desk {
             }
         }
         self.events.emit(event);
+    }
+
+    /// A refusal, unless there were many just before.
+    fn tell_refusal(&self, node: Option<&NodeName>, text: String) {
+        let mut flood = self.flood.lock().unwrap_or_else(PoisonError::into_inner);
+        let untold = flood.one_more(self.now());
+        drop(flood);
+        let text = match untold {
+            None => return,
+            Some(0) => text,
+            Some(untold) => format!("{text}; {untold} more refusals before this one were not told"),
+        };
+        self.tell(Severity::Warning, EventKind::Refused, node, text);
     }
 
     /// The later of clock and floor.
@@ -330,9 +346,7 @@ impl Desk {
                 .take(8)
                 .collect();
             tracing::warn!(%node, token = id, why = %error, "a node may not join");
-            self.tell(
-                Severity::Warning,
-                EventKind::Refused,
+            self.tell_refusal(
                 self.inventory.node(node).map(|spec| &spec.name),
                 format!("joining as {node} by token {id}: {error}"),
             );
@@ -434,7 +448,7 @@ impl Desk {
             tracing::warn!(%node, why = %refusal, "a certificate is not renewed");
             if !matches!(refusal, Refusal::JustNow(..)) {
                 let text = format!("renewal of certificate {}: {refusal}", shown.serial);
-                self.tell(Severity::Warning, EventKind::Refused, Some(&node), text);
+                self.tell_refusal(Some(&node), text);
             }
             return Err(refusal.into());
         }

@@ -11,6 +11,7 @@
 //! |---|---|
 //! | [`book`] | tokens, issued certificates and revocations, and who may join and renew. Pure |
 //! | [`desk`] | does it: store, authority, gate |
+//! | `flood` | how many refusals are told. Pure |
 //! | [`gate`] | what is revoked, and every connection that stands |
 //! | [`rights`] | which right each call needs, and who has it. Pure |
 //!
@@ -18,5 +19,6 @@
 
 pub mod book;
 pub mod desk;
+mod flood;
 pub mod gate;
 pub mod rights;
