@@ -46,15 +46,16 @@ impl Desk {
         let settings = Arc::clone(&self.settings.borrow());
         let within = Duration::from_millis(question.within_ms).min(LONGEST);
         let body = match question.ask {
-            _ if !self.machine => Some(Body::Report(wire::EtcdReport {
+            _ if !self.machine => Some(Body::Report(Box::new(wire::EtcdReport {
                 trouble: Some(
                     Trouble::new(Kind::NoManifest, "a simulated machine has no etcd".to_owned()).to_wire(),
                 ),
                 ..wire::EtcdReport::default()
-            })),
-            Some(Ask::Look(_)) => Some(Body::Report(
-                look(&settings, settings.etcd.deadline.min(within)).await,
-            )),
+            }))),
+            Some(Ask::Look(_)) => {
+                let report = look(&settings, settings.etcd.deadline.min(within)).await;
+                Some(Body::Report(Box::new(report)))
+            }
             Some(Ask::Verify(_)) => {
                 let dir = settings.etcd.snapshots.dir.clone();
                 let checks = timeout(within, spawn_blocking(move || snapshot::verify_all(&dir))).await;

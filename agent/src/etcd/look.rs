@@ -39,9 +39,12 @@ pub(crate) fn manifest(dir: &Path) -> Result<Found, Trouble> {
             format!("no manifest in {} runs etcd", dir.display()),
         )
     };
-    let files = directory::names(dir).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => none(),
-        _ => Trouble::new(Kind::Manifest, format!("read {}: {error}", dir.display())),
+    let files = directory::names(dir).map_err(|error| {
+        if error.kind() == ErrorKind::NotFound {
+            none()
+        } else {
+            Trouble::new(Kind::Manifest, format!("read {}: {error}", dir.display()))
+        }
     })?;
     let mut unclear = None;
     for file in files {
@@ -88,7 +91,12 @@ pub async fn look(settings: &Settings, within: Duration) -> wire::EtcdReport {
                 set_aside_by: run.to_owned(),
                 ..told(pod, &path)
             });
-            report.certificates = pod.certificates.iter().map(|path| certificate(path)).collect();
+            report.certificates = pod
+                .certificates
+                .iter()
+                .map(PathBuf::as_path)
+                .map(certificate)
+                .collect();
             report.has_data = pod.data_dir.join("member").is_dir();
             report.data_bytes_available = room(&pod.data_dir).unwrap_or_default();
         }
@@ -139,7 +147,7 @@ fn told(pod: &EtcdPod, path: &Path) -> wire::EtcdManifest {
     }
 }
 
-fn certificate(path: &PathBuf) -> wire::EtcdCertificate {
+fn certificate(path: &Path) -> wire::EtcdCertificate {
     let mut told = wire::EtcdCertificate {
         path: path.display().to_string(),
         ..wire::EtcdCertificate::default()

@@ -52,7 +52,7 @@ enum Prepared {
     Done,
     /// The old manifest is out, the new one is ready.
     ToDo {
-        found: Found,
+        found: Box<Found>,
         /// It was out already.
         was_out: bool,
     },
@@ -127,7 +127,10 @@ fn prepare(
     if !was_out {
         ways.take_out(&found.file)?;
     }
-    Ok(Prepared::ToDo { found, was_out })
+    Ok(Prepared::ToDo {
+        found: Box::new(found),
+        was_out,
+    })
 }
 
 fn finish(ways: &Ways, found: &Found) -> Result<String, String> {

@@ -5,22 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::findings::findings;
 use super::told::{Member, Status, Told};
 use crate::inventory::NodeName;
 
-/// A member that is so many revisions behind is told of. Members answer within the same second, so of a cluster that is busy the numbers
-/// differ by what is written in that time.
-const REVISIONS_BEHIND: u64 = 1000;
-/// The same of Raft's log: half of what etcd keeps in memory for those who are behind (`--snapshot-catchup-entries`, 5000 in 3.4 and 3.5).
-const INDICES_BEHIND: u64 = 2500;
-/// A certificate that expires sooner is told of, seconds.
-const EXPIRES_SOON: i64 = 30 * 86_400;
-/// Without a younger snapshot it is told, milliseconds.
-const SNAPSHOT_OLD: u64 = 24 * 3600 * 1000;
-/// The alarm after which etcd takes no writes.
-const NO_SPACE: &str = "NOSPACE";
 /// The alarm of data that differs between members.
-const CORRUPT: &str = "CORRUPT";
+pub(super) const CORRUPT: &str = "CORRUPT";
 
 /// What the agent of each node said, or why it said nothing.
 pub type Answers = BTreeMap<NodeName, Result<Told, String>>;
@@ -323,147 +313,6 @@ fn health(
     Ok(())
 }
 
-fn findings(view: &View, leaders: &BTreeSet<u64>, now: i64) -> Vec<Finding> {
-    let mut all = Vec::new();
-    let mut tell = |level, node: Option<&NodeName>, text: String| {
-        all.push(Finding {
-            level,
-            node: node.cloned(),
-            text,
-        });
-    };
-    if view.cluster_id.is_none() {
-        tell(
-            Level::Critical,
-            None,
-            "no member answers: nothing is known of who is in the cluster".to_owned(),
-        );
-    } else if !view.has_quorum() {
-        let text = format!("there is no quorum ({}): writes stand still", view.words());
-        tell(Level::Critical, None, text);
-    }
-    if leaders.len() > 1 {
-        let leaders: Vec<_> = leaders.iter().map(|id| format!("{id:x}")).collect();
-        let text = format!("members do not agree on who leads: {}", leaders.join(", "));
-        tell(Level::Critical, None, text);
-    }
-    let ids: BTreeSet<_> = view
-        .members
-        .iter()
-        .filter_map(|seen| Some(seen.status()?.cluster_id))
-        .collect();
-    if ids.len() > 1 {
-        let ids: Vec<_> = ids.iter().map(|id| format!("{id:x}")).collect();
-        let text = format!("members are of different clusters: {}", ids.join(", "));
-        tell(Level::Critical, None, text);
-    }
-    let mut alarms = BTreeSet::new();
-    let mut versions = BTreeSet::new();
-    for seen in &view.members {
-        let node = seen.node.as_ref();
-        if let Err(why) = &seen.health {
-            let level = if view.has_quorum() {
-                Level::Warning
-            } else {
-                Level::Critical
-            };
-            let whose = if node.is_none() {
-                format!("{}: ", seen.words())
-            } else {
-                String::new()
-            };
-            tell(level, node, format!("{whose}{why}"));
-        }
-        let Some(told) = &seen.told else { continue };
-        if let Some(status) = &told.status {
-            alarms.extend(status.alarms.iter().cloned());
-            versions.insert(status.version.clone());
-        }
-        if seen.revisions_behind > REVISIONS_BEHIND || seen.indices_behind > INDICES_BEHIND {
-            tell(
-                Level::Warning,
-                node,
-                format!(
-                    "it is {} revisions and {} entries behind",
-                    seen.revisions_behind, seen.indices_behind
-                ),
-            );
-        }
-        certificates(told, now, |level, text| tell(level, node, text));
-        let out = told
-            .manifest
-            .as_ref()
-            .and_then(|manifest| manifest.set_aside_by.as_ref());
-        if let Some(run) = out {
-            let text = format!(
-                "its manifest of etcd is set aside by run {run}: blackstart runbook plan etcd-member brings it back into the cluster"
-            );
-            tell(Level::Warning, node, text);
-        }
-        if !told.stopped.is_empty() {
-            let text = format!("{} are set aside by a run", told.stopped.join(", "));
-            tell(Level::Warning, node, text);
-        }
-        if let Some(why) = &told.snapshot_trouble {
-            tell(
-                Level::Warning,
-                node,
-                format!("its snapshots are not known: {why}"),
-            );
-        }
-    }
-    for (member, alarm) in alarms {
-        let whose = view
-            .member(member)
-            .map_or_else(|| format!("member {member:x}"), Seen::words);
-        let help = match alarm.as_str() {
-            NO_SPACE => {
-                ": writes are refused; compact, defragment each member, then etcdctl alarm disarm (or raise --quota-backend-bytes)"
-            }
-            CORRUPT => {
-                ": its data differs from the others'; replace it (blackstart runbook plan etcd-member NODE)"
-            }
-            _ => "",
-        };
-        tell(Level::Critical, None, format!("alarm {alarm} of {whose}{help}"));
-    }
-    if versions.len() > 1 {
-        let versions: Vec<_> = versions.into_iter().collect();
-        let text = format!("members are of different versions: {}", versions.join(", "));
-        tell(Level::Warning, None, text);
-    }
-    if view.voters() > 0 && view.voters().is_multiple_of(2) {
-        let text = format!(
-            "{} voters bear the loss of no more than {} would",
-            view.voters(),
-            view.voters() - 1
-        );
-        tell(Level::Warning, None, text);
-    }
-    for learner in view.members.iter().filter(|seen| seen.is_learner) {
-        let text = format!("{} is a learner: it does not vote yet", learner.words());
-        tell(Level::Warning, None, text);
-    }
-    match newest(view) {
-        None if view.cluster_id.is_some() => tell(
-            Level::Warning,
-            None,
-            "no agent has a snapshot of this cluster: blackstart etcd snapshot take".to_owned(),
-        ),
-        Some(age) if age > SNAPSHOT_OLD => tell(
-            Level::Warning,
-            None,
-            format!(
-                "the last snapshot is {} h old: blackstart etcd snapshot take",
-                age / 3_600_000
-            ),
-        ),
-        Some(_) | None => {}
-    }
-    all.sort_by_key(|finding| finding.level);
-    all
-}
-
 /// Of those that answer, the one that has seen most: the highest term, then the highest index, then revision.
 pub fn survivor(view: &View) -> Option<&Seen> {
     let ours = |seen: &&Seen| {
@@ -487,29 +336,6 @@ pub fn newest(view: &View) -> Option<u64> {
         .filter(|snapshot| view.cluster_id.is_none_or(|id| id == snapshot.cluster_id))
         .map(|snapshot| snapshot.age_ms)
         .min()
-}
-
-fn certificates(told: &Told, now: i64, mut tell: impl FnMut(Level, String)) {
-    for certificate in &told.certificates {
-        let (path, left) = (&certificate.path, certificate.not_after_unix - now);
-        if let Some(why) = &certificate.trouble {
-            tell(Level::Critical, format!("{path} cannot be used: {why}"));
-        } else if certificate.expired {
-            let at = jiff::Timestamp::from_second(certificate.not_after_unix);
-            let at = at.map_or_else(|_| "some time ago".to_owned(), |at| at.to_string());
-            tell(
-                Level::Critical,
-                format!(
-                    "{path} has expired, at {at}: renew it (kubeadm certs renew all, then bounce etcd), and compare the clocks first"
-                ),
-            );
-        } else if certificate.not_after_unix != 0 && left < EXPIRES_SOON {
-            tell(
-                Level::Warning,
-                format!("{path} expires in {} days", left.max(0) / 86_400),
-            );
-        }
-    }
 }
 
 #[cfg(test)]

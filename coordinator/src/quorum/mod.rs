@@ -10,6 +10,7 @@
 
 pub mod change;
 pub mod eyes;
+mod findings;
 pub mod judge;
 pub mod told;
 

@@ -25,7 +25,7 @@ const CHANGE: Duration = Duration::from_mins(5);
 /// The kubelet stops one pod and starts another.
 const REBUILD: Duration = Duration::from_mins(10);
 /// A learner fetches the whole database: 8 GiB over a slow network.
-const SYNC: Duration = Duration::from_mins(60);
+const SYNC: Duration = Duration::from_hours(1);
 /// Beside twice the database, of which one copy is on its way, bytes.
 const MARGIN: u64 = 256 << 20;
 
@@ -107,7 +107,6 @@ fn replaceable(lost: &Seen) -> Result<&Manifest, String> {
 
 fn write(mut plan: RunbookPlan, world: &World, view: &View, lost: &Seen, manifest: &Manifest) -> RunbookPlan {
     const WHAT: &str = "replace its etcd member";
-    let snapshots = steps(view);
     let leader = view.leader.and_then(|id| view.member(id));
     let Some((leader, through)) = leader.and_then(|seen| Some((seen, seen.node.clone()?))) else {
         return refused(
@@ -139,94 +138,95 @@ fn write(mut plan: RunbookPlan, world: &World, view: &View, lost: &Seen, manifes
         Ok(evidence) => evidence,
         Err(missing) => return refused(plan, WHAT, missing),
     };
-    let initial_cluster = initial_cluster(view, lost, manifest);
-    let learner = has_learners(&status.version);
-    let on = |step: Step| Step {
-        on: Some(through.clone()),
-        ..step
+    let replaced = Replaced {
+        cluster_id: view.cluster_id.unwrap_or_default(),
+        member_id: lost.id,
+        peer_urls: manifest.peer_urls.clone(),
+        learner: has_learners(&status.version),
+        initial_cluster: initial_cluster(view, lost, manifest),
+        needs_bytes,
+        version: status.version.clone(),
     };
-    let why = lost
-        .health
-        .clone()
-        .err()
-        .unwrap_or_else(|| "it never became a voter".to_owned());
-    plan.steps = snapshots;
+    plan.steps = steps(view);
     if manifest.set_aside_by.is_none() {
+        let why = lost.health.clone().err();
+        let why = why.unwrap_or_else(|| "it never became a voter".to_owned());
         plan.steps.push(step(Action::BounceEtcd, why, BOUNCE));
     }
-    plan.steps.push(on(Step {
+    let mut changes = changes(view, &replaced, evidence);
+    for change in &mut changes {
+        change.on = Some(through.clone());
+    }
+    plan.steps.append(&mut changes);
+    plan.steps
+        .append(&mut joins(view, &replaced, lost, manifest, status.raft_index));
+    // The leader's agent makes this change as well.
+    for promote in &mut plan.steps {
+        if promote.action == Action::PromoteEtcdMember {
+            promote.on = Some(through.clone());
+        }
+    }
+    plan.notes.push(format!(
+        "{}: --initial-cluster={} becomes {}, --initial-cluster-state={} becomes existing; the old one is kept in blackstart-etcd beside the manifests",
+        manifest.path, manifest.initial_cluster, replaced.initial_cluster, manifest.initial_cluster_state
+    ));
+    others(&mut plan, world, view, &replaced.initial_cluster);
+    plan.etcd = Some(replaced);
+    plan
+}
+
+/// Out of the cluster, and in again.
+fn changes(view: &View, replaced: &Replaced, evidence: String) -> Vec<Step> {
+    let remove = Step {
         approval: Some(format!(
             "if it is not well after the bounce, it is taken out, its data is set aside, and it joins anew; until it has, one more loss may stop all writes ({})",
             view.words()
         )),
         ..step(Action::RemoveEtcdMember, evidence, CHANGE)
-    }));
-    let mut add = on(step(
-        Action::AddEtcdMember,
-        format!(
-            "as a {}, with {}",
-            if learner { "learner" } else { "voter" },
-            manifest.peer_urls.join(", ")
+    };
+    let kind = if replaced.learner { "learner" } else { "voter" };
+    let what = format!("as a {kind}, with {}", replaced.peer_urls.join(", "));
+    let add = Step {
+        approval: (!replaced.learner).then(|| {
+            format!(
+                "etcd {} has no learners: the new member counts for the quorum before it has the data",
+                replaced.version
+            )
+        }),
+        ..step(Action::AddEtcdMember, what, CHANGE)
+    };
+    vec![remove, add]
+}
+
+/// From its empty data directory to a vote.
+fn joins(view: &View, replaced: &Replaced, lost: &Seen, manifest: &Manifest, entries: u64) -> Vec<Step> {
+    let told = lost.told.as_ref();
+    let free = told.map_or(0, |told| told.data_bytes_available) >> 20;
+    let data = &manifest.data_dir;
+    let mut steps = vec![
+        step(
+            Action::RebuildEtcdMember,
+            format!("{data}/member is renamed to member.set-aside.RUN, {free} MiB are free"),
+            REBUILD,
         ),
-        CHANGE,
-    ));
-    if !learner {
-        add.approval = Some(format!(
-            "etcd {} has no learners: the new member counts for the quorum before it has the data",
-            status.version
-        ));
-    }
-    plan.steps.push(add);
-    plan.steps.push(step(
-        Action::RebuildEtcdMember,
-        format!(
-            "{}/member is renamed to member.set-aside.RUN, {} MiB are free",
-            manifest.data_dir,
-            free >> 20
+        step(
+            Action::AwaitEtcdSync,
+            format!("the leader has {entries} entries"),
+            SYNC,
         ),
-        REBUILD,
-    ));
-    plan.steps.push(step(
-        Action::AwaitEtcdSync,
-        format!("the leader has {} entries", status.raft_index),
-        SYNC,
-    ));
-    if learner {
-        plan.steps.push(on(step(
-            Action::PromoteEtcdMember,
-            "once it has nine tenths of the leader's log",
-            CHANGE,
-        )));
+    ];
+    if replaced.learner {
+        let when = "once it has nine tenths of the leader's log";
+        steps.push(step(Action::PromoteEtcdMember, when, CHANGE));
     }
-    plan.steps.push(step(
-        Action::AwaitEtcdHealthy,
-        format!("{} voters", view.voters()),
-        CHANGE,
-    ));
-    let stopped = lost
-        .told
-        .as_ref()
-        .map(|told| told.stopped.clone())
-        .unwrap_or_default();
+    let voters = format!("{} voters", view.voters());
+    steps.push(step(Action::AwaitEtcdHealthy, voters, CHANGE));
+    let stopped = told.map(|told| told.stopped.join(", ")).unwrap_or_default();
     if !stopped.is_empty() {
-        let evidence = format!("{} were set aside by a run", stopped.join(", "));
-        plan.steps.push(step(Action::StartControlPlane, evidence, CHANGE));
+        let evidence = format!("set aside by a run: {stopped}");
+        steps.push(step(Action::StartControlPlane, evidence, CHANGE));
     }
-    plan.notes.push(format!(
-        "{}: --initial-cluster={} becomes {initial_cluster}, --initial-cluster-state={} becomes existing; the old one is kept in blackstart-etcd beside the manifests",
-        manifest.path, manifest.initial_cluster, manifest.initial_cluster_state
-    ));
-    others(&mut plan, world, view, &initial_cluster);
-    plan.etcd = Some(Replaced {
-        cluster_id: view.cluster_id.unwrap_or_default(),
-        member_id: lost.id,
-        peer_urls: manifest.peer_urls.clone(),
-        learner,
-        initial_cluster,
-        needs_bytes,
-        version: status.version,
-    });
-    plan
+    steps
 }
 
 /// The others as they are in the list, and it.

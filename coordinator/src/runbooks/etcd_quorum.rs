@@ -140,24 +140,7 @@ fn write(
             status.revision
         ));
     }
-    for seen in silent {
-        let proof = proof.as_ref().map(ToString::to_string).unwrap_or_default();
-        plan.notes.push(format!(
-            "{} is not fenced, since no agent there speaks ({proof}): before it boots, move its manifest of etcd out",
-            seen.words()
-        ));
-    }
-    for seen in &spoken {
-        plan.notes.push(format!(
-            "afterwards: blackstart runbook run etcd-member {} joins it anew, and starts its control plane",
-            seen.words()
-        ));
-    }
-    plan.notes.push(format!(
-        "where an API server asks other members than its own (--etcd-servers), it goes on once they are back; cluster {} serves from {} until then",
-        world.cluster,
-        left.words()
-    ));
+    notes(&mut plan, world, left, &spoken, &silent);
     plan.etcd = Some(Replaced {
         cluster_id: view.cluster_id.unwrap_or_default(),
         member_id: left.id,
@@ -168,6 +151,33 @@ fn write(
         version: status.version,
     });
     plan
+}
+
+/// What is left to do by hand, and afterwards.
+fn notes(plan: &mut RunbookPlan, world: &World, left: &Seen, spoken: &[&Seen], silent: &[&Seen]) {
+    let proof = plan
+        .request
+        .proof
+        .as_ref()
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    for seen in silent {
+        plan.notes.push(format!(
+            "{} is not fenced, since no agent there speaks ({proof}): before it boots, move its manifest of etcd out",
+            seen.words()
+        ));
+    }
+    for seen in spoken {
+        plan.notes.push(format!(
+            "afterwards: blackstart runbook run etcd-member {} joins it anew, and starts its control plane",
+            seen.words()
+        ));
+    }
+    plan.notes.push(format!(
+        "where an API server asks other members than its own (--etcd-servers), it goes on once they are back; cluster {} serves from {} until then",
+        world.cluster,
+        left.words()
+    ));
 }
 
 fn is_in_place(seen: &Seen) -> bool {

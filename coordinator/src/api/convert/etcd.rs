@@ -1,13 +1,12 @@
 //! What agents tell of etcd members, and what operators see of it.
 
-use std::collections::BTreeMap;
-
 use blackstart_proto::v1;
 
 use super::agent::clipped;
 use super::milliseconds;
 use crate::fleet::{Ask, EtcdAct, EtcdAnswer, Question};
 use crate::inventory::{ClusterName, NodeName};
+use crate::quorum::eyes::Verified;
 use crate::quorum::judge::{Level, Seen, View};
 use crate::quorum::told::{Certificate, Manifest, Member, Snapshot, Status, Told, Trouble, TroubleKind};
 
@@ -54,7 +53,7 @@ pub(super) fn change(act: EtcdAct) -> v1::etcd_change::Change {
 /// An agent's answer; `None`: of a later version.
 pub(in crate::api) fn answer(wire: v1::EtcdAnswer) -> Option<EtcdAnswer> {
     match wire.body? {
-        v1::etcd_answer::Body::Report(report) => Some(EtcdAnswer::Told(Box::new(told(report)))),
+        v1::etcd_answer::Body::Report(report) => Some(EtcdAnswer::Told(Box::new(told(*report)))),
         v1::etcd_answer::Body::Verified(verified) => {
             let checks = verified.checks.into_iter().take(ITEMS).filter_map(|check| {
                 let damage = (!check.damage.is_empty()).then(|| clipped(check.damage));
@@ -167,9 +166,7 @@ pub(in crate::api) fn check((snapshot, damage): &(Snapshot, Option<String>)) -> 
 }
 
 /// What was read again on each node, for operators.
-pub(in crate::api) fn checks(
-    nodes: BTreeMap<NodeName, Result<Vec<(Snapshot, Option<String>)>, String>>,
-) -> v1::VerifyEtcdSnapshotsResponse {
+pub(in crate::api) fn checks(nodes: Verified) -> v1::VerifyEtcdSnapshotsResponse {
     let of = |(node, checked): (NodeName, Result<Vec<_>, String>)| {
         let (checks, trouble) = match checked {
             Ok(checks) => (checks.iter().map(check).collect(), String::new()),

@@ -250,6 +250,7 @@ impl At<'_> {
     }
 
     /// Sends it to the agent of the step's node.
+    #[allow(clippy::needless_pass_by_value, reason = "each is made for the call")]
     fn tell(&self, act: EtcdAct, name: &'static str) -> Look {
         self.command(
             name,
