@@ -24,7 +24,7 @@ use crate::machine::Machine;
 use crate::ports::free_port;
 
 /// Nothing here takes longer on the slowest machine.
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_mins(2);
 /// Between two looks at something that is awaited.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -135,8 +135,8 @@ impl Bed {
             .iter()
             .map(|master| format!("{}={}", master.name, master.peer_url()))
             .collect();
-        for at in 0..bed.masters.len() {
-            let files = bed.certificate(MASTERS[at], 2090);
+        for (at, name) in MASTERS.into_iter().enumerate() {
+            let files = bed.certificate(name, 2090);
             let text = bed.text(&bed.masters[at], &files, &cluster.join(","));
             let master = &mut bed.masters[at];
             fs::create_dir_all(master.dir.join("manifests")).unwrap();

@@ -11,6 +11,5 @@ mod snapshots;
 mod status;
 mod store;
 
-#[allow(dead_code, reason = "the rest of it is for the coordinator's own etcd")]
 #[path = "../../../coordinator/tests/etcd/mod.rs"]
 mod ports;

@@ -34,7 +34,7 @@ async fn lose(bed: &mut Bed, at: usize) {
     .await;
 }
 
-async fn begin(bed: &Bed, node: &str) -> String {
+fn begin(bed: &Bed, node: &str) -> String {
     let begun = bed.blackstart(&["runbook", "run", "etcd-member", node, "--yes", "-o", "json"]);
     assert!(begun.status.success(), "{begun:?}");
     let run: Value = serde_json::from_slice(&begun.stdout).unwrap();
@@ -91,7 +91,7 @@ async fn a_damaged_member_is_replaced_on_its_node_and_nothing_acknowledged_is_lo
         ] {
             assert!(plan.contains(part), "{part}");
         }
-        let run = begin(&bed, "biz-3").await;
+        let run = begin(&bed, "biz-3");
         let asked = wants_approval(&bed, &run).await;
         println!(
             "{}",
@@ -177,7 +177,7 @@ async fn a_member_that_comes_back_in_place_is_kept() {
         bed.stop_kubelet(2);
         bed.until_etcd("its loss", |etcd| etcd["voters_healthy"] == 2)
             .await;
-        let run = begin(&bed, "biz-3").await;
+        let run = begin(&bed, "biz-3");
         bed.until("the bounce", &["runbook", "status", &run], |run| {
             run["current"] == "bounce-etcd"
         })
@@ -200,7 +200,7 @@ async fn coordinator_and_agents_may_crash_at_every_step() {
         fill(survivors[0], &tls, 100, 1024).await;
         let writer = Writer::start(&survivors, &tls);
         lose(&mut bed, 2).await;
-        let run = begin(&bed, "biz-3").await;
+        let run = begin(&bed, "biz-3");
         wants_approval(&bed, &run).await;
         let approved = bed.blackstart(&["runbook", "approve", &run]);
         assert!(approved.status.success(), "{approved:?}");

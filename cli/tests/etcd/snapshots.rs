@@ -48,10 +48,10 @@ async fn snapshots_are_verified_kept_on_two_masters_and_restored_by_etcds_own_to
         let plan = String::from_utf8(plan.stdout).unwrap();
         println!("{plan}");
         assert!(plan.contains("snapshot-etcd"), "{plan}");
-        let none = bed
+        let before = bed
             .until("the list", &["etcd", "snapshot", "list", "biz"], |_| true)
             .await;
-        assert!(items(&none).is_empty(), "a plan does nothing: {none:#}");
+        assert!(items(&before).is_empty(), "a plan does nothing: {before:#}");
 
         let run = take(&bed);
         assert_eq!(run["state"], "succeeded", "{run:#}");
@@ -108,8 +108,8 @@ async fn snapshots_are_verified_kept_on_two_masters_and_restored_by_etcds_own_to
         }
 
         // One bit of one of them.
-        let last = items(&list).last().unwrap();
-        let (node, file) = (last["node"].as_str().unwrap(), last["file"].as_str().unwrap());
+        let oldest = items(&list).last().unwrap();
+        let (node, file) = (oldest["node"].as_str().unwrap(), oldest["file"].as_str().unwrap());
         let master = bed.masters.iter().find(|master| master.name == node).unwrap();
         let path = master.dir.join("snapshots").join(file);
         let damaged = fs::File::options().write(true).open(path).unwrap();

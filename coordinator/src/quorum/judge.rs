@@ -178,6 +178,8 @@ pub fn judge(answers: &Answers, now: i64) -> View {
         let in_list = told.ok().and_then(|told| find(told, &list));
         taken.extend(in_list.map(|member| member.id));
         let status = told.ok().and_then(|told| told.status.as_ref());
+        // Another cluster's numbers are no measure.
+        let status = status.filter(|status| Some(status.cluster_id) == cluster_id);
         members.push(Seen {
             node: Some(node.clone()),
             id: in_list.map(|member| member.id),

@@ -162,7 +162,7 @@ fn a_member_of_another_cluster_does_not_count() {
             .contains("bad")
     );
     assert!(
-        texts(&view).contains("different clusters: bad, c"),
+        texts(&view).contains("different clusters: c, bad"),
         "{}",
         texts(&view)
     );

@@ -118,6 +118,7 @@ fn missing(plan: &RunbookPlan) -> String {
         .collect()
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "as the agents of others answer")]
 fn refused() -> Result<Told, String> {
     Ok(down(3, TroubleKind::Refused, "nobody listens"))
 }
@@ -196,7 +197,7 @@ async fn what_a_new_member_would_not_mend_is_refused_with_what_would() {
     for (third, why) in [
         (expired, "kubeadm certs renew"),
         (silent, "node-down m3"),
-        (full, "MiB are needed"),
+        (full, "258 are needed"),
         (gone, "its manifest, which is gone"),
         (Ok(well(3, 1, "3.5.16")), "it is well"),
     ] {
