@@ -119,6 +119,91 @@ fn the_guide_asks_for_fewer_than_ten_commands_a_role() {
     }
 }
 
+/// What is typed on each node. `join` is the line that was printed for it.
+async fn joins(bed: &Bed, here: &impl Fn(&str) -> String, join: &str) {
+    for (name, _) in NODES {
+        let node = bed.node(name).unwrap();
+        let kubelet = node.main_pid("kubelet.service").await.unwrap();
+        for command in commands("node") {
+            if command.contains(" join ") {
+                let word = |after: &str| {
+                    let (_, rest) = join.split_once(after).unwrap();
+                    rest.split_whitespace().next().unwrap().to_owned()
+                };
+                let meant = here(&command)
+                    .replace("TOKEN", &word("--token "))
+                    .replace("sha256:HASH", &word("--ca-hash "));
+                assert_eq!(meant, join, "the guide has what `token create` prints");
+                types(node, join).await.unwrap();
+                let yaml = "/etc/blackstart/agent.yaml";
+                let lines = "boot_id_file: /run/boot_id\\nload: {protect: false}\\npreflight: {container_runtimes: [], etcd_data: []}\\n";
+                accommodate(node, yaml, lines).await;
+                continue;
+            }
+            types(node, &command).await.unwrap();
+        }
+        assert_eq!(
+            node.main_pid("kubelet.service").await.unwrap(),
+            kubelet,
+            "{name}: its kubelet goes on"
+        );
+        let status = node
+            .exec(&["blackstart-agent", "status", "-o", "json"])
+            .await
+            .unwrap();
+        let status: Value = serde_json::from_str(&status).unwrap();
+        assert_eq!(status["node"], name);
+    }
+}
+
+/// What it is all for.
+async fn comes_back(bed: &Bed, coordinator: &Node) {
+    let boots = |list: &Value| -> Vec<String> {
+        let items = list["items"].as_array().unwrap().iter();
+        items.map(|node| node["boot_id"].to_string()).collect()
+    };
+    let before = boots(&ask(coordinator, "get nodes").await.unwrap());
+    bed.power_loss().await.unwrap();
+    bed.power_on().await.unwrap();
+    all(coordinator, "to be ready in another boot", |node| {
+        node["phase"] == "ready" && !before.contains(&node["boot_id"].to_string())
+    })
+    .await;
+    let runs = ask(coordinator, "get runs").await.unwrap();
+    let runs = runs["items"].as_array().unwrap();
+    assert_eq!(runs.len(), 1, "a cold start by itself: {runs:#?}");
+}
+
+/// Real faults, and the doctor finds each.
+async fn faults_are_found(bed: &Bed, coordinator: &Node) {
+    let worker = bed.node("worker-2").unwrap();
+    worker
+        .exec(&["systemctl", "stop", "blackstart-agent.service"])
+        .await
+        .unwrap();
+    let store = "/var/lib/blackstart-coordinator/store.redb";
+    let authority = "/etc/blackstart/pki/ca.key";
+    for file in [authority, store] {
+        coordinator
+            .exec(&["mv", file, &format!("{file}.away")])
+            .await
+            .unwrap();
+    }
+    wait::until("the doctor to find what is wrong", LONG, async || {
+        let report = doctor(coordinator).await;
+        let all = [findings(&report, "wrong"), findings(&report, "warning")].concat();
+        let told = |what: &str| all.iter().any(|finding| finding.contains(what));
+        Ok((told("worker-2") && told("ca.key") && told("store.redb")).then_some(()))
+    })
+    .await
+    .unwrap();
+    let code = coordinator
+        .exec(&["sh", "-c", "blackstart doctor >/dev/null 2>&1; echo $?"])
+        .await
+        .unwrap();
+    assert_eq!(code, "1");
+}
+
 #[tokio::test]
 async fn who_follows_the_guide_has_a_fleet_that_comes_back_from_a_power_loss() {
     let (Some(docker), Some(packages)) = (Docker::or_skip().await, Packages::or_skip()) else {
@@ -176,40 +261,7 @@ async fn who_follows_the_guide_has_a_fleet_that_comes_back_from_a_power_loss() {
             join = Some(line.unwrap().trim().to_owned());
         }
     }
-    let join = join.unwrap();
-    for (name, _) in NODES {
-        let node = bed.node(name).unwrap();
-        let kubelet = node.main_pid("kubelet.service").await.unwrap();
-        for command in commands("node") {
-            if command.contains(" join ") {
-                let word = |after: &str| {
-                    let (_, rest) = join.split_once(after).unwrap();
-                    rest.split_whitespace().next().unwrap().to_owned()
-                };
-                let meant = here(&command)
-                    .replace("TOKEN", &word("--token "))
-                    .replace("sha256:HASH", &word("--ca-hash "));
-                assert_eq!(meant, join, "the guide has what `token create` prints");
-                types(node, &join).await.unwrap();
-                let yaml = "/etc/blackstart/agent.yaml";
-                let lines = "boot_id_file: /run/boot_id\\nload: {protect: false}\\npreflight: {container_runtimes: [], etcd_data: []}\\n";
-                accommodate(node, yaml, lines).await;
-                continue;
-            }
-            types(node, &command).await.unwrap();
-        }
-        assert_eq!(
-            node.main_pid("kubelet.service").await.unwrap(),
-            kubelet,
-            "{name}: its kubelet goes on"
-        );
-        let status = node
-            .exec(&["blackstart-agent", "status", "-o", "json"])
-            .await
-            .unwrap();
-        let status: Value = serde_json::from_str(&status).unwrap();
-        assert_eq!(status["node"], name);
-    }
+    joins(&bed, &here, &join.unwrap()).await;
 
     all(coordinator, "to be ready", |node| node["phase"] == "ready").await;
     let found = doctor(coordinator).await;
@@ -219,48 +271,7 @@ async fn who_follows_the_guide_has_a_fleet_that_comes_back_from_a_power_loss() {
         say(&said);
     }
 
-    // What it is all for.
-    let boots = |list: &Value| -> Vec<String> {
-        let items = list["items"].as_array().unwrap().iter();
-        items.map(|node| node["boot_id"].to_string()).collect()
-    };
-    let before = boots(&ask(coordinator, "get nodes").await.unwrap());
-    bed.power_loss().await.unwrap();
-    bed.power_on().await.unwrap();
-    all(coordinator, "to be ready in another boot", |node| {
-        node["phase"] == "ready" && !before.contains(&node["boot_id"].to_string())
-    })
-    .await;
-    let runs = ask(coordinator, "get runs").await.unwrap();
-    let runs = runs["items"].as_array().unwrap();
-    assert_eq!(runs.len(), 1, "a cold start by itself: {runs:#?}");
-
-    // Real faults, and the doctor finds each.
-    let worker = bed.node("worker-2").unwrap();
-    worker
-        .exec(&["systemctl", "stop", "blackstart-agent.service"])
-        .await
-        .unwrap();
-    let store = "/var/lib/blackstart-coordinator/store.redb";
-    let authority = "/etc/blackstart/pki/ca.key";
-    for file in [authority, store] {
-        coordinator
-            .exec(&["mv", file, &format!("{file}.away")])
-            .await
-            .unwrap();
-    }
-    wait::until("the doctor to find what is wrong", LONG, async || {
-        let report = doctor(coordinator).await;
-        let all = [findings(&report, "wrong"), findings(&report, "warning")].concat();
-        let told = |what: &str| all.iter().any(|finding| finding.contains(what));
-        Ok((told("worker-2") && told("ca.key") && told("store.redb")).then_some(()))
-    })
-    .await
-    .unwrap();
-    let code = coordinator
-        .exec(&["sh", "-c", "blackstart doctor >/dev/null 2>&1; echo $?"])
-        .await
-        .unwrap();
-    assert_eq!(code, "1");
+    comes_back(&bed, coordinator).await;
+    faults_are_found(&bed, coordinator).await;
     bed.take_down().await.unwrap();
 }
