@@ -273,7 +273,7 @@ fn versions_are_compared_by_number_and_a_newer_agent_says_whom_to_update() {
         fleet.coordinators.push(Coordinator {
             version: "1.1.9".to_owned(),
             ..coordinator("two", false)
-        })
+        });
     });
     assert_eq!(found, one(Check::Versions, Level::Warning, "two"));
     let found = of_fleet(|fleet| fleet.coordinators[0].leads = false);

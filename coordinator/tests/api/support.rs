@@ -366,11 +366,9 @@ impl Agent {
                 }
                 Told::Command(command) => commands.push(command),
                 // For those who wait for it.
-                Told::Brakes(_) => {}
+                Told::Brakes(_) | Told::EtcdQuestion(_) => {}
                 Told::PermitAnswer(answer) => self.permits.push(answer),
                 Told::Welcome(_) => panic!("a second welcome"),
-                // This agent has no etcd.
-                Told::EtcdQuestion(_) => {}
             }
         }
     }
