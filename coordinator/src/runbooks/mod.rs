@@ -18,6 +18,7 @@
 //! A step is decided by a look at the world, before and after a crash alike; so a run resumes by looking, and nothing that was done is
 //! done again. An abort puts back, last change first, what the journal says that the run may have changed, and says what it leaves.
 
+pub mod action;
 pub mod around;
 pub mod call;
 pub mod conditions;
