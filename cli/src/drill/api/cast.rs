@@ -28,6 +28,30 @@ pub(super) struct Cast {
 }
 
 impl Cast {
+    /// The steps by which pods leave a node that is off: older clusters have no out-of-service taint, and their pods are deleted by force.
+    pub(super) fn moved_when_off(&self) -> &'static [&'static str] {
+        if self.release == Release::V1_13 {
+            &["cordon", "force-delete", "await-moved"]
+        } else {
+            &["cordon", "taint-out-of-service", "await-moved"]
+        }
+    }
+
+    /// The steps by which such a node is taken back.
+    pub(super) fn taken_back(&self) -> &'static [&'static str] {
+        if self.release == Release::V1_13 {
+            &["start-kubelet", "await-ready", "uncordon", "unsilence"]
+        } else {
+            &[
+                "start-kubelet",
+                "await-ready",
+                "remove-taint",
+                "uncordon",
+                "unsilence",
+            ]
+        }
+    }
+
     /// Draws it; the topology has three workers at least.
     pub(super) fn draw(topology: &Topology, seed: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed);

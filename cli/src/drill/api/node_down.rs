@@ -1,7 +1,6 @@
 //! 操作系统宕机: a node dies with its pods. Without proof that it is off it is cordoned and no more; with proof its pods are moved; it is
 //! repaired, comes back, and is taken back.
 
-use blackstart_apiserver::Release;
 use blackstart_proto::v1::RunbookRequest;
 use serde_json::json;
 
@@ -21,23 +20,7 @@ pub(super) fn script(cast: &Cast) -> Script {
         proof: proof.to_owned(),
         ..RunbookRequest::default()
     };
-    // Older clusters have no out-of-service taint: their pods are deleted by force, and an operator is asked.
-    let moved: &[&str] = if cast.release == Release::V1_13 {
-        &["cordon", "force-delete", "await-moved"]
-    } else {
-        &["cordon", "taint-out-of-service", "await-moved"]
-    };
-    let back: &[&str] = if cast.release == Release::V1_13 {
-        &["start-kubelet", "await-ready", "uncordon", "unsilence"]
-    } else {
-        &[
-            "start-kubelet",
-            "await-ready",
-            "remove-taint",
-            "uncordon",
-            "unsilence",
-        ]
-    };
+    let (moved, back) = (cast.moved_when_off(), cast.taken_back());
     // Enough that each worker has one.
     let replicas = cast.replicas + 4;
     let mut script = Script::new(

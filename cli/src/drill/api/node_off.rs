@@ -1,7 +1,6 @@
 //! 操作系统宕机 once more: a node dies with its pods, and its management controller (BMC) tells. While that has no power either, nothing is
 //! proved and nothing moves; once it answers that the machine is off, the pods move without anybody's word.
 
-use blackstart_apiserver::Release;
 use blackstart_apiserver::bmc::Mood;
 use blackstart_proto::v1::RunbookRequest;
 use serde_json::json;
@@ -22,23 +21,7 @@ pub(super) fn script(cast: &Cast) -> Script {
         reason: "it does not answer".to_owned(),
         ..RunbookRequest::default()
     };
-    let (moved, back): (&[&str], &[&str]) = if cast.release == Release::V1_13 {
-        (
-            &["cordon", "force-delete", "await-moved"],
-            &["start-kubelet", "await-ready", "uncordon", "unsilence"],
-        )
-    } else {
-        (
-            &["cordon", "taint-out-of-service", "await-moved"],
-            &[
-                "start-kubelet",
-                "await-ready",
-                "remove-taint",
-                "uncordon",
-                "unsilence",
-            ],
-        )
-    };
+    let (moved, back) = (cast.moved_when_off(), cast.taken_back());
     // Enough that each worker has one.
     let replicas = cast.replicas + 4;
     let mut script = Script::new(
