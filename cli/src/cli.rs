@@ -126,6 +126,16 @@ pub struct ConnectionArgs {
     )]
     pub tls_key: Option<PathBuf>,
 
+    /// A file with a token of your identity provider, in place of an operator certificate; read anew for each call
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "BLACKSTART_TOKEN_FILE",
+        hide_short_help = true
+    )]
+    pub token_file: Option<PathBuf>,
+
     /// A configuration file with contexts
     #[arg(
         long,

@@ -23,11 +23,12 @@ use blackstart_proto::v1::trust_service_client::TrustServiceClient;
 use rustls::{AlertDescription, CertificateError};
 use tokio::time::timeout;
 use tokio_stream::{Stream, StreamExt};
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 
-use self::line::Line;
 pub(crate) use self::line::Via;
+use self::line::{Bearer, Line};
 use crate::failure::{Attempt, Failure, Unreached};
 use crate::settings::Connection;
 use crate::view::{
@@ -48,7 +49,7 @@ pub(crate) struct Scope {
 /// A connection to one coordinator.
 #[derive(Debug, Clone)]
 pub(crate) struct Fleet {
-    coordinators: CoordinatorServiceClient<Channel>,
+    coordinators: CoordinatorServiceClient<InterceptedService<Channel, Bearer>>,
     service: FleetServiceClient<Line>,
     runbooks: RunbookServiceClient<Line>,
     trust: TrustServiceClient<Line>,
@@ -383,15 +384,11 @@ fn unreadable(error: &TlsFileError) -> Failure {
 
 /// The certificates were read, and nothing could be made of them.
 fn bad_material(connection: &Connection, error: &tonic::transport::Error) -> Failure {
-    let files = &connection.tls;
+    let files = connection.shows.certificates();
+    let files: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
     let why = chain(error).last().map(ToString::to_string).unwrap_or_default();
     Failure::Usage {
-        what: format!(
-            "cannot use {}, {} and {}: {why}",
-            files.ca.display(),
-            files.certificate.display(),
-            files.key.display()
-        ),
+        what: format!("cannot use {} with their key: {why}", files.join(" and ")),
         advice: Some("each is PEM; the key must be the certificate's own".to_owned()),
     }
 }

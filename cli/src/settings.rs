@@ -6,8 +6,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use blackstart_proto::tls::TlsFiles;
+use blackstart_proto::tls::{self, TlsFileError, TlsFiles};
 use blackstart_proto::yaml::{self, Item, Problems, Table};
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::ClientTlsConfig;
+use zeroize::Zeroizing;
 
 use crate::cli::{ConnectionArgs, Environment};
 use crate::failure::Failure;
@@ -29,9 +32,62 @@ give --coordinator IP:PORT --tls-ca FILE --tls-cert FILE --tls-key FILE, or writ
 pub(crate) struct Connection {
     /// Tried in turn; never empty.
     pub(crate) coordinators: Vec<SocketAddr>,
-    pub(crate) tls: TlsFiles,
+    pub(crate) shows: Shows,
     /// For the connection, and again for each answer.
     pub(crate) timeout: Duration,
+}
+
+/// What an operator shows, and by whose authority coordinators are known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Shows {
+    /// A certificate.
+    Certificate(TlsFiles),
+    /// A token of an identity provider.
+    Token {
+        /// The authority's certificate.
+        ca: PathBuf,
+        /// The token, read anew for each call: others keep it fresh.
+        file: PathBuf,
+    },
+}
+
+impl Shows {
+    /// Every certificate's file.
+    pub(crate) fn certificates(&self) -> Vec<&Path> {
+        match self {
+            Self::Certificate(tls) => vec![&tls.certificate, &tls.ca],
+            Self::Token { ca, .. } => vec![ca],
+        }
+    }
+
+    /// The client side of TLS with it.
+    pub(crate) fn tls(&self) -> Result<ClientTlsConfig, TlsFileError> {
+        match self {
+            Self::Certificate(tls) => tls.read().map(|material| tls::client_config(&material)),
+            Self::Token { ca, .. } => {
+                let read = fs::read(ca).map_err(|source| TlsFileError {
+                    what: "the authority's certificate",
+                    path: ca.clone(),
+                    source,
+                });
+                read.map(|ca| tls::visitor_config(&ca))
+            }
+        }
+    }
+
+    /// What goes with each call; `None`: nothing.
+    pub(crate) fn bearer(&self) -> Result<Option<MetadataValue<Ascii>>, String> {
+        let Self::Token { file, .. } = self else {
+            return Ok(None);
+        };
+        let cannot = |why: String| format!("the token in {}: {why}", file.display());
+        let text = Zeroizing::new(fs::read_to_string(file).map_err(|error| cannot(error.to_string()))?);
+        let mut value: MetadataValue<Ascii> = format!("Bearer {}", text.trim())
+            .parse()
+            .map_err(|_| cannot("it is none".to_owned()))?;
+        value.set_sensitive(true);
+        Ok(Some(value))
+    }
 }
 
 /// One named coordinator in a file. Whatever a context lacks must come from flags.
@@ -42,6 +98,7 @@ struct Context {
     ca: Option<PathBuf>,
     certificate: Option<PathBuf>,
     key: Option<PathBuf>,
+    token_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -69,20 +126,33 @@ pub(crate) fn resolve(args: &ConnectionArgs, environment: &Environment) -> Resul
         args.coordinators.clone()
     };
     let ca = args.tls_ca.clone().or(context.ca);
+    // What was said with the command goes before the file; of one place, the token.
+    let token = match &args.token_file {
+        Some(token) => Some(token.clone()),
+        None => context.token_file.filter(|_| args.tls_cert.is_none()),
+    };
     let certificate = args.tls_cert.clone().or(context.certificate);
     let key = args.tls_key.clone().or(context.key);
-    match (coordinators.is_empty(), ca, certificate, key) {
-        (false, Some(ca), Some(certificate), Some(key)) => Ok(Connection {
-            coordinators,
-            tls: TlsFiles { ca, certificate, key },
-            timeout: args.timeout,
-        }),
-        (no_address, ca, certificate, key) => {
+    let connection = |shows| Connection {
+        coordinators: coordinators.clone(),
+        shows,
+        timeout: args.timeout,
+    };
+    match (coordinators.is_empty(), ca, token, certificate, key) {
+        (false, Some(ca), Some(file), ..) => Ok(connection(Shows::Token { ca, file })),
+        (false, Some(ca), None, Some(certificate), Some(key)) => {
+            Ok(connection(Shows::Certificate(TlsFiles { ca, certificate, key })))
+        }
+        (no_address, ca, token, certificate, key) => {
+            let no_token = token.is_none();
             let lacking: Vec<_> = [
                 (no_address, "a coordinator's address (--coordinator)"),
                 (ca.is_none(), "the authority's certificate (--tls-ca)"),
-                (certificate.is_none(), "your operator certificate (--tls-cert)"),
-                (key.is_none(), "its key (--tls-key)"),
+                (
+                    no_token && certificate.is_none(),
+                    "your operator certificate (--tls-cert; or --token-file)",
+                ),
+                (no_token && key.is_none(), "its key (--tls-key)"),
             ]
             .into_iter()
             .filter_map(|(lacks, what)| lacks.then_some(what))
@@ -193,6 +263,7 @@ fn one(table: &mut Table, directory: &Path) -> Context {
         ca: path("ca"),
         certificate: path("certificate"),
         key: path("key"),
+        token_file: path("token_file"),
     }
 }
 
@@ -230,8 +301,10 @@ contexts:
         let (dir, args) = with_file(FILE);
         let connection = resolve(&args, &Environment::default()).unwrap();
         assert_eq!(connection.coordinators.len(), 2);
-        assert_eq!(connection.tls.ca, dir.path().join("ca.crt"));
-        assert_eq!(connection.tls.certificate, Path::new("/pki/ann.crt"));
+        assert_eq!(
+            connection.shows.certificates(),
+            [Path::new("/pki/ann.crt"), &dir.path().join("ca.crt")]
+        );
     }
 
     #[test]
@@ -241,7 +314,39 @@ contexts:
         args.tls_key = Some("other.key".into());
         let connection = resolve(&args, &Environment::default()).unwrap();
         assert_eq!(connection.coordinators, args.coordinators);
-        assert_eq!(connection.tls.key, Path::new("other.key"));
+        assert_eq!(key(&connection), Path::new("other.key"));
+    }
+
+    fn key(connection: &Connection) -> &Path {
+        match &connection.shows {
+            Shows::Certificate(tls) => &tls.key,
+            Shows::Token { .. } => panic!("a token is shown"),
+        }
+    }
+
+    #[test]
+    fn a_token_goes_before_the_certificate_of_the_same_place_and_a_flag_before_the_file() {
+        let (dir, mut args) = with_file(&FILE.replace("key: ann.key}", "key: ann.key, token_file: token}"));
+        let connection = resolve(&args, &Environment::default()).unwrap();
+        let file = dir.path().join("token");
+        assert!(
+            connection
+                .shows
+                .bearer()
+                .unwrap_err()
+                .contains(&file.display().to_string())
+        );
+        fs::write(&file, "a.b.c\n").unwrap();
+        let bearer = connection.shows.bearer().unwrap().unwrap();
+        assert_eq!(bearer.to_str().unwrap(), "Bearer a.b.c");
+        assert!(!format!("{bearer:?}").contains("a.b.c"));
+        args.tls_cert = Some("/pki/ben.crt".into());
+        args.tls_key = Some("/pki/ben.key".into());
+        let connection = resolve(&args, &Environment::default()).unwrap();
+        assert_eq!(key(&connection), Path::new("/pki/ben.key"));
+        args.token_file = Some("/run/token".into());
+        let connection = resolve(&args, &Environment::default()).unwrap();
+        assert!(matches!(connection.shows, Shows::Token { .. }));
     }
 
     #[test]
@@ -293,6 +398,6 @@ contexts:
             ..Environment::default()
         };
         let connection = resolve(&args, &environment).unwrap();
-        assert_eq!(connection.tls.key, dir.path().join("blackstart/ann.key"));
+        assert_eq!(key(&connection), dir.path().join("blackstart/ann.key"));
     }
 }

@@ -4,6 +4,8 @@
 
 #[path = "../../coordinator/tests/etcd/mod.rs"]
 mod etcd;
+#[path = "../../coordinator/tests/oidc/mod.rs"]
+mod oidc;
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -15,6 +17,7 @@ use blackstart_coordinator::pki::Authority;
 use tokio::time::Instant;
 
 use self::etcd::{Etcd, free_port, is_here};
+use self::oidc::{AUDIENCE, ISSUER, Provider};
 
 const DEADLINE: Duration = Duration::from_secs(90);
 
@@ -34,6 +37,11 @@ struct Coordinator {
 
 impl Coordinator {
     fn start(root: &Path, name: &str, member: SocketAddr) -> Self {
+        Self::with(root, name, member, "")
+    }
+
+    /// `more`: of its configuration.
+    fn with(root: &Path, name: &str, member: SocketAddr, more: &str) -> Self {
         let (at, address) = (root.join(name), free_port());
         fs::create_dir_all(&at).unwrap();
         fs::write(at.join("boot_id"), name).unwrap();
@@ -48,7 +56,7 @@ runtime_dir: {dir}/run
 boot_id_file: {dir}/boot_id
 inventory: {root}/inventory.yaml
 store: {{etcd: {{endpoints: [\"http://{member}\"], lease_ttl: 10m, name: {name}}}}}
-"
+{more}"
         );
         fs::write(at.join("coordinator.yaml"), text).unwrap();
         let log = File::create(at.join("log")).unwrap();
@@ -161,4 +169,59 @@ fn without_a_leader_what_is_stored_is_shown_with_its_age_and_commands_are_not_do
         "{why}"
     );
     assert!(why.contains("blackstart get coordinators"), "{why}");
+}
+
+#[test]
+fn a_token_is_enough_also_where_a_coordinator_that_follows_passes_the_call_on() {
+    if !is_here("the command with a token") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path();
+    let authority = Authority::create(&root.join("pki")).unwrap();
+    authority.issue_coordinator("one").unwrap();
+    authority.issue_coordinator("two").unwrap();
+    fs::write(root.join("inventory.yaml"), INVENTORY).unwrap();
+    let (provider, keys) = (Provider::new(), root.join("oidc-keys.json"));
+    provider.publish(&keys);
+    let more = format!(
+        "operators: [{{name: ann, role: admin}}]\noidc: {{issuer: '{ISSUER}', audience: {AUDIENCE}, keys: {}}}\n",
+        keys.display()
+    );
+    let etcd = Etcd::start(1);
+    let member = etcd.addresses()[0];
+    let leads = Coordinator::with(root, "one", member, &more);
+    let token = root.join("token");
+    fs::write(&token, provider.token("ann", 600)).unwrap();
+    let says = |address: SocketAddr, arguments: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_blackstart"))
+            .args(["--coordinator", &address.to_string()])
+            .arg("--tls-ca")
+            .arg(root.join("pki/ca.crt"))
+            .arg("--token-file")
+            .arg(&token)
+            .args(arguments)
+            .env_clear()
+            .output()
+            .unwrap()
+    };
+    let until = |address, arguments: &[&str]| {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            let answer = says(address, arguments);
+            if answer.status.success() {
+                return String::from_utf8(answer.stdout).unwrap();
+            }
+            assert!(Instant::now() < end, "{arguments:?}: {answer:?}");
+        }
+    };
+    until(leads.address, &["hold", "--node", "biz-2", "--reason", "disks"]);
+    let follows = Coordinator::with(root, "two", member, &more);
+    let shown = until(follows.address, &["get", "holds"]);
+    assert!(shown.contains("ann") && shown.contains("biz-2"), "{shown}");
+    // What has ended is told, and what to do.
+    fs::write(&token, provider.token("ann", -600)).unwrap();
+    let told = says(follows.address, &["get", "holds"]);
+    let told = String::from_utf8(told.stderr).unwrap();
+    assert!(told.contains("the token has ended 60"), "{told}");
 }

@@ -16,6 +16,7 @@ use crate::pki::CertificateRequest;
 use crate::power::redfish;
 use crate::quorum::judge::{self, Answers};
 use crate::store::backup;
+use crate::trust::oidc;
 use crate::upkeep::check;
 use crate::{config, inventory};
 
@@ -23,7 +24,7 @@ use crate::{config, inventory};
 pub type Target = fn(&[u8]);
 
 /// Every target with its name, which is also that of its corpus.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("agent_lines", agent_lines),
     ("agent_messages", agent_messages),
     ("backup", read_backup),
@@ -33,6 +34,7 @@ pub const TARGETS: [(&str, Target); 9] = [
     ("etcd_answers", etcd_answers),
     ("inventory", read_inventory),
     ("journal", journal),
+    ("tokens", tokens),
 ];
 
 /// What comes on an agent's line. Nothing larger than is allowed is a message.
@@ -172,6 +174,18 @@ pub fn journal(bytes: &[u8]) {
     let entries: Vec<_> = bytes.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
     if let Err(why) = Run::replay("run", &entries, Instant::now()) {
         assert!(why.index <= entries.len() as u64);
+    }
+}
+
+/// An identity provider's keys, and on the last line an operator's token.
+pub fn tokens(bytes: &[u8]) {
+    let at = bytes
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .unwrap_or(bytes.len());
+    let (keys, token) = bytes.split_at(at);
+    if let Ok(token) = str::from_utf8(token) {
+        oidc::fuzz(keys, token.trim_start());
     }
 }
 

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::{fs, io};
 
 use blackstart_proto::tls::client_config;
-use house::{House, clock, controllers, exposed, known_clusters, load_inventory};
+use house::{House, clock, controllers, exposed, known_clusters, load_inventory, tokens};
 use leading::{Leading, lead};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
@@ -87,7 +87,7 @@ pub async fn run(
     let clock = Arc::new(clock(&settings));
     let lenience = Lenience {
         clock: Some(Arc::clone(&clock)),
-        visitors: settings.enrolment.is_some(),
+        visitors: settings.enrolment.is_some() || settings.oidc.is_some(),
     };
     let tls = lenient_tls(&material, lenience)?;
     exposed(&settings);
@@ -119,6 +119,8 @@ pub async fn run(
         roles: Arc::new(settings.roles.clone()),
         gate: Arc::new(Gate::default()),
         audit: Some(kept.clone()),
+        tokens: tokens(&settings, &clock),
+        visits: Arc::default(),
     };
     let house = House {
         fleetlock_tls,

@@ -88,6 +88,13 @@ pub fn exposed(key: &Path) -> Option<u32> {
     (mode & 0o077 != 0).then_some(mode)
 }
 
+/// How a client without a certificate speaks to a coordinator, which it verifies as everybody does; `ca` in PEM.
+pub fn visitor_config(ca: &[u8]) -> ClientTlsConfig {
+    ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(ca))
+        .domain_name(COORDINATOR_DNS_NAME)
+}
+
 /// How a client speaks to a coordinator: shows its own certificate, and verifies the coordinator by
 /// [`COORDINATOR_DNS_NAME`] whatever its address.
 pub fn client_config(material: &TlsMaterial) -> ClientTlsConfig {

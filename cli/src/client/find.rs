@@ -5,7 +5,6 @@ use std::error::Error;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use blackstart_proto::tls;
 use blackstart_proto::v1;
 use blackstart_proto::v1::audit_service_client::AuditServiceClient;
 use blackstart_proto::v1::coordinator_service_client::CoordinatorServiceClient;
@@ -15,7 +14,7 @@ use blackstart_proto::v1::trust_service_client::TrustServiceClient;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::{Channel, Endpoint};
 
-use super::line::{Line, Via};
+use super::line::{Bearer, Line, Via};
 use super::{Fleet, MAX_ANSWER_BYTES, bad_material, unreadable, why_unreached};
 use crate::failure::{Attempt, Failure, Unreached};
 use crate::settings::Connection;
@@ -73,7 +72,10 @@ impl Fleet {
             via,
         };
         Ok(Self {
-            coordinators: CoordinatorServiceClient::new(channel),
+            coordinators: CoordinatorServiceClient::with_interceptor(
+                channel,
+                Bearer(connection.shows.clone()),
+            ),
             runbooks: RunbookServiceClient::new(line.clone()),
             audit: AuditServiceClient::new(line.clone()).max_decoding_message_size(MAX_ANSWER_BYTES),
             trust: TrustServiceClient::new(line.clone()).max_decoding_message_size(MAX_ANSWER_BYTES),
@@ -94,8 +96,8 @@ pub(super) enum Wanted {
 /// Tries the addresses in turn, and where a follower says that its leader is, until who is wanted answers; each gets its share of
 /// the time-out.
 pub(super) async fn search(connection: &Connection, wanted: Wanted) -> Result<Found, Failure> {
-    let material = connection.tls.read().map_err(|error| unreadable(&error))?;
-    let tls = tls::client_config(&material);
+    let tls = connection.shows.tls().map_err(|error| unreadable(&error))?;
+    let bearer = Bearer(connection.shows.clone());
     let shares = u32::try_from(connection.coordinators.len())
         .unwrap_or(u32::MAX)
         .max(1);
@@ -114,7 +116,7 @@ pub(super) async fn search(connection: &Connection, wanted: Wanted) -> Result<Fo
             .http2_keep_alive_interval(Duration::from_secs(10))
             .keep_alive_timeout(Duration::from_secs(10));
         let why = match timeout(share, endpoint.connect()).await {
-            Ok(Ok(channel)) => match leader_by(&channel, share).await {
+            Ok(Ok(channel)) => match leader_by(&channel, &bearer, share).await {
                 Ok(None) => {
                     found.leader = Some((channel, address));
                     return Ok(found);
@@ -145,8 +147,12 @@ pub(super) async fn search(connection: &Connection, wanted: Wanted) -> Result<Fo
 }
 
 /// `None`: the coordinator at the other end leads. Else where it says that the leader is.
-async fn leader_by(channel: &Channel, patience: Duration) -> Result<Option<Vec<SocketAddr>>, Unreached> {
-    let mut service = CoordinatorServiceClient::new(channel.clone());
+async fn leader_by(
+    channel: &Channel,
+    bearer: &Bearer,
+    patience: Duration,
+) -> Result<Option<Vec<SocketAddr>>, Unreached> {
+    let mut service = CoordinatorServiceClient::with_interceptor(channel.clone(), bearer.clone());
     match timeout(
         patience,
         service.list_coordinators(v1::ListCoordinatorsRequest {}),

@@ -15,11 +15,12 @@ use http_body_util::{BodyExt, Full};
 use tokio::time::{Instant, sleep};
 use tonic::body::Body;
 use tonic::codegen::{Bytes, Service, http};
+use tonic::service::Interceptor;
 use tonic::transport::Channel;
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
 
 use super::find::{Found, LOOK_AGAIN, Wanted, search};
-use crate::settings::Connection;
+use crate::settings::{Connection, Shows};
 
 type StdError = Box<dyn Error + Send + Sync>;
 
@@ -39,6 +40,22 @@ impl Via {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = route;
     }
 }
+
+/// Shows with each call what an operator has in place of a certificate.
+#[derive(Debug, Clone)]
+pub(super) struct Bearer(pub(super) Shows);
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(token) = self.0.bearer().map_err(Status::permission_denied)? {
+            request.metadata_mut().insert(TOKEN, token);
+        }
+        Ok(request)
+    }
+}
+
+/// The header of tokens. RFC 6750, 2.1.
+const TOKEN: &str = "authorization";
 
 /// A channel that goes with the lead.
 #[derive(Debug, Clone)]
@@ -84,7 +101,11 @@ impl Call {
 
 impl Line {
     async fn ask(mut self, request: http::Request<Body>) -> Result<http::Response<Body>, StdError> {
-        let call = Call::of(request).await?;
+        let mut call = Call::of(request).await?;
+        if let Some(token) = self.connection.shows.bearer()? {
+            let token = http::HeaderValue::from_bytes(token.as_encoded_bytes())?;
+            call.headers.insert(TOKEN, token);
+        }
         // Whoever waits for the answer waits no longer than the time-out.
         let until = Instant::now() + self.connection.timeout.mul_f64(0.75);
         loop {

@@ -38,7 +38,7 @@ pub(super) async fn run(args: &DoctorArgs, context: &mut Context<'_>) -> Result<
             .map(Certificate::from)
             .map_err(|error| format!("{}: {error}", path.display()))
     };
-    let own = vec![read(&connection.tls.certificate), read(&connection.tls.ca)];
+    let own = connection.shows.certificates().into_iter().map(read).collect();
     let fleet = match ask(context).await {
         Ok(fleet) => Ok(fleet),
         Err(failure) => {

@@ -32,7 +32,7 @@ use super::topology::{Role, Topology};
 use super::{Sabotage, follow};
 use crate::failure::Failure;
 use crate::output::{Output, note};
-use crate::settings::Connection;
+use crate::settings::{Connection, Shows};
 use crate::view::RunDetail;
 
 /// A fleet that is not up by then never will be.
@@ -225,7 +225,7 @@ impl Drill {
             title: format!("power-loss on sim, seed {}", order.seed),
             connection: Connection {
                 coordinators: vec![coordinator.address()],
-                tls: issued,
+                shows: Shows::Certificate(issued),
                 timeout: Duration::from_secs(5),
             },
             drawn,

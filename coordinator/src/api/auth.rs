@@ -1,8 +1,10 @@
-//! Who calls: mutual TLS, and the one name in the caller's certificate.
+//! Who calls: mutual TLS, and the one name in the caller's certificate; or, without one, an operator's token that the door has looked at.
 //!
 //! TLS proves that the authority issued the certificate; [`peer`] reads from it who that is, and every service decides
 //! with [`require_node`] or [`require_operator`]. A node may speak only for itself: its name comes from here, never from
 //! a message. Only a coordinator may speak for another: it forwards what operators ask of it, and says for whom.
+
+use std::net::SocketAddr;
 
 use blackstart_proto::identity::{PeerIdentity, valid_name};
 use blackstart_proto::leader::OPERATOR;
@@ -12,6 +14,7 @@ use tonic::{Extensions, Request, Status};
 
 use crate::inventory::NodeName;
 use crate::pki::Shown;
+use crate::trust::oidc::Holder;
 
 /// Who is at the other end of the connection that these extensions of a request came by.
 ///
@@ -26,10 +29,28 @@ pub fn peer(extensions: &Extensions) -> Result<PeerIdentity, Status> {
 /// # Errors
 /// As [`peer`].
 pub(crate) fn shown(extensions: &Extensions) -> Result<Shown, Status> {
-    let certificates = extensions
-        .get::<TlsConnectInfo<TcpConnectInfo>>()
-        .and_then(TlsConnectInfo::peer_certs);
+    if let Some(holder) = extensions.get::<Holder>() {
+        return Ok(Shown {
+            peer: PeerIdentity::Operator(holder.operator.clone()),
+            serial: format!("token {}", holder.token),
+            key: String::new(),
+            machine: None,
+            ends: holder.until,
+        });
+    }
+    let certificates = connection(extensions).and_then(TlsConnectInfo::peer_certs);
     first_of(certificates.as_deref().map_or(&[], Vec::as_slice))
+}
+
+/// The connection that a call came by, if its other end has shown no certificate.
+pub(super) fn visitor(extensions: &Extensions) -> Option<SocketAddr> {
+    let connection = connection(extensions)?;
+    let is_visitor = connection.peer_certs().is_none_or(|chain| chain.is_empty());
+    is_visitor.then(|| connection.get_ref().remote_addr()).flatten()
+}
+
+fn connection(extensions: &Extensions) -> Option<&TlsConnectInfo<TcpConnectInfo>> {
+    extensions.get()
 }
 
 /// The certificate of whoever showed this chain.
@@ -40,7 +61,9 @@ pub(super) fn first_of(chain: &[CertificateDer<'_>]) -> Result<Shown, Status> {
     // The first is its own; what follows is who vouches for it.
     match chain.first() {
         Some(certificate) => Shown::read(certificate).map_err(Status::permission_denied),
-        None => Err(Status::permission_denied("no certificate was shown")),
+        None => Err(Status::permission_denied(
+            "no certificate was shown, and no token",
+        )),
     }
 }
 

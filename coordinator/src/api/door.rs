@@ -2,19 +2,24 @@
 //!
 //! ```text
 //!  call ─► is there such a call, and whom is it for? (trust/rights)
-//!       ─► a certificate, unless it is for anybody ─► revoked? (trust/gate)
+//!       ─► a certificate, or an operator's token (trust/oidc), unless it is for anybody ─► revoked? (trust/gate)
 //!       ─► an operator: the right, somewhere          the service asks again with the cluster: [`allowed`]
 //!       ─► the service ─► its answer; a command is noted with it (audit/)
 //! ```
 
+use std::future::ready;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use blackstart_proto::clock_floor::ClockFloor;
 use blackstart_proto::identity::PeerIdentity;
 use blackstart_proto::leader::{self, OPERATOR};
 use http_body_util::{BodyExt, Full, Limited};
+use tokio::time::Instant;
 use tonic::body::Body;
+use tonic::codegen::http::header::AUTHORIZATION;
 use tonic::codegen::{Service, http};
 use tonic::{Code, Extensions, Status};
 use tower::Layer;
@@ -22,10 +27,12 @@ use tower::Layer;
 use super::asked::asked;
 use super::auth::{self, Caller};
 use super::fleet_service::MAX_MESSAGE;
+use super::visits::{Visits, Vouched};
 use crate::audit::Audit;
 use crate::audit::chain::What;
 use crate::trust::book::Revocation;
 use crate::trust::gate::Gate;
+use crate::trust::oidc::Oidc;
 use crate::trust::rights::{For, Grants, Place, Right, Roles, is_command, of_call};
 
 /// What the door knows. Cheap to clone.
@@ -37,6 +44,19 @@ pub struct Door {
     pub gate: Arc<Gate>,
     /// Where commands are kept; `None`: nowhere.
     pub audit: Option<Audit>,
+    /// Whose tokens are taken; `None`: nobody's.
+    pub tokens: Option<Tokens>,
+    /// Who has shown no certificate.
+    pub visits: Arc<Visits>,
+}
+
+/// How tokens are looked at.
+#[derive(Debug, Clone)]
+pub struct Tokens {
+    /// The provider that has made them.
+    pub provider: Arc<Oidc>,
+    /// By which their times are measured.
+    pub clock: Arc<ClockFloor>,
 }
 
 /// Has the operator who calls this right there? Every service that knows the cluster asks, since the door does not.
@@ -51,6 +71,40 @@ pub(crate) fn allowed(extensions: &Extensions, right: Right, place: Place<'_>) -
 }
 
 impl Door {
+    /// Notes on the call whom its token is of. Whoever shows a certificate is whom that names.
+    fn take_token<T>(&self, call: &mut http::Request<T>) -> Result<(), Status> {
+        let Some(header) = call.headers_mut().remove(AUTHORIZATION) else {
+            return Ok(());
+        };
+        let Some(from) = auth::visitor(call.extensions()) else {
+            return Ok(());
+        };
+        let denied = |why: String| Status::permission_denied(why);
+        let tokens = self.tokens.as_ref().ok_or_else(|| {
+            denied(
+                "this coordinator takes no tokens (`oidc` in its configuration): show an operator's certificate"
+                    .to_owned(),
+            )
+        })?;
+        let token = header.to_str().ok().and_then(|text| text.strip_prefix("Bearer "));
+        let token =
+            token.ok_or_else(|| denied("what came as authorization is no bearer token".to_owned()))?;
+        let now = tokens.clock.now();
+        let holder = tokens.provider.verify(token, now).map_err(denied)?;
+        let peer = PeerIdentity::Operator(holder.operator.clone());
+        // Who is revoked stays a visitor, who hears why and no more.
+        if self.gate.why_not_peer(&peer).is_none() {
+            let left = Duration::from_secs(holder.until.saturating_sub(now));
+            let vouched = Vouched {
+                operator: holder.operator.clone(),
+                until: Instant::now() + left,
+            };
+            self.visits.vouch(from, vouched);
+        }
+        call.extensions_mut().insert(holder);
+        Ok(())
+    }
+
     /// Whether the call may go on, and what the caller may do.
     fn look<T>(&self, call: &http::Request<T>) -> Result<Option<Grants>, Status> {
         let path = call.uri().path();
@@ -219,6 +273,9 @@ where
     }
 
     fn call(&mut self, mut call: http::Request<Body>) -> Self::Future {
+        if let Err(status) = self.door.take_token(&mut call) {
+            return refuse(&call, status);
+        }
         if let Some(audit) = &self.door.audit
             && is_command(call.uri().path())
             && let Some(what) = command(&call)
@@ -233,14 +290,16 @@ where
                 }
                 Box::pin(self.service.call(call))
             }
-            Err(status) => {
-                tracing::info!(
-                    path = call.uri().path(),
-                    why = status.message(),
-                    "a call is refused"
-                );
-                Box::pin(std::future::ready(Ok(status.into_http())))
-            }
+            Err(status) => refuse(&call, status),
         }
     }
+}
+
+fn refuse<T, E: Send + 'static>(
+    call: &http::Request<T>,
+    status: Status,
+) -> Pin<Box<dyn Future<Output = Result<http::Response<Body>, E>> + Send>> {
+    let path = call.uri().path();
+    tracing::info!(path, why = status.message(), "a call is refused");
+    Box::pin(ready(Ok(status.into_http())))
 }

@@ -13,17 +13,20 @@
 //! connection ends as [`listen`](super::listen) says.
 //!
 //! Who shows no certificate, where that is allowed at all so that nodes can join, or one that is revoked, is a visitor: there are
-//! [`VISITORS`] at most, each for [`VISIT`] at most, so they keep no room from the fleet.
+//! [`VISITORS`] at most, each for [`VISIT`] at most, so they keep no room from the fleet; an operator with a token ([`super::visits`]) for as
+//! long as that is good.
 //!
 //! There are no session tickets: an agent reads its certificate anew for each connection, and begins with an empty memory.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use blackstart_proto::clock_floor::ClockFloor;
+use blackstart_proto::identity::PeerIdentity;
 use blackstart_proto::line::{HTTP2, LINE};
 use blackstart_proto::tls::TlsMaterial;
 use futures_util::stream::{Stream, StreamExt, unfold};
@@ -43,6 +46,7 @@ use tonic::transport::server::{Connected, TcpConnectInfo, TlsConnectInfo};
 
 use super::auth;
 use super::listen::Connection;
+use super::visits::{Visits, Vouched};
 use crate::pki::Shown;
 use crate::trust::gate::{Gate, Pass};
 
@@ -82,7 +86,7 @@ pub enum TlsError {
 pub struct Lenience {
     /// By which certificates' times are measured; `None`: the clock.
     pub clock: Option<Arc<ClockFloor>>,
-    /// Who shows no certificate is let in, to join; and is shown the authority's, which it knows by its digest.
+    /// Who shows no certificate is let in, to join or with a token; and is shown the authority's, which it knows by its digest.
     pub visitors: bool,
 }
 
@@ -144,6 +148,7 @@ struct Handshakes<S> {
 #[derive(Debug, Clone)]
 struct Reception {
     gate: Arc<Gate>,
+    visits: Arc<Visits>,
     visitors: Arc<Semaphore>,
 }
 
@@ -160,8 +165,14 @@ impl Reception {
                     tracing::debug!("there are too many visitors; a connection is closed");
                     return None;
                 };
+                let from = stream.get_ref().0.connect_info().remote_addr();
+                if let Some(from) = from {
+                    self.visits.enter(from);
+                }
                 let visit = Visit {
                     until: Box::pin(sleep(VISIT)),
+                    from,
+                    reception: self.clone(),
                     _room: room,
                 };
                 (None, Some(visit))
@@ -176,6 +187,7 @@ pub fn secured(
     incoming: impl Stream<Item = Connection> + Send + Unpin,
     tls: Arc<ServerConfig>,
     gate: Arc<Gate>,
+    visits: Arc<Visits>,
 ) -> impl Stream<Item = Secured> + Send {
     let handshakes = Handshakes {
         incoming,
@@ -183,6 +195,7 @@ pub fn secured(
         slots: Arc::new(Semaphore::new(SLOTS)),
         reception: Reception {
             gate,
+            visits,
             visitors: Arc::new(Semaphore::new(VISITORS)),
         },
         running: JoinSet::new(),
@@ -255,7 +268,40 @@ struct Inner {
 #[derive(Debug)]
 struct Visit {
     until: Pin<Box<Sleep>>,
+    from: Option<SocketAddr>,
+    reception: Reception,
     _room: OwnedSemaphorePermit,
+}
+
+impl Visit {
+    /// May it go on? An operator with a token stays for as long as that is good.
+    fn stands(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let vouched = self.from.and_then(|from| self.reception.visits.vouched(from));
+        if let Some(Vouched { operator, until }) = vouched {
+            let peer = PeerIdentity::Operator(operator);
+            if self.reception.gate.why_not_peer(&peer).is_some() {
+                return Err(io::Error::new(
+                    io::ErrorKind::ConnectionAborted,
+                    "the operator's certificates and tokens were revoked",
+                ));
+            }
+            if self.until.deadline() != until {
+                self.until.as_mut().reset(until);
+            }
+        }
+        if self.until.as_mut().poll(cx).is_ready() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        if let Some(from) = self.from {
+            self.reception.visits.leave(from);
+        }
+    }
 }
 
 impl Secured {
@@ -280,12 +326,10 @@ impl Inner {
         if let Some(pass) = &self.pass {
             pass.stands(cx)?;
         }
-        if let Some(visit) = &mut self.visit
-            && visit.until.as_mut().poll(cx).is_ready()
-        {
-            return Err(io::ErrorKind::TimedOut.into());
+        match &mut self.visit {
+            Some(visit) => visit.stands(cx),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 

@@ -5,7 +5,8 @@
 //! | [`serve`] | the one server of both services |
 //! | [`listen`] | connections, and their limits |
 //! | [`handshake`] | TLS on them, in order |
-//! | [`auth`] | who calls, by certificate |
+//! | [`visits`] | who has shown none, and come with a token |
+//! | [`auth`] | who calls, by certificate or token |
 //! | [`door`] | what every call passes: revocations and rights |
 //! | [`enrolment_service`] | joining and renewing, for nodes without a valid certificate |
 //! | [`audit_service`] | whether the audit is whole, and all of it, for operators |
@@ -44,3 +45,4 @@ pub mod runbook_service;
 pub mod serve;
 pub mod session;
 pub mod trust_service;
+pub mod visits;

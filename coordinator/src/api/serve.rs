@@ -40,7 +40,7 @@ pub(crate) async fn serve(
     door: Door,
     stop: CancellationToken,
 ) -> Result<(), Error> {
-    let gate = Arc::clone(&door.gate);
+    let (gate, visits) = (Arc::clone(&door.gate), Arc::clone(&door.visits));
     let server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
@@ -51,7 +51,7 @@ pub(crate) async fn serve(
         .concurrency_limit_per_connection(CALLS as usize)
         .layer(door)
         .add_routes(services);
-    let secured = handshake::secured(listen::incoming(listeners), tls, Arc::clone(&gate));
+    let secured = handshake::secured(listen::incoming(listeners), tls, Arc::clone(&gate), visits);
     let incoming = secured.filter_map(move |secured| {
         let call = if secured.is_line() {
             lines.take(secured, &gate);

@@ -24,6 +24,7 @@ use crate::power::settings::BmcSettings;
 use crate::runbooks::policy::RunbookPolicy;
 use crate::runbooks::world::Timing;
 use crate::trust::desk::EnrolmentSettings;
+use crate::trust::oidc::OidcSettings;
 use crate::trust::rights::Roles;
 
 use crate::runbooks::declared::Declared;
@@ -72,6 +73,8 @@ pub struct Settings {
     pub bmc: Option<BmcSettings>,
     /// How nodes come by certificates; `None`: by hand.
     pub enrolment: Option<EnrolmentSettings>,
+    /// Whose tokens operators may come with; `None`: with certificates only.
+    pub oidc: Option<OidcSettings>,
     /// What operators may do.
     pub roles: Roles,
     /// The workloads that are to be whole: `blackstart workload`.
@@ -103,6 +106,7 @@ impl Default for Settings {
             runbooks: RunbookPolicy::default(),
             bmc: None,
             enrolment: None,
+            oidc: None,
             roles: Roles::default(),
             workloads: Vec::new(),
             timing: Timing::default(),

@@ -103,6 +103,7 @@ pub fn parse(name: &str, text: &str) -> Result<Settings, Problems> {
         }
         to.enrolment = top.table("enrolment").map(trust::enrolment);
         trust::roles(top, &mut to.roles);
+        to.oidc = trust::oidc(top, &to.roles);
         super::workloads::read(top, &mut to.workloads);
         to
     })

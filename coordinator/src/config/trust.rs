@@ -6,10 +6,11 @@ use std::time::Duration;
 use blackstart_proto::identity::valid_name;
 use blackstart_proto::yaml::{Item, Table};
 
-use super::read::{absolute, positive, set};
+use super::read::{absolute, absolute_item, positive, set};
 use crate::inventory::ClusterName;
 use crate::runbooks::plan::Runbook;
 use crate::trust::desk::EnrolmentSettings;
+use crate::trust::oidc::OidcSettings;
 use crate::trust::rights::{Grant, Right, Roles};
 
 const DAY: Duration = Duration::from_hours(24);
@@ -66,6 +67,28 @@ pub(super) fn roles(top: &mut Table, to: &mut Roles) {
     }
 }
 
+pub(super) fn oidc(top: &mut Table, roles: &Roles) -> Option<OidcSettings> {
+    let mut table = top.table("oidc")?;
+    let text = |table: &mut Table, key| table.required(key).and_then(|item| item.string());
+    let (issuer, audience) = (text(&mut table, "issuer"), text(&mut table, "audience"));
+    let keys = table.required("keys").and_then(|item| absolute_item(&item));
+    let claim = table.string("claim").unwrap_or_else(|| "sub".to_owned());
+    let suffix = table.string("suffix").unwrap_or_default();
+    if roles.operators.is_none() {
+        top.problem(
+            "oidc",
+            "wants `operators`: without it everybody whom the identity provider knows would be an admin",
+        );
+    }
+    Some(OidcSettings {
+        issuer: issuer?,
+        audience: audience?,
+        keys: keys?,
+        claim,
+        suffix,
+    })
+}
+
 fn operator(item: Item) -> Option<(String, Grant)> {
     let mut table = item.table()?;
     let (named, role) = (table.required("name"), table.required("role"));
@@ -117,6 +140,31 @@ mod tests {
         assert!(ben.has(Right::Operate, Place::In(&biz)) && ben.has(Right::Approve, Place::In(&biz)));
         assert!(!ben.has(Right::Operate, Place::Everywhere) && !ben.has(Right::Admin, Place::Anywhere));
         assert_eq!(roles.two_persons, ["node-down"]);
+    }
+
+    #[test]
+    fn the_shipped_example_of_an_identity_provider_is_a_valid_one() {
+        let oidc = parse("f", &format!("{}\n{}", block("operators"), block("oidc")))
+            .unwrap()
+            .oidc;
+        let oidc = oidc.unwrap();
+        assert_eq!(
+            (oidc.claim.as_str(), oidc.suffix.as_str()),
+            ("email", "@example.com")
+        );
+    }
+
+    #[test]
+    fn a_provider_without_roles_would_make_everybody_an_admin() {
+        let text = "oidc: {issuer: 'https://sso', audience: blackstart, keys: /k.json}";
+        let told = parse("f", text).unwrap_err().to_string();
+        assert!(told.contains("`operators`") && told.contains("admin"), "{told}");
+        let told = parse("f", "oidc: {isuer: x, keys: k.json}")
+            .unwrap_err()
+            .to_string();
+        for part in ["did you mean \"issuer\"?", "oidc.audience", "oidc.keys"] {
+            assert!(told.contains(part), "{part} in {told}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use tokio_rustls::TlsAcceptor;
 use tonic::transport::ClientTlsConfig;
 
 use super::RunError;
-use crate::api::door::Door;
+use crate::api::door::{Door, Tokens};
 use crate::config::Settings;
 use crate::events::Events;
 use crate::inventory::{self, Inventory};
@@ -19,6 +19,7 @@ use crate::notify::Notify;
 use crate::own_boot::OwnBoot;
 use crate::pki::Seen;
 use crate::power::Bmcs;
+use crate::trust::oidc::Oidc;
 
 /// What a coordinator has whether it leads or not.
 pub(super) struct House {
@@ -93,6 +94,15 @@ pub(super) fn clock(settings: &Settings) -> ClockFloor {
         );
     }
     clock
+}
+
+/// Whose tokens are taken, if the configuration says so.
+pub(super) fn tokens(settings: &Settings, clock: &Arc<ClockFloor>) -> Option<Tokens> {
+    let oidc = settings.oidc.clone()?;
+    Some(Tokens {
+        provider: Arc::new(Oidc::open(oidc)),
+        clock: Arc::clone(clock),
+    })
 }
 
 /// Keys that others could read are told of. A fleet that is to be brought back does not wait for their modes.

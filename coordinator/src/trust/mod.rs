@@ -13,6 +13,7 @@
 //! | [`desk`] | does it: store, authority, gate |
 //! | `flood` | how many refusals are told. Pure |
 //! | [`gate`] | what is revoked, and every connection that stands |
+//! | [`oidc`] | operators with a token of an identity provider |
 //! | [`rights`] | which right each call needs, and who has it. Pure |
 //!
 //! All of it is measured by the later of clock and floor ([`blackstart_proto::clock_floor`]): after a power loss clocks lie.
@@ -21,4 +22,5 @@ pub mod book;
 pub mod desk;
 mod flood;
 pub mod gate;
+pub mod oidc;
 pub mod rights;

@@ -7,6 +7,8 @@ mod brakes;
 mod enrolment;
 mod fleetlock;
 mod masters;
+#[path = "../oidc/mod.rs"]
+mod oidc;
 mod permits;
 mod recovery;
 mod revocation;
@@ -14,4 +16,5 @@ mod rights;
 mod runbooks;
 mod sessions;
 mod support;
+mod tokens;
 mod trust;

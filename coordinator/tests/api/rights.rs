@@ -16,7 +16,7 @@ use crate::enrolment::{enrols, trust};
 use crate::support::World;
 
 /// `ann` is an admin, `ben` operates in `biz`, `cat` approves everywhere, `dan` sees, and `eve` has a certificate and no role.
-fn roles(settings: &mut Settings) {
+pub(crate) fn roles(settings: &mut Settings) {
     enrols(settings);
     let authority = Authority::open(settings.tls.ca.parent().unwrap()).unwrap();
     for operator in ["ben", "cat", "dan", "eve"] {

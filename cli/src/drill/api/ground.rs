@@ -37,7 +37,7 @@ use super::deed::Deed;
 use super::script::Script;
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::settings::Connection;
+use crate::settings::{Connection, Shows};
 
 /// Who the coordinator is to the API, as the shipped manifest has it.
 pub(super) const COORDINATOR: &str = "blackstart-coordinator";
@@ -151,7 +151,7 @@ runbooks:
             cluster: cluster.to_owned(),
             connection: Connection {
                 coordinators: vec![coordinator.address()],
-                tls,
+                shows: Shows::Certificate(tls),
                 timeout: Duration::from_secs(5),
             },
             double,

@@ -38,7 +38,7 @@ use super::topology::{MASTERS, Topology};
 use super::{Sabotage, follow};
 use crate::failure::Failure;
 use crate::output::{Output, note};
-use crate::settings::Connection;
+use crate::settings::{Connection, Shows};
 use witness::Witness;
 
 /// The bed of this command. Two drills on one machine take turns.
@@ -248,7 +248,7 @@ async fn rehearse(
         drawn: PowerLoss::draw(&topology, serving, Lost::OneWorker, order.seed).slower(SLOWER),
         connection: Connection {
             coordinators: vec![coordinator.address()],
-            tls: TlsFiles::in_dir(&bed.dir().join("pki"), "operator"),
+            shows: Shows::Certificate(TlsFiles::in_dir(&bed.dir().join("pki"), "operator")),
             timeout: Duration::from_secs(5),
         },
         witness: Witness::of(bed, &topology),

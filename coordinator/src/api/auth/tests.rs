@@ -50,7 +50,8 @@ async fn serve(coordinator: &TlsFiles) -> (SocketAddr, JoinSet<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let tls = server_tls(&coordinator.read().unwrap()).unwrap();
-    let secured = secured(incoming(vec![listener]), tls, Arc::default()).map(Ok::<_, Infallible>);
+    let secured =
+        secured(incoming(vec![listener]), tls, Arc::default(), Arc::default()).map(Ok::<_, Infallible>);
     let server = Server::builder()
         .add_service(AgentServiceServer::new(Who))
         .serve_with_incoming(secured);

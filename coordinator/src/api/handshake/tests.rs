@@ -37,6 +37,7 @@ async fn many_who_say_nothing_keep_nobody_out() {
         listen::incoming(vec![listener]),
         server_tls(&own).unwrap(),
         Arc::default(),
+        Arc::default(),
     );
     pin!(connections);
     let mut silent = Vec::new();
