@@ -4,7 +4,8 @@
 //! fleet that does so is spread by chance, since coordinators see only some at a time.
 //!
 //! Certificates are measured by the later of the clock and the latest time that this node has trusted, which the clock's watcher keeps
-//! ([`crate::watch`]).
+//! ([`crate::watch`]). A clock that is back by more than that is made good by the coordinators' word: who is told that its certificate has
+//! ended asks for another, whatever the clock says.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -17,9 +18,11 @@ use blackstart_proto::identity::PeerIdentity;
 use blackstart_proto::machine;
 use blackstart_proto::tls::TlsFiles;
 use blackstart_proto::v1 as wire;
+use futures_util::FutureExt;
 use rand::Rng;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use tokio::sync::Notify;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -55,6 +58,8 @@ pub struct Renewal {
     pub clock: Arc<ClockFloor>,
     /// Where the machine's id is.
     pub machine_id: PathBuf,
+    /// Told when coordinators do not take the certificate any more, which by this node's clock may be good for long.
+    pub ended: Arc<Notify>,
 }
 
 /// What stands in this node's certificate.
@@ -100,9 +105,9 @@ pub(super) fn due(begins: u64, ends: u64, share: f64) -> u64 {
     begins.saturating_add((life / 2 + life.mul_f64(share / 10.0)).as_secs())
 }
 
-/// Between two attempts, in turn with `share`, from 0 to 1.
-fn again(now: u64, ends: u64, served: bool, share: f64) -> Duration {
-    let wait = if served && now.saturating_add(SOON) >= ends {
+/// Between two attempts, in turn with `share`, from 0 to 1; `ended`: it counts for nothing any more.
+fn again(now: u64, ends: u64, ended: bool, served: bool, share: f64) -> Duration {
+    let wait = if served && (ended || now.saturating_add(SOON) >= ends) {
         AGAIN_SOON
     } else {
         AGAIN
@@ -114,11 +119,13 @@ fn again(now: u64, ends: u64, served: bool, share: f64) -> Duration {
 pub async fn follow(renewal: Renewal, stop: CancellationToken) {
     let share = rand::rng().random_range(0.0..1.0);
     let mut told = String::new();
+    let mut ended = false;
     loop {
-        let wait = match look(&renewal, share).await {
+        let (wait, failed) = match look(&renewal, share, ended).await {
             Look::Later(wait) => {
                 told.clear();
-                wait
+                ended = false;
+                (wait, false)
             }
             Look::Failed { why, wait } => {
                 // The same for weeks says nothing new.
@@ -128,12 +135,14 @@ pub async fn follow(renewal: Renewal, stop: CancellationToken) {
                     warn!(why, again_in = ?wait, "the certificate was not renewed");
                 }
                 told = why;
-                wait
+                (wait, true)
             }
         };
         tokio::select! {
             () = stop.cancelled() => return,
             () = sleep(wait) => {}
+            // Said at each attempt to connect; an attempt to renew that failed is not repeated as often.
+            () = renewal.ended.notified(), if !failed || !ended => ended = true,
         }
     }
 }
@@ -143,8 +152,8 @@ enum Look {
     Failed { why: String, wait: Duration },
 }
 
-/// Looks at the certificate, and renews it if that is due.
-async fn look(renewal: &Renewal, share: f64) -> Look {
+/// Looks at the certificate, and renews it if that is due, or if it has `ended` by others' word.
+async fn look(renewal: &Renewal, share: f64, ended: bool) -> Look {
     let own = fs::read(&renewal.files.certificate)
         .map_err(|error| error.to_string())
         .and_then(|pem| read_own(&pem));
@@ -161,11 +170,21 @@ async fn look(renewal: &Renewal, share: f64) -> Look {
     renewal.clock.is_past(own.begins);
     let now = renewal.clock.now();
     let due = due(own.begins, own.ends, share);
-    if now < due {
+    if now < due && !ended {
         return Look::Later(Duration::from_secs(due - now).min(LOOK));
+    }
+    if now < due {
+        info!(
+            ends = own.ends,
+            now, "the coordinator does not take the certificate, which is good by this node's clock"
+        );
     }
     match renew(renewal, &own).await {
         Ok(renewed) => {
+            // The coordinator's clock is right, or its fleet has no other.
+            renewal.clock.is_past(renewed.begins);
+            // What was said of the one before.
+            let _said = renewal.ended.notified().now_or_never();
             info!(
                 ends = renewed.ends,
                 "the certificate is renewed; it counts from the next connection on"
@@ -176,7 +195,7 @@ async fn look(renewal: &Renewal, share: f64) -> Look {
             let served = !matches!(error, EnrolError::NotServed(_));
             Look::Failed {
                 why: causes(&error),
-                wait: again(now, own.ends, served, rand::rng().random_range(0.0..1.0)),
+                wait: again(now, own.ends, ended, served, rand::rng().random_range(0.0..1.0)),
             }
         }
     }
@@ -242,14 +261,15 @@ mod tests {
     #[test]
     fn who_is_locked_out_asks_soon_and_others_take_their_time() {
         let ends = 1_800_000_000;
-        for (now, served, least, most) in [
-            (ends - 30 * DAY, true, 1800, 5400),
-            (ends - DAY, true, 10, 30),
-            (ends + 90 * DAY, true, 10, 30),
-            (ends + 90 * DAY, false, 1800, 5400),
+        for (now, ended, served, least, most) in [
+            (ends - 30 * DAY, false, true, 1800, 5400),
+            (ends - 30 * DAY, true, true, 10, 30),
+            (ends - DAY, false, true, 10, 30),
+            (ends + 90 * DAY, false, true, 10, 30),
+            (ends + 90 * DAY, true, false, 1800, 5400),
         ] {
-            assert_eq!(again(now, ends, served, 0.0).as_secs(), least);
-            assert_eq!(again(now, ends, served, 1.0).as_secs(), most);
+            assert_eq!(again(now, ends, ended, served, 0.0).as_secs(), least);
+            assert_eq!(again(now, ends, ended, served, 1.0).as_secs(), most);
         }
     }
 }

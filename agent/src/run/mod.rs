@@ -41,7 +41,7 @@ use std::time::Duration;
 use blackstart_proto::boot::{self, BootError, BootIdentity};
 use blackstart_proto::clock_floor::ClockFloor;
 use blackstart_proto::machine::MACHINE_ID;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{self, mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -169,7 +169,8 @@ pub async fn run_reloading<H: Host>(
     let keeping = brakes::keep(heard, agent.brakes.clone(), agent.ledger.clone());
     let _keeping = AbortOnDropHandle::new(tokio::spawn(keeping));
     let clock = Arc::new(ClockFloor::open(&settings.state_dir.join(FLOOR_FILE)));
-    let renewing = renewing(&settings, &clock, hang_up.clone());
+    let certificate_ended = Arc::new(sync::Notify::new());
+    let renewing = renewing(&settings, &clock, &certificate_ended, hang_up.clone());
     let etcd = etcd::Desk::new(agent.in_force.subscribe(), host.machine().is_some());
     let link = settings.coordinator.clone().map(|coordinator| {
         let ports = LinkPorts {
@@ -190,6 +191,7 @@ pub async fn run_reloading<H: Host>(
             permits: agent.permits,
             beat,
             etcd,
+            certificate_ended,
         };
         AbortOnDropHandle::new(tokio::spawn(link::run(ports, hang_up.clone())))
     });
@@ -225,6 +227,7 @@ pub async fn run_reloading<H: Host>(
 fn renewing(
     settings: &Settings,
     clock: &Arc<ClockFloor>,
+    ended: &Arc<sync::Notify>,
     stop: CancellationToken,
 ) -> Option<AbortOnDropHandle<()>> {
     let coordinator = settings.coordinator.as_ref()?;
@@ -238,6 +241,7 @@ fn renewing(
         node: settings.node.clone(),
         clock: Arc::clone(clock),
         machine_id: MACHINE_ID.into(),
+        ended: Arc::clone(ended),
     };
     Some(AbortOnDropHandle::new(tokio::spawn(renew::follow(renewal, stop))))
 }

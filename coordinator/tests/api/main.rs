@@ -4,6 +4,7 @@
 
 mod audit;
 mod brakes;
+mod clocks;
 mod enrolment;
 mod fleetlock;
 mod masters;

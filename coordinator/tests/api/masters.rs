@@ -17,7 +17,8 @@ const DOCKER: &str = "docker.service";
 /// Two restarts, one after the other, take no longer on the slowest machine.
 const PATIENCE: Duration = Duration::from_mins(2);
 
-fn master(world: &World, name: &'static str, cluster: &Arc<SimCluster>) -> SimMachine {
+/// A master of a simulated machine, with a real agent.
+pub(crate) fn master(world: &World, name: &'static str, cluster: &Arc<SimCluster>) -> SimMachine {
     let dir = world.path(name);
     std::fs::create_dir_all(&dir).unwrap();
     let spec = SimSpec {
