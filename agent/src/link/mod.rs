@@ -139,8 +139,8 @@ pub struct LinkPorts {
     pub beat: Beat,
     /// Answers what is asked about etcd.
     pub etcd: etcd::Desk,
-    /// Told when coordinators do not take this node's certificate any more.
-    pub certificate_ended: Arc<Notify>,
+    /// Told when coordinators do not take this node's certificate any more, or want it renewed.
+    pub renewal_wanted: Arc<Notify>,
 }
 
 /// What lasts from one session to the next.
@@ -163,7 +163,7 @@ struct Link {
     beat: Beat,
     etcd: etcd::Desk,
     set_aside: SetAside,
-    certificate_ended: Arc<Notify>,
+    renewal_wanted: Arc<Notify>,
     /// The coordinator of this attempt.
     address: Option<SocketAddr>,
     /// The last report's number; goes on rising over sessions.
@@ -198,7 +198,7 @@ pub async fn run(ports: LinkPorts, stop: CancellationToken) {
         beat: ports.beat,
         etcd: ports.etcd,
         set_aside: ports.set_aside,
-        certificate_ended: ports.certificate_ended,
+        renewal_wanted: ports.renewal_wanted,
         address: None,
         sequence: 0,
         gate_trouble: None,
@@ -276,7 +276,7 @@ impl Link {
                 backoff.failed();
                 // By a clock that is known to be wrong nobody can tell whether the certificate is still good.
                 if !self.clock.behind().is_zero() {
-                    self.certificate_ended.notify_one();
+                    self.renewal_wanted.notify_one();
                 }
                 Some(format!("{address}: {trouble}"))
             }

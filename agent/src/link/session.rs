@@ -110,7 +110,7 @@ pub(super) async fn hold(link: &mut Link, dialled: Dialled, stop: &CancellationT
         }
         Some(Ok(Err(refused))) => {
             if refused.certificate_ended {
-                link.certificate_ended.notify_one();
+                link.renewal_wanted.notify_one();
             }
             return lost(false, format!("session refused: {}", causes(&refused.status)));
         }
@@ -287,6 +287,9 @@ impl Session {
             Some(Down::Welcome(welcome)) => {
                 let version = welcome.coordinator_version;
                 link.up();
+                if welcome.renew {
+                    link.renewal_wanted.notify_one();
+                }
                 if let Some(brakes) = welcome.brakes {
                     link.words
                         .send_replace(Some(convert::word(brakes, Instant::now())));

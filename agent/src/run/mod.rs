@@ -169,8 +169,8 @@ pub async fn run_reloading<H: Host>(
     let keeping = brakes::keep(heard, agent.brakes.clone(), agent.ledger.clone());
     let _keeping = AbortOnDropHandle::new(tokio::spawn(keeping));
     let clock = Arc::new(ClockFloor::open(&settings.state_dir.join(FLOOR_FILE)));
-    let certificate_ended = Arc::new(sync::Notify::new());
-    let renewing = renewing(&settings, &clock, &certificate_ended, hang_up.clone());
+    let renewal_wanted = Arc::new(sync::Notify::new());
+    let renewing = renewing(&settings, &clock, &renewal_wanted, hang_up.clone());
     let etcd = etcd::Desk::new(agent.in_force.subscribe(), host.machine().is_some());
     let link = settings.coordinator.clone().map(|coordinator| {
         let ports = LinkPorts {
@@ -191,7 +191,7 @@ pub async fn run_reloading<H: Host>(
             permits: agent.permits,
             beat,
             etcd,
-            certificate_ended,
+            renewal_wanted,
         };
         AbortOnDropHandle::new(tokio::spawn(link::run(ports, hang_up.clone())))
     });
@@ -227,7 +227,7 @@ pub async fn run_reloading<H: Host>(
 fn renewing(
     settings: &Settings,
     clock: &Arc<ClockFloor>,
-    ended: &Arc<sync::Notify>,
+    wanted: &Arc<sync::Notify>,
     stop: CancellationToken,
 ) -> Option<AbortOnDropHandle<()>> {
     let coordinator = settings.coordinator.as_ref()?;
@@ -241,7 +241,7 @@ fn renewing(
         node: settings.node.clone(),
         clock: Arc::clone(clock),
         machine_id: MACHINE_ID.into(),
-        ended: Arc::clone(ended),
+        wanted: Arc::clone(wanted),
     };
     Some(AbortOnDropHandle::new(tokio::spawn(renew::follow(renewal, stop))))
 }

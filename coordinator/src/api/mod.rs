@@ -43,4 +43,5 @@ pub mod permits;
 pub mod runbook_service;
 pub mod serve;
 pub mod session;
+pub mod shown;
 pub mod trust_service;

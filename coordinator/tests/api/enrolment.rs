@@ -95,7 +95,7 @@ impl Machine {
             node: node.to_owned(),
             clock: Arc::new(clock),
             machine_id: self.0.path().join("machine-id"),
-            ended: Arc::default(),
+            wanted: Arc::default(),
         };
         let stop = CancellationToken::new();
         let following = tokio::spawn(follow(renewal, stop.clone()));
@@ -362,7 +362,7 @@ fn renewal(world: &World, machine: &Machine, files: &TlsFiles) -> Renewal {
         node: "biz-1".to_owned(),
         clock: Arc::new(ClockFloor::none()),
         machine_id: machine.0.path().join("machine-id"),
-        ended: Arc::default(),
+        wanted: Arc::default(),
     }
 }
 
