@@ -1,6 +1,7 @@
 //! What may be typed.
 
 mod audit;
+mod ca;
 mod init;
 mod store;
 
@@ -115,9 +116,44 @@ pub enum Command {
     /// See to the store
     #[command(subcommand)]
     Store(StoreCommand),
+    /// Put another authority in the place of the one that there is, while both are trusted
+    #[command(subcommand)]
+    Ca(CaCommand),
     /// What was commanded and ordered; also while a coordinator runs
     #[command(subcommand)]
     Audit(AuditCommand),
+}
+
+/// Put another authority in the place of the one that there is.
+#[derive(Debug, Subcommand)]
+pub enum CaCommand {
+    /// Make a new authority, which issues from the coordinator's next start on; the old one stays trusted
+    #[command(after_help = "\
+Examples:
+  blackstart-coordinator ca rotate && systemctl restart blackstart-coordinator
+  blackstart-coordinator ca status                    until no node is behind
+  blackstart-coordinator ca finish && systemctl restart blackstart-coordinator
+
+Nodes renew by themselves, and need not be touched.")]
+    Rotate(Configured),
+    /// Which authorities are trusted, and which nodes still need the old one; also while a coordinator runs
+    Status {
+        /// How it is told
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Output,
+        /// Whose it is.
+        #[command(flatten)]
+        of: Configured,
+    },
+    /// Trust the old authority no more; refused while a node needs it
+    Finish {
+        /// Also if nodes need it: they have to join anew
+        #[arg(long)]
+        force: bool,
+        /// Whose it is.
+        #[command(flatten)]
+        of: Configured,
+    },
 }
 
 /// Look at the audit.
@@ -230,6 +266,9 @@ pub async fn execute(cli: Cli) -> anyhow::Result<()> {
             of,
         } => store::check(&config::load(&of.config)?, output),
         Command::Epoch { at_least, of } => store::epoch(&config::load(&of.config)?, at_least),
+        Command::Ca(CaCommand::Rotate(of)) => ca::rotate(&config::load(&of.config)?),
+        Command::Ca(CaCommand::Status { output, of }) => ca::status(&config::load(&of.config)?, output),
+        Command::Ca(CaCommand::Finish { force, of }) => ca::finish(&config::load(&of.config)?, force),
         Command::Audit(AuditCommand::Verify {
             dir,
             expect,

@@ -18,6 +18,7 @@ mod leading;
 mod open_files;
 mod opening;
 mod orders;
+mod own_certificate;
 mod parts;
 mod several;
 
@@ -34,7 +35,8 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::door::Door;
-use crate::api::handshake::{Lenience, lenient_tls};
+use crate::api::handshake::{Lenience, replaceable_tls};
+use crate::api::shown::ShownCertificate;
 use crate::config::{Settings, StoreSettings};
 use crate::events::Events;
 use crate::fleetlock;
@@ -89,7 +91,8 @@ pub async fn run(
         clock: Some(Arc::clone(&clock)),
         visitors: settings.enrolment.is_some() || settings.oidc.is_some(),
     };
-    let tls = lenient_tls(&material, lenience)?;
+    let shown = Arc::new(ShownCertificate::new(&material, lenience.visitors)?);
+    let tls = replaceable_tls(&material, lenience, Arc::clone(&shown))?;
     exposed(&settings);
     let inventory = load_inventory(&settings)?;
     let fleetlock_tls = match settings
@@ -127,7 +130,9 @@ pub async fn run(
         door,
         clock,
         tls,
+        shown,
         client_tls: client_config(&material),
+        certificate: material.certificate,
         inventory,
         own_boot,
         notify,
@@ -155,6 +160,7 @@ pub async fn run(
         ended = Box::pin(work) => ended,
         never = house.settle() => never,
         never = house.keep_time() => never,
+        never = house.keep_certificate() => never,
     };
     if ended.is_ok() {
         house.own_boot.end().map_err(RunError::OwnBoot)?;

@@ -4,7 +4,8 @@
 //! fleet that does so is spread by chance, since coordinators see only some at a time.
 //!
 //! Certificates are measured by the later of the clock and the latest time that this node has trusted, which the clock's watcher keeps
-//! ([`crate::watch`]).
+//! ([`crate::watch`]). A clock that is back by more than that is made good by the coordinators' word: who is told that its certificate has
+//! ended asks for another, whatever the clock says.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -17,9 +18,11 @@ use blackstart_proto::identity::PeerIdentity;
 use blackstart_proto::machine;
 use blackstart_proto::tls::TlsFiles;
 use blackstart_proto::v1 as wire;
+use futures_util::FutureExt;
 use rand::Rng;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use tokio::sync::Notify;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -32,6 +35,7 @@ use super::files::{can_write, failed, write};
 use super::join::check;
 use super::key::NodeKey;
 use crate::causes::causes;
+use crate::link::secure::roots;
 
 /// A certificate is looked at so often at least: it may be replaced by hand, and clocks are set.
 const LOOK: Duration = Duration::from_mins(10);
@@ -55,6 +59,8 @@ pub struct Renewal {
     pub clock: Arc<ClockFloor>,
     /// Where the machine's id is.
     pub machine_id: PathBuf,
+    /// Told when coordinators do not take the certificate any more, which by this node's clock may be good for long, or want it renewed.
+    pub wanted: Arc<Notify>,
 }
 
 /// What stands in this node's certificate.
@@ -100,9 +106,9 @@ pub(super) fn due(begins: u64, ends: u64, share: f64) -> u64 {
     begins.saturating_add((life / 2 + life.mul_f64(share / 10.0)).as_secs())
 }
 
-/// Between two attempts, in turn with `share`, from 0 to 1.
-fn again(now: u64, ends: u64, served: bool, share: f64) -> Duration {
-    let wait = if served && now.saturating_add(SOON) >= ends {
+/// Between two attempts, in turn with `share`, from 0 to 1; `wanted`: a coordinator has asked for it.
+fn again(now: u64, ends: u64, wanted: bool, served: bool, share: f64) -> Duration {
+    let wait = if served && (wanted || now.saturating_add(SOON) >= ends) {
         AGAIN_SOON
     } else {
         AGAIN
@@ -114,11 +120,13 @@ fn again(now: u64, ends: u64, served: bool, share: f64) -> Duration {
 pub async fn follow(renewal: Renewal, stop: CancellationToken) {
     let share = rand::rng().random_range(0.0..1.0);
     let mut told = String::new();
+    let mut wanted = false;
     loop {
-        let wait = match look(&renewal, share).await {
+        let (wait, failed) = match look(&renewal, share, wanted).await {
             Look::Later(wait) => {
                 told.clear();
-                wait
+                wanted = false;
+                (wait, false)
             }
             Look::Failed { why, wait } => {
                 // The same for weeks says nothing new.
@@ -128,12 +136,14 @@ pub async fn follow(renewal: Renewal, stop: CancellationToken) {
                     warn!(why, again_in = ?wait, "the certificate was not renewed");
                 }
                 told = why;
-                wait
+                (wait, true)
             }
         };
         tokio::select! {
             () = stop.cancelled() => return,
             () = sleep(wait) => {}
+            // Said at each attempt to connect; an attempt to renew that failed is not repeated as often.
+            () = renewal.wanted.notified(), if !failed || !wanted => wanted = true,
         }
     }
 }
@@ -143,8 +153,8 @@ enum Look {
     Failed { why: String, wait: Duration },
 }
 
-/// Looks at the certificate, and renews it if that is due.
-async fn look(renewal: &Renewal, share: f64) -> Look {
+/// Looks at the certificate, and renews it if that is due, or `wanted` by a coordinator.
+async fn look(renewal: &Renewal, share: f64, wanted: bool) -> Look {
     let own = fs::read(&renewal.files.certificate)
         .map_err(|error| error.to_string())
         .and_then(|pem| read_own(&pem));
@@ -161,11 +171,22 @@ async fn look(renewal: &Renewal, share: f64) -> Look {
     renewal.clock.is_past(own.begins);
     let now = renewal.clock.now();
     let due = due(own.begins, own.ends, share);
-    if now < due {
+    if now < due && !wanted {
         return Look::Later(Duration::from_secs(due - now).min(LOOK));
+    }
+    if now < due {
+        info!(
+            ends = own.ends,
+            now,
+            "a coordinator wants the certificate renewed, or does not take it, though by this node's clock it is good"
+        );
     }
     match renew(renewal, &own).await {
         Ok(renewed) => {
+            // The coordinator's clock is right, or its fleet has no other.
+            renewal.clock.is_past(renewed.begins);
+            // What was said of the one before.
+            let _said = renewal.wanted.notified().now_or_never();
             info!(
                 ends = renewed.ends,
                 "the certificate is renewed; it counts from the next connection on"
@@ -176,7 +197,7 @@ async fn look(renewal: &Renewal, share: f64) -> Look {
             let served = !matches!(error, EnrolError::NotServed(_));
             Look::Failed {
                 why: causes(&error),
-                wait: again(now, own.ends, served, rand::rng().random_range(0.0..1.0)),
+                wait: again(now, own.ends, wanted, served, rand::rng().random_range(0.0..1.0)),
             }
         }
     }
@@ -209,17 +230,31 @@ async fn renew(renewal: &Renewal, own: &Own) -> Result<Own, EnrolError> {
     // One that cannot be kept would be asked for again and again.
     can_write(&files.certificate)?;
     let authority = fs::read(&files.ca).map_err(failed("read", &files.ca))?;
+    // Under `/etc` it may be out of reach; then this node needs somebody once there is another authority.
+    let keeps_authorities = can_write(&files.ca).is_ok();
     let machine =
         machine::name(&renewal.machine_id).map_err(failed("read the machine's id", &renewal.machine_id))?;
     let asked = Asked::Renew(wire::RenewRequest {
         certificate: own.der.clone().into(),
         request: key.request().map_err(EnrolError::Usage)?.into(),
         machine,
+        keeps_authorities,
     });
-    let known = Known::ByAuthority(authority);
+    let known = Known::ByAuthority(authority.clone());
     let enrolled = ask(&renewal.addresses, &known, &renewal.clock, &asked).await?;
     let renewed = read_own(&enrolled.certificate).map_err(EnrolError::Answer)?;
     check(&renewed, &key, &renewal.node)?;
+    // First whom to trust: the certificate alone would be of no use.
+    if enrolled.authority != authority && !enrolled.authority.is_empty() {
+        roots(&enrolled.authority).map_err(EnrolError::Answer)?;
+        if keeps_authorities {
+            write(&files.ca, &enrolled.authority)?;
+            info!("there is another authority to trust, or one less");
+        } else {
+            let file = files.ca.display();
+            warn!(%file, "there is another authority to trust, and the file cannot be written; replace it by hand");
+        }
+    }
     write(&files.certificate, &enrolled.certificate)?;
     Ok(renewed)
 }
@@ -242,14 +277,15 @@ mod tests {
     #[test]
     fn who_is_locked_out_asks_soon_and_others_take_their_time() {
         let ends = 1_800_000_000;
-        for (now, served, least, most) in [
-            (ends - 30 * DAY, true, 1800, 5400),
-            (ends - DAY, true, 10, 30),
-            (ends + 90 * DAY, true, 10, 30),
-            (ends + 90 * DAY, false, 1800, 5400),
+        for (now, wanted, served, least, most) in [
+            (ends - 30 * DAY, false, true, 1800, 5400),
+            (ends - 30 * DAY, true, true, 10, 30),
+            (ends - DAY, false, true, 10, 30),
+            (ends + 90 * DAY, false, true, 10, 30),
+            (ends + 90 * DAY, true, false, 1800, 5400),
         ] {
-            assert_eq!(again(now, ends, served, 0.0).as_secs(), least);
-            assert_eq!(again(now, ends, served, 1.0).as_secs(), most);
+            assert_eq!(again(now, ends, wanted, served, 0.0).as_secs(), least);
+            assert_eq!(again(now, ends, wanted, served, 1.0).as_secs(), most);
         }
     }
 }

@@ -334,6 +334,7 @@ impl Service {
             brakes: None,
             epoch: 7,
             coordinator_version: "test".into(),
+            renew: false,
         });
         tokio::spawn(async move {
             let mut next = Some(welcome);

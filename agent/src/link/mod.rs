@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use blackstart_proto::boot::BootIdentity;
 use blackstart_proto::clock_floor::ClockFloor;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -139,6 +139,8 @@ pub struct LinkPorts {
     pub beat: Beat,
     /// Answers what is asked about etcd.
     pub etcd: etcd::Desk,
+    /// Told when coordinators do not take this node's certificate any more, or want it renewed.
+    pub renewal_wanted: Arc<Notify>,
 }
 
 /// What lasts from one session to the next.
@@ -161,6 +163,7 @@ struct Link {
     beat: Beat,
     etcd: etcd::Desk,
     set_aside: SetAside,
+    renewal_wanted: Arc<Notify>,
     /// The coordinator of this attempt.
     address: Option<SocketAddr>,
     /// The last report's number; goes on rising over sessions.
@@ -195,6 +198,7 @@ pub async fn run(ports: LinkPorts, stop: CancellationToken) {
         beat: ports.beat,
         etcd: ports.etcd,
         set_aside: ports.set_aside,
+        renewal_wanted: ports.renewal_wanted,
         address: None,
         sequence: 0,
         gate_trouble: None,
@@ -270,6 +274,10 @@ impl Link {
                 trouble,
             } => {
                 backoff.failed();
+                // By a clock that is known to be wrong nobody can tell whether the certificate is still good.
+                if !self.clock.behind().is_zero() {
+                    self.renewal_wanted.notify_one();
+                }
                 Some(format!("{address}: {trouble}"))
             }
             Ended::Lost {

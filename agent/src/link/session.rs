@@ -22,7 +22,7 @@ use crate::permit::Saying;
 use crate::picture::Picture;
 
 use super::dial::{Dialled, SIGN_OF_LIFE, keep_alive};
-use super::inbound::Inbound;
+use super::inbound::{Inbound, Refused};
 use super::{Link, convert};
 
 /// Messages that wait for the connection to take them.
@@ -102,13 +102,18 @@ pub(super) async fn hold(link: &mut Link, dialled: Dialled, stop: &CancellationT
     let inbound = match link.desk.tend(stop, opening).await {
         None => return Ended::Stopped,
         Some(Ok(Ok(inbound))) => inbound,
-        Some(Ok(Err(status))) if status.code() == Code::FailedPrecondition => {
+        Some(Ok(Err(Refused { status, .. }))) if status.code() == Code::FailedPrecondition => {
             return Ended::Elsewhere {
                 leader: leader_at(&status),
                 trouble: status.message().to_owned(),
             };
         }
-        Some(Ok(Err(status))) => return lost(false, format!("session refused: {}", causes(&status))),
+        Some(Ok(Err(refused))) => {
+            if refused.certificate_ended {
+                link.renewal_wanted.notify_one();
+            }
+            return lost(false, format!("session refused: {}", causes(&refused.status)));
+        }
         Some(Err(_)) => return lost(false, format!("no session within {} s", OPENING.as_secs())),
     };
     session.run(link, inbound, stop).await
@@ -282,6 +287,9 @@ impl Session {
             Some(Down::Welcome(welcome)) => {
                 let version = welcome.coordinator_version;
                 link.up();
+                if welcome.renew {
+                    link.renewal_wanted.notify_one();
+                }
                 if let Some(brakes) = welcome.brakes {
                     link.words
                         .send_replace(Some(convert::word(brakes, Instant::now())));

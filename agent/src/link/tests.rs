@@ -70,6 +70,7 @@ impl Agent {
         let (permits, permitted) = mpsc::channel(4);
         let stop = CancellationToken::new();
         let ports = LinkPorts {
+            renewal_wanted: Arc::default(),
             settings: CoordinatorSettings {
                 addresses,
                 tls,

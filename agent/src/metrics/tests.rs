@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::*;
+use crate::condition::ConditionKind;
 use crate::link::LinkState;
 use crate::local::tests::Known;
 use crate::signal::{ClockSignal, LogId};
@@ -120,8 +121,8 @@ async fn anything_else_is_refused_and_a_silent_peer_holds_nobody_up() {
     );
 }
 
-#[test]
-fn every_metric_is_documented_and_nothing_else() {
+/// What a scrape of a node that has everything names, as it is asked for, with its kind.
+fn told() -> BTreeSet<(String, String)> {
     let known = Known::new();
     let mut settings = (*known.window.settings()).clone();
     settings.api_server = Some(crate::config::ProbeSettings::new(6443, "/readyz"));
@@ -129,15 +130,18 @@ fn every_metric_is_documented_and_nothing_else() {
     window.settings = tokio::sync::watch::channel(Arc::new(settings)).1;
     let text = page::page(&busy(), &window).unwrap();
     // `# TYPE NAME KIND`: counters are called with `_total` where they are asked for.
-    let told: BTreeSet<_> = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("# TYPE "))
-        .map(|line| {
-            let (name, kind) = line.split_once(' ').unwrap();
-            let total = if kind == "counter" { "_total" } else { "" };
-            format!("{name}{total}")
-        })
-        .collect();
+    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let told = types.map(|line| {
+        let (name, kind) = line.split_once(' ').unwrap();
+        let total = if kind == "counter" { "_total" } else { "" };
+        (format!("{name}{total}"), kind.to_owned())
+    });
+    told.collect()
+}
+
+#[test]
+fn every_metric_is_documented_and_nothing_else() {
+    let told: BTreeSet<_> = told().into_iter().map(|(name, _)| name).collect();
     let document = include_str!("../../../docs/metrics.md");
     let documented: BTreeSet<_> = document
         .lines()
@@ -145,4 +149,40 @@ fn every_metric_is_documented_and_nothing_else() {
         .map(|line| line.split(['`', '{']).next().unwrap().to_owned())
         .collect();
     assert_eq!(documented, told);
+}
+
+/// Alerts and dashboards ask for nothing that is not served, and for no kind of condition that there is not.
+#[test]
+fn the_shipped_alerts_and_the_dashboard_ask_for_what_there_is() {
+    let mut known: BTreeSet<String> = BTreeSet::new();
+    for (name, kind) in told() {
+        if kind == "histogram" {
+            known.extend(["bucket", "sum", "count"].map(|part| format!("{name}_{part}")));
+        }
+        known.insert(name);
+    }
+    let kinds: BTreeSet<_> = ConditionKind::ALL.iter().map(|kind| kind.to_string()).collect();
+    let files = [
+        include_str!("../../../deploy/prometheus/blackstart-alerts.yaml"),
+        include_str!("../../../deploy/grafana/blackstart-agents.json"),
+    ];
+    serde_json::from_str::<serde_json::Value>(files[1]).unwrap();
+    for text in files {
+        let asked: Vec<_> = text.match_indices("blackstart_agent_").collect();
+        assert!(asked.len() >= 7, "{asked:?}");
+        for (at, _) in asked {
+            let name = text[at..]
+                .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+                .next()
+                .unwrap();
+            assert!(known.contains(name), "{name} is not served");
+        }
+        for (at, before) in text.match_indices("kind=") {
+            let rest = &text[at + before.len()..];
+            let named = rest.split('"').nth(1).unwrap().trim_end_matches('\\');
+            for kind in named.split('|') {
+                assert!(kinds.contains(kind), "{kind} is no condition");
+            }
+        }
+    }
 }

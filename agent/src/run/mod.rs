@@ -41,7 +41,7 @@ use std::time::Duration;
 use blackstart_proto::boot::{self, BootError, BootIdentity};
 use blackstart_proto::clock_floor::ClockFloor;
 use blackstart_proto::machine::MACHINE_ID;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{self, mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -169,7 +169,8 @@ pub async fn run_reloading<H: Host>(
     let keeping = brakes::keep(heard, agent.brakes.clone(), agent.ledger.clone());
     let _keeping = AbortOnDropHandle::new(tokio::spawn(keeping));
     let clock = Arc::new(ClockFloor::open(&settings.state_dir.join(FLOOR_FILE)));
-    let renewing = renewing(&settings, &clock, hang_up.clone());
+    let renewal_wanted = Arc::new(sync::Notify::new());
+    let renewing = renewing(&settings, &clock, &renewal_wanted, hang_up.clone());
     let etcd = etcd::Desk::new(agent.in_force.subscribe(), host.machine().is_some());
     let link = settings.coordinator.clone().map(|coordinator| {
         let ports = LinkPorts {
@@ -190,6 +191,7 @@ pub async fn run_reloading<H: Host>(
             permits: agent.permits,
             beat,
             etcd,
+            renewal_wanted,
         };
         AbortOnDropHandle::new(tokio::spawn(link::run(ports, hang_up.clone())))
     });
@@ -225,6 +227,7 @@ pub async fn run_reloading<H: Host>(
 fn renewing(
     settings: &Settings,
     clock: &Arc<ClockFloor>,
+    wanted: &Arc<sync::Notify>,
     stop: CancellationToken,
 ) -> Option<AbortOnDropHandle<()>> {
     let coordinator = settings.coordinator.as_ref()?;
@@ -238,6 +241,7 @@ fn renewing(
         node: settings.node.clone(),
         clock: Arc::clone(clock),
         machine_id: MACHINE_ID.into(),
+        wanted: Arc::clone(wanted),
     };
     Some(AbortOnDropHandle::new(tokio::spawn(renew::follow(renewal, stop))))
 }

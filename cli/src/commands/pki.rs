@@ -156,6 +156,8 @@ impl From<PkiError> for Failure {
             | PkiError::SomebodyElses { .. }
             | PkiError::Name(_)
             | PkiError::Lifetime { .. }
+            | PkiError::Rotating(_)
+            | PkiError::NotRotating(_)
             | PkiError::NoAuthority { .. } => Self::usage(error.to_string()),
             PkiError::Io { .. } | PkiError::Crypto(_) => Self::other(error.to_string()),
         }

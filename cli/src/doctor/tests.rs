@@ -90,6 +90,7 @@ fn fleet() -> Fleet {
             issued_at: Some(in_hours(-100)),
             ends_at: Some(in_hours(8000)),
             renewable_until_at: None,
+            behind: false,
             revoked: None,
         }],
     }

@@ -101,6 +101,7 @@ impl Listed for NodeCertificate {
         let (state, tint) = match &self.revoked {
             Some(why) => (format!("revoked {why}"), Tint::Bad),
             None if self.ends_at.is_some_and(|ends| ends < now) => ("ended".to_owned(), Tint::Warning),
+            None if self.behind => ("to be renewed: another authority".to_owned(), Tint::Warning),
             None => ("good".to_owned(), Tint::Plain),
         };
         let mut row = vec![

@@ -61,6 +61,8 @@ pub(crate) struct NodeCertificate {
     pub(crate) ends_at: Option<Timestamp>,
     /// By an operator's word it may be renewed until then.
     pub(crate) renewable_until_at: Option<Timestamp>,
+    /// It does not trust the authorities that it should.
+    pub(crate) behind: bool,
     pub(crate) revoked: Option<String>,
 }
 
@@ -147,6 +149,7 @@ impl From<v1::NodeCertificate> for NodeCertificate {
             issued_at: seconds(wire.issued_unix_s),
             ends_at: seconds(wire.ends_unix_s),
             renewable_until_at: seconds(wire.renewable_until_unix_s),
+            behind: wire.behind,
             revoked: None,
         }
     }

@@ -91,7 +91,12 @@ impl EnrolmentService for Enrolment {
         let asked = call.into_inner();
         let request = request(&asked.request)?;
         let given = at_the_desk(&self.desk, move |desk| {
-            desk.renew(&asked.certificate, &asked.machine, &request)
+            desk.renew(
+                &asked.certificate,
+                &asked.machine,
+                &request,
+                asked.keeps_authorities,
+            )
         });
         given.await.map(enrolled)
     }

@@ -13,15 +13,17 @@
 //! connection ends as [`listen`](super::listen) says.
 //!
 //! Who shows no certificate, where that is allowed at all so that nodes can join, or one that is revoked, is a visitor: there are
-//! [`VISITORS`] at most, each for [`VISIT`] at most, so they keep no room from the fleet; an operator with a token ([`super::visits`]) for as
-//! long as that is good.
+//! [`VISITORS`] at most, [`OF_AN_ADDRESS`] of them from one address, each for [`VISIT`] at most, or for as long as an operator's token is good
+//! ([`super::visits`]). So they keep no room from the fleet, and one who stays keeps no other from joining.
 //!
 //! There are no session tickets: an agent reads its certificate anew for each connection, and begins with an empty memory.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -30,8 +32,6 @@ use blackstart_proto::identity::PeerIdentity;
 use blackstart_proto::line::{HTTP2, LINE};
 use blackstart_proto::tls::TlsMaterial;
 use futures_util::stream::{Stream, StreamExt, unfold};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -46,6 +46,7 @@ use tonic::transport::server::{Connected, TcpConnectInfo, TlsConnectInfo};
 
 use super::auth;
 use super::listen::Connection;
+use super::shown::{ShownCertificate, certificates};
 use super::visits::{Visits, Vouched};
 use crate::pki::Shown;
 use crate::trust::gate::{Gate, Pass};
@@ -58,6 +59,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(10);
 /// So many who have shown no certificate that counts, at once.
 const VISITORS: usize = 64;
+/// So many of them from one address. Nodes behind one address take turns: a visit that has a reason is short.
+const OF_AN_ADDRESS: usize = 16;
 /// A visitor's connection is closed after this: enough to join on a slow disk.
 const VISIT: Duration = Duration::from_secs(30);
 
@@ -103,30 +106,31 @@ pub fn server_tls(material: &TlsMaterial) -> Result<Arc<ServerConfig>, TlsError>
 /// # Errors
 /// As [`server_tls`].
 pub fn lenient_tls(material: &TlsMaterial, lenience: Lenience) -> Result<Arc<ServerConfig>, TlsError> {
-    let certificates = |what, pem: &[u8]| {
-        let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-        read.map_err(|source| TlsError::Pem { what, source })
-    };
+    let shown = ShownCertificate::new(material, lenience.visitors)?;
+    replaceable_tls(material, lenience, Arc::new(shown))
+}
+
+/// The same with a certificate that may be replaced; of `material` whom it trusts.
+///
+/// # Errors
+/// As [`server_tls`].
+pub fn replaceable_tls(
+    material: &TlsMaterial,
+    lenience: Lenience,
+    shown: Arc<ShownCertificate>,
+) -> Result<Arc<ServerConfig>, TlsError> {
     let mut roots = RootCertStore::empty();
-    let mut own = certificates("the certificate", &material.certificate)?;
     for authority in certificates("the authority's certificate", &material.ca)? {
-        roots.add(authority.clone())?;
-        if lenience.visitors {
-            own.push(authority);
-        }
+        roots.add(authority)?;
     }
     let mut verifier = WebPkiClientVerifier::builder(Arc::new(roots));
     if lenience.visitors {
         verifier = verifier.allow_unauthenticated();
     }
-    let verifier = verifier.build();
-    let key = PrivateKeyDer::from_pem_slice(&material.key).map_err(|source| TlsError::Pem {
-        what: "the key",
-        source,
-    })?;
+    let verifier = verifier.build().map_err(TlsError::Authority)?;
     let mut config = ServerConfig::builder()
-        .with_client_cert_verifier(verifier.map_err(TlsError::Authority)?)
-        .with_single_cert(own, key)?;
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(shown);
     config.alpn_protocols = vec![LINE.to_vec(), HTTP2.to_vec()];
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -149,7 +153,45 @@ struct Handshakes<S> {
 struct Reception {
     gate: Arc<Gate>,
     visits: Arc<Visits>,
-    visitors: Arc<Semaphore>,
+    visitors: Arc<Visitors>,
+}
+
+/// Who visits, by address.
+#[derive(Debug, Default)]
+struct Visitors(Mutex<HashMap<Option<IpAddr>, usize>>);
+
+impl Visitors {
+    /// `None`: there are too many, or too many from there.
+    fn enter(self: &Arc<Self>, from: Option<IpAddr>) -> Option<Room> {
+        let mut here = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_it = here.get(&from).copied().unwrap_or_default();
+        if here.values().sum::<usize>() >= VISITORS || of_it >= OF_AN_ADDRESS {
+            return None;
+        }
+        here.insert(from, of_it + 1);
+        drop(here);
+        let visitors = Arc::clone(self);
+        Some(Room { visitors, from })
+    }
+}
+
+/// A visitor's, until it is dropped.
+#[derive(Debug)]
+struct Room {
+    visitors: Arc<Visitors>,
+    from: Option<IpAddr>,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let mut here = self.visitors.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut of_it) = here.entry(self.from) {
+            *of_it.get_mut() -= 1;
+            if *of_it.get() == 0 {
+                of_it.remove();
+            }
+        }
+    }
 }
 
 impl Reception {
@@ -161,11 +203,11 @@ impl Reception {
         let (pass, visit) = match shown {
             Some(shown) if self.gate.why_not(&shown).is_none() => (Some(self.gate.enter(shown)), None),
             Some(_) | None => {
-                let Ok(room) = Arc::clone(&self.visitors).try_acquire_owned() else {
+                let from = stream.get_ref().0.connect_info().remote_addr();
+                let Some(room) = self.visitors.enter(from.map(|address| address.ip())) else {
                     tracing::debug!("there are too many visitors; a connection is closed");
                     return None;
                 };
-                let from = stream.get_ref().0.connect_info().remote_addr();
                 if let Some(from) = from {
                     self.visits.enter(from);
                 }
@@ -196,7 +238,7 @@ pub fn secured(
         reception: Reception {
             gate,
             visits,
-            visitors: Arc::new(Semaphore::new(VISITORS)),
+            visitors: Arc::default(),
         },
         running: JoinSet::new(),
     };
@@ -270,7 +312,7 @@ struct Visit {
     until: Pin<Box<Sleep>>,
     from: Option<SocketAddr>,
     reception: Reception,
-    _room: OwnedSemaphorePermit,
+    _room: Room,
 }
 
 impl Visit {

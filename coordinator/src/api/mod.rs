@@ -44,5 +44,6 @@ pub mod permits;
 pub mod runbook_service;
 pub mod serve;
 pub mod session;
+pub mod shown;
 pub mod trust_service;
 pub mod visits;

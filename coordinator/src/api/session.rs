@@ -45,6 +45,7 @@ use crate::fleet::{Fleet, SessionLine, ToNode};
 use crate::inventory::NodeName;
 use crate::leader::Tenure;
 use crate::permit::PermitsHandle;
+use crate::trust::desk::Desk;
 
 /// A message of an agent is no larger.
 pub(super) const MAX_MESSAGE: usize = 1 << 20;
@@ -115,6 +116,8 @@ struct Shared {
     term: Duration,
     tenure: Tenure,
     permits: PermitsHandle,
+    /// Knows whose certificate is to be renewed before it is due.
+    desk: Arc<Desk>,
     /// When people were last told that a node was refused. No more nodes than there are certificates.
     refused: Mutex<BTreeMap<NodeName, Instant>>,
     tasks: TaskTracker,
@@ -130,8 +133,8 @@ impl Sessions {
         (epoch, tenure): (u64, Tenure),
         (brakes, term): (BrakesHandle, Duration),
         permits: PermitsHandle,
-        tasks: TaskTracker,
-        stop: CancellationToken,
+        desk: Arc<Desk>,
+        (tasks, stop): (TaskTracker, CancellationToken),
     ) -> Self {
         Self(Arc::new(Shared {
             fleet,
@@ -141,6 +144,7 @@ impl Sessions {
             term,
             tenure,
             permits,
+            desk,
             refused: Mutex::default(),
             tasks,
             stop,
@@ -185,6 +189,7 @@ impl Sessions {
             epoch: shared.epoch,
             coordinator_version: env!("CARGO_PKG_VERSION").to_owned(),
             brakes: Some(brakes),
+            renew: shared.desk.is_behind(&node),
         }))?;
         Ok(Session {
             asking: Asking::new(&shared.permits, &node, shared.epoch),

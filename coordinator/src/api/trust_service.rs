@@ -78,6 +78,7 @@ impl Trust {
             ends_unix_s: issued.ends_at,
             bound: true,
             renewable_until_unix_s: issued.renewable_until.unwrap_or_default(),
+            behind: self.desk.is_behind(node),
         }
     }
 

@@ -8,6 +8,7 @@
 //! node out. Nothing that exists is replaced unless told to, and never by a certificate of somebody else.
 
 mod files;
+pub mod rotation;
 mod seen;
 #[cfg(test)]
 mod tests;
@@ -30,10 +31,11 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use time::{Duration, OffsetDateTime};
+use zeroize::Zeroizing;
 
 pub use seen::{Holder, Seen, list};
 
-pub(crate) use seen::{Shown, authority_hash, key_digest};
+pub(crate) use seen::{Shown, Trusted, authority_hash, key_digest};
 
 /// Days that an authority is valid: ten years.
 pub const AUTHORITY_DAYS: u32 = 3653;
@@ -89,6 +91,12 @@ pub enum PkiError {
         /// What is wrong.
         why: String,
     },
+    /// One authority is taking another's place already.
+    #[error("in {} two authorities are trusted already, or were to be; how that stands: blackstart-coordinator ca status", .0.display())]
+    Rotating(PathBuf),
+    /// There is one authority, and nothing to bring to an end.
+    #[error("in {} there is one authority, and no other takes its place; begin with: blackstart-coordinator ca rotate", .0.display())]
+    NotRotating(PathBuf),
     /// Reading or writing failed.
     #[error("{action} {}: {source}", path.display())]
     Io {
@@ -179,7 +187,12 @@ pub(crate) struct Certified {
 pub struct Authority {
     dir: PathBuf,
     issuer: Issuer<'static, KeyPair>,
+    begins: OffsetDateTime,
     ends: OffsetDateTime,
+    /// Its own certificate, PEM.
+    own: String,
+    /// All that are trusted, PEM: its own, and one whose place it takes ([`rotation`]).
+    all: String,
 }
 
 impl Authority {
@@ -198,7 +211,16 @@ impl Authority {
             }
         }
         files::make_directory(dir)?;
-        let now = OffsetDateTime::now_utc();
+        let (certificate, key) = Self::generate(OffsetDateTime::now_utc() - BACKDATED)?;
+        // The key last: a certificate without a key is no authority, and is told so.
+        files::write_certificate(&dir.join("ca.crt"), &certificate)?;
+        files::write_key(&dir.join("ca.key"), &key)?;
+        files::sync_directory(dir)?;
+        Self::open(dir)
+    }
+
+    /// The certificate and the key of a new authority, PEM.
+    fn generate(begins: OffsetDateTime) -> Result<(String, Zeroizing<String>), PkiError> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
@@ -207,21 +229,12 @@ impl Authority {
         params
             .distinguished_name
             .push(DnType::CommonName, format!("blackstart authority {number:08x}"));
-        params.not_before = now - BACKDATED;
-        params.not_after = now + Duration::days(AUTHORITY_DAYS.into());
+        params.not_before = begins;
+        params.not_after = OffsetDateTime::now_utc() + Duration::days(AUTHORITY_DAYS.into());
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let certificate = params.self_signed(&key)?;
-        // The key last: a certificate without a key is no authority, and is told so.
-        files::write_certificate(&dir.join("ca.crt"), &certificate.pem())?;
-        files::write_key(&dir.join("ca.key"), &key.serialize_pem())?;
-        files::sync_directory(dir)?;
-        let ends = params.not_after;
-        Ok(Self {
-            dir: dir.to_owned(),
-            issuer: Issuer::new(params, key),
-            ends,
-        })
+        Ok((certificate.pem(), Zeroizing::new(key.serialize_pem())))
     }
 
     /// The authority in `dir`.
@@ -237,28 +250,54 @@ impl Authority {
             fs::read_to_string(dir.join(file))
                 .map_err(|error| none(format!("{file} cannot be read: {error}")))
         };
-        let (certificate, key) = (read("ca.crt")?, read("ca.key")?);
-        let seen = Seen::read(&dir.join("ca.crt"))?;
-        if seen.holder != Holder::Authority {
-            return Err(none("ca.crt is not an authority's certificate".to_owned()));
-        }
+        let (all, key) = (read("ca.crt")?, Zeroizing::new(read("ca.key")?));
+        let trusted = Trusted::read_all(&all).map_err(|why| none(format!("ca.crt: {why}")))?;
         let key = KeyPair::from_pem(&key).map_err(|error| none(format!("ca.key is not a key: {error}")))?;
-        if seen.public_key != key.public_key_raw() {
+        let Some(own) = rotation::issuing(&trusted, key.public_key_raw()) else {
             return Err(none("ca.key is not the key of ca.crt".to_owned()));
-        }
-        let ends = OffsetDateTime::from_unix_timestamp(seen.ends.as_second())
-            .map_err(|error| none(format!("ca.crt ends at no time: {error}")))?;
+        };
+        let time = |seconds: i64| {
+            OffsetDateTime::from_unix_timestamp(seconds)
+                .map_err(|error| none(format!("ca.crt is valid at no time: {error}")))
+        };
+        let (begins, ends) = (time(own.begins)?, time(own.ends)?);
         if ends <= OffsetDateTime::now_utc() {
             return Err(none(format!(
-                "its certificate ended at {} (if this machine's clock is right)",
-                seen.ends
+                "its certificate ended at {ends} (if this machine's clock is right)"
             )));
         }
         Ok(Self {
             dir: dir.to_owned(),
-            issuer: Issuer::from_ca_cert_pem(&certificate, key)?,
+            issuer: Issuer::from_ca_cert_pem(&own.pem, key)?,
+            begins,
             ends,
+            own: own.pem.clone(),
+            all,
         })
+    }
+
+    /// Every authority that is trusted, in the order of `ca.crt`.
+    pub(crate) fn trusted(&self) -> Vec<Trusted> {
+        // It was read when this was made.
+        Trusted::read_all(&self.all).unwrap_or_default()
+    }
+
+    /// All of them, PEM.
+    fn pem(&self) -> &str {
+        &self.all
+    }
+
+    /// Its own certificate, PEM.
+    fn own_pem(&self) -> &str {
+        &self.own
+    }
+
+    fn begins(&self) -> OffsetDateTime {
+        self.begins
+    }
+
+    fn days_left(&self) -> i64 {
+        (self.ends - OffsetDateTime::now_utc()).whole_days()
     }
 
     /// [`Self::issue`] for a node's agent, with the defaults.
@@ -304,6 +343,45 @@ impl Authority {
         files::write_certificate(&to.certificate, &issued.certificate)?;
         files::sync_directory(&self.dir)?;
         Ok(to)
+    }
+
+    /// Gives the coordinator whose certificate was `seen` in `files` a new one for the same key, with the same beginning: who thinks that it is
+    /// earlier than it is does not take it for one of the future. Nothing is done about one that another authority has issued.
+    ///
+    /// # Errors
+    /// It is nobody's of ours or its key is another's, another authority takes this one's place, or the file cannot be written.
+    pub(crate) fn renew(&self, files: &TlsFiles, seen: &Seen) -> Result<(), PkiError> {
+        let own = Seen::read(&self.dir.join("ca.crt"))?;
+        if own.authority != seen.authority {
+            return Ok(());
+        }
+        if self.trusted().len() > 1 {
+            return Err(PkiError::Rotating(self.dir.clone()));
+        }
+        let Holder::Peer(whose @ PeerIdentity::Coordinator(_)) = &seen.holder else {
+            return Ok(());
+        };
+        let failed = |action: &'static str, source: io::Error| PkiError::Io {
+            action,
+            path: files.key.clone(),
+            source,
+        };
+        let pem = fs::read_to_string(&files.key).map_err(|source| failed("read", source))?;
+        let key = KeyPair::from_pem(&Zeroizing::new(pem))?;
+        if key.public_key_raw() != seen.public_key {
+            let other = io::Error::new(io::ErrorKind::InvalidData, "it is another certificate's");
+            return Err(failed("use", other));
+        }
+        let days = DEFAULT_DAYS.min(u32::try_from(self.days_left()).unwrap_or(1));
+        let mut params = self.params(whose, days, OffsetDateTime::now_utc())?;
+        params.not_before = OffsetDateTime::from_unix_timestamp(seen.begins.as_second())
+            .unwrap_or(params.not_before)
+            .min(params.not_before);
+        if params.not_after.unix_timestamp() <= seen.ends.as_second() {
+            return Ok(());
+        }
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        files::write_certificate(&files.certificate, &certificate.pem())
     }
 
     /// Makes a key and a certificate for `whose`, and writes nothing.
@@ -363,9 +441,8 @@ impl Authority {
     /// It did not; why that is thought.
     pub(crate) fn vouches_for(&self, certificate: &[u8], at: u64) -> Result<(), String> {
         let text = |error: &dyn std::fmt::Display| format!("it is not of this authority: {error}");
-        let ca = fs::read(self.dir.join("ca.crt")).map_err(|error| text(&error))?;
         let mut roots = RootCertStore::empty();
-        for root in CertificateDer::pem_slice_iter(&ca) {
+        for root in CertificateDer::pem_slice_iter(self.all.as_bytes()) {
             roots
                 .add(root.map_err(|error| text(&error))?)
                 .map_err(|error| text(&error))?;
@@ -380,17 +457,9 @@ impl Authority {
             .map_err(|error| text(&error))
     }
 
-    /// The authority's own certificate, PEM.
-    ///
-    /// # Errors
-    /// It cannot be read any more.
-    pub(crate) fn certificate(&self) -> Result<Vec<u8>, PkiError> {
-        let path = self.dir.join("ca.crt");
-        fs::read(&path).map_err(|source| PkiError::Io {
-            action: "read",
-            path,
-            source,
-        })
+    /// The authorities that whoever is given a certificate is to trust, PEM.
+    pub(crate) fn certificate(&self) -> Vec<u8> {
+        self.all.clone().into_bytes()
     }
 
     fn params(

@@ -95,6 +95,55 @@ impl Seen {
     }
 }
 
+/// One of the authorities in a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Trusted {
+    /// By which nodes know it: `sha256:HEX` of its key.
+    pub(crate) hash: String,
+    /// PEM.
+    pub(crate) pem: String,
+    /// Its key, as a bit string.
+    pub(super) public_key: Vec<u8>,
+    /// Seconds since the Unix epoch.
+    pub(super) begins: i64,
+    /// Seconds since the Unix epoch.
+    pub(super) ends: i64,
+}
+
+impl Trusted {
+    /// All in a PEM text, in its order.
+    ///
+    /// # Errors
+    /// There is none, or one of them is no authority.
+    pub(crate) fn read_all(text: &str) -> Result<Vec<Self>, String> {
+        const END: &str = "-----END CERTIFICATE-----";
+        let blocks = text.split_inclusive(END).filter(|block| block.contains(END));
+        let trusted: Vec<_> = blocks.map(Self::read).collect::<Result<_, _>>()?;
+        if trusted.is_empty() {
+            return Err("holds no certificate".to_owned());
+        }
+        Ok(trusted)
+    }
+
+    fn read(block: &str) -> Result<Self, String> {
+        let (_, pem) = parse_x509_pem(block.as_bytes()).map_err(|error| format!("not PEM: {error}"))?;
+        let certificate = pem
+            .parse_x509()
+            .map_err(|error| format!("not a certificate: {error}"))?;
+        if !certificate.is_ca() {
+            return Err("not an authority's certificate".to_owned());
+        }
+        let key = certificate.public_key();
+        Ok(Self {
+            hash: format!("sha256:{}", hex(digest(&SHA256, key.raw).as_ref())),
+            pem: format!("{}\n", block.trim()),
+            public_key: key.subject_public_key.data.to_vec(),
+            begins: certificate.validity().not_before.timestamp(),
+            ends: certificate.validity().not_after.timestamp(),
+        })
+    }
+}
+
 /// Every certificate in a directory, the authority's first, then by name.
 ///
 /// # Errors

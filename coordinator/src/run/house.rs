@@ -12,6 +12,7 @@ use tonic::transport::ClientTlsConfig;
 
 use super::RunError;
 use crate::api::door::{Door, Tokens};
+use crate::api::shown::ShownCertificate;
 use crate::config::Settings;
 use crate::events::Events;
 use crate::inventory::{self, Inventory};
@@ -25,6 +26,9 @@ use crate::trust::oidc::Oidc;
 pub(super) struct House {
     pub(super) settings: Settings,
     pub(super) tls: Arc<ServerConfig>,
+    /// What it shows to those who connect, and the PEM of what it was when it began.
+    pub(super) shown: Arc<ShownCertificate>,
+    pub(super) certificate: Vec<u8>,
     pub(super) fleetlock_tls: Option<TlsAcceptor>,
     /// For the one that leads.
     pub(super) client_tls: ClientTlsConfig,

@@ -93,7 +93,7 @@ pub(super) async fn lead(
         desk,
     } = open(house, &store, &tenure).await?;
     let policy = settings.cold_start.clone();
-    house.kept.note(leads(executor.epoch()));
+    house.kept.note(leads(executor.epoch(), desk.trusts()));
 
     let working = CancellationToken::new();
     let mut inner = JoinSet::new();
@@ -140,7 +140,7 @@ pub(super) async fn lead(
         stop: serving.clone(),
     };
     watch_over(&mut outer, house, &operators, thaws, &serving);
-    let agents = sessions(&operators, &tenure);
+    let agents = sessions(&operators, &tenure, &desk);
     serve_reboot_tools(&mut outer, house, permits, &tenure, &serving);
     let services = Routes::new(agents.serve())
         .add_service(Audit::new(operators.serve(), events.clone()))
@@ -174,25 +174,26 @@ pub(super) async fn lead(
 }
 
 /// Agents' sessions, for the same parts as operators speak with.
-fn sessions(with: &Operators, tenure: &Tenure) -> Sessions {
+fn sessions(with: &Operators, tenure: &Tenure, desk: &Arc<Desk>) -> Sessions {
     Sessions::new(
         with.fleet.clone(),
         with.events.clone(),
         (with.executor.epoch(), tenure.clone()),
         (with.holds.brakes.clone(), with.holds.term),
         with.permits.clone(),
-        with.tasks.clone(),
-        with.stop.clone(),
+        Arc::clone(desk),
+        (with.tasks.clone(), with.stop.clone()),
     )
 }
 
 /// What the audit says of a coordinator that leads.
-fn leads(epoch: u64) -> What {
+fn leads(epoch: u64, trusts: &[String]) -> What {
     What {
         who: "coordinator".to_owned(),
         what: "lead".to_owned(),
         outcome: "begun".to_owned(),
-        evidence: format!("epoch {epoch}"),
+        // Which authorities are trusted changes only between two starts.
+        evidence: format!("epoch {epoch}; authorities {}", trusts.join(", ")),
         ..What::default()
     }
 }

@@ -90,6 +90,9 @@ pub struct Issued {
     /// By an operator's word it may be renewed until then, whenever it ended.
     #[serde(default)]
     pub renewable_until: Option<u64>,
+    /// The digests of the authorities that it was given to trust, of which the last issued it; empty: not known to keep them.
+    #[serde(default)]
+    pub trusts: Vec<String>,
 }
 
 /// Whose certificates, or which one.

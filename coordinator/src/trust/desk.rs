@@ -104,6 +104,8 @@ pub struct Desk {
     store: Keeper,
     inventory: Arc<Inventory>,
     authority: Option<(Authority, EnrolmentSettings)>,
+    /// The digests of the authorities that nodes are given to trust.
+    trusts: Vec<String>,
     gate: Arc<Gate>,
     clock: Arc<ClockFloor>,
     events: Events,
@@ -189,10 +191,13 @@ impl Desk {
             }
         }
         gate.put_in_force(revoked(store.as_ref())?);
+        let trusts = authority.as_ref().map(|(authority, _)| authority.trusted());
+        let trusts = trusts.unwrap_or_default().into_iter().map(|one| one.hash);
         Ok(Self {
             store: Keeper(store),
             inventory,
             authority,
+            trusts: trusts.collect(),
             gate,
             clock,
             events,
@@ -249,7 +254,7 @@ impl Desk {
 
     /// By which nodes know the authority.
     pub(crate) fn ca_hash(&self) -> Result<String, DeskError> {
-        authority_hash(&self.authority()?.0.certificate()?).map_err(DeskError::Invalid)
+        authority_hash(&self.authority()?.0.certificate()).map_err(DeskError::Invalid)
     }
 
     /// Makes a token; its text is told this once.
@@ -401,7 +406,7 @@ impl Desk {
             revoked.0.insert(subject, anew);
             self.gate.put_in_force(revoked);
         }
-        let given = self.issue(&mut books, asks, request, Some(id.to_owned()), now)?;
+        let given = self.issue(&mut books, asks, request, Some(id.to_owned()), (now, true))?;
         drop(books);
         let serial = &given.certified.serial;
         tracing::info!(%node, token = id, serial, again = joins == Joins::Again, "a node joins");
@@ -410,12 +415,13 @@ impl Desk {
         Ok(given)
     }
 
-    /// Renews a certificate that this authority has issued.
+    /// Renews a certificate that an authority has issued that is trusted; `keeps`: the agent keeps the authorities that it is answered with.
     pub(crate) fn renew(
         &self,
         certificate: &[u8],
         machine: &str,
         request: &CertificateRequest,
+        keeps: bool,
     ) -> Result<Given, DeskError> {
         let (authority, settings) = self.authority()?;
         let machine = machine_name(machine)?;
@@ -453,7 +459,7 @@ impl Desk {
             return Err(refusal.into());
         }
         let token = known.and_then(|known| known.token.clone());
-        let given = self.issue(&mut books, asks, request, token, now)?;
+        let given = self.issue(&mut books, asks, request, token, (now, keeps))?;
         drop(books);
         let late = now.saturating_sub(shown.ends);
         let serial = &given.certified.serial;
@@ -463,14 +469,14 @@ impl Desk {
         Ok(given)
     }
 
-    /// Signs, and writes down what was signed before it is given away.
+    /// Signs, and writes down what was signed before it is given away; `keeps`: as for [`Self::renew`].
     fn issue(
         &self,
         books: &mut Books,
         asks: Asks<'_>,
         request: &CertificateRequest,
         token: Option<String>,
-        now: u64,
+        (now, keeps): (u64, bool),
     ) -> Result<Given, DeskError> {
         let (authority, settings) = self.authority()?;
         let Some(spec) = self.inventory.node(asks.node) else {
@@ -486,15 +492,26 @@ impl Desk {
             ends_at: certified.ends,
             token,
             renewable_until: None,
+            trusts: if keeps { self.trusts.clone() } else { Vec::new() },
         };
         self.keep(&format!("{ISSUED}{}", asks.node), &issued)?;
         books.issued.insert(asks.node.clone(), issued);
         Ok(Given {
             certified,
-            authority: authority.certificate()?,
+            authority: authority.certificate(),
             role: spec.role,
             cluster: spec.cluster.clone(),
         })
+    }
+
+    /// The authorities that nodes are given to trust, the one that issues last; none where nothing is issued.
+    pub(crate) fn trusts(&self) -> &[String] {
+        &self.trusts
+    }
+
+    /// Is this node to renew before it is due, since it does not trust the authorities that it should?
+    pub(crate) fn is_behind(&self, node: &NodeName) -> bool {
+        is_behind(self.books().issued.get(node), &self.trusts)
     }
 
     /// What nodes were given.
@@ -552,6 +569,16 @@ impl Desk {
         let text = format!("operator {by} lets it renew its certificate for a day: {reason}");
         self.tell(Severity::Warning, EventKind::Enrolled, Some(node), text);
         Ok(issued)
+    }
+}
+
+/// Does whoever was given this lack one of the authorities that are trusted, or trust one that is not any more?
+pub(crate) fn is_behind(issued: Option<&Issued>, trusts: &[String]) -> bool {
+    match issued {
+        // A certificate that was made before this was written down is of the only authority that there was.
+        Some(issued) if issued.trusts.is_empty() => trusts.len() > 1,
+        None => trusts.len() > 1,
+        Some(issued) => issued.trusts != trusts,
     }
 }
 

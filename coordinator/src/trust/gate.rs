@@ -3,8 +3,12 @@
 //! A connection whose certificate is revoked is cut in both directions: what its holder still sends is not read, and nothing more goes
 //! to it. It may come again, as long as a visitor may, so that its calls are refused with the reason.
 //!
+//! A holder has so many connections and no more: the newest takes the place of the oldest. A node has one, and a few that its power loss left
+//! behind; whoever opens a thousand harms nobody else, and not even a session that is opened after.
+//!
 //! A revocation is in force before connections are cut, and every call looks at what is in force. So none slips through in between.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
@@ -18,6 +22,10 @@ use crate::pki::Shown;
 
 /// The list is tidied when it has grown to twice what was left of it, and not below this.
 const TIDY: usize = 64;
+/// Connections of one node at once.
+const OF_A_NODE: usize = 8;
+/// Of an operator, whose commands may run side by side on many machines, and of a coordinator.
+const OF_ANOTHER: usize = 64;
 
 /// Shared by all connections and calls of a coordinator, whether it leads or follows.
 #[derive(Debug, Default)]
@@ -28,7 +36,8 @@ pub struct Gate {
 
 #[derive(Debug, Default)]
 struct Standing {
-    passes: Vec<Weak<Pass>>,
+    /// Of each holder, the oldest first.
+    passes: HashMap<PeerIdentity, Vec<Weak<Pass>>>,
     tidy_at: usize,
 }
 
@@ -44,16 +53,23 @@ impl Pass {
     /// To be asked before each read and write.
     ///
     /// # Errors
-    /// The certificate of this connection has been revoked since it was made.
+    /// The certificate of this connection has been revoked since it was made, or its holder has too many newer ones.
     pub(crate) fn stands(&self, cx: &Context<'_>) -> io::Result<()> {
         self.waker.register(cx.waker());
         if self.cut.load(Ordering::Acquire) {
             return Err(io::Error::new(
                 io::ErrorKind::ConnectionAborted,
-                "the certificate was revoked",
+                "the certificate was revoked, or its holder has too many connections",
             ));
         }
         Ok(())
+    }
+
+    /// Whether it was not cut before.
+    fn cut(&self) -> bool {
+        let anew = !self.cut.swap(true, Ordering::AcqRel);
+        self.waker.wake();
+        anew
     }
 }
 
@@ -80,12 +96,30 @@ impl Gate {
             cut: AtomicBool::new(false),
             waker: AtomicWaker::new(),
         });
+        let most = match pass.shown.peer {
+            PeerIdentity::Node(_) => OF_A_NODE,
+            PeerIdentity::Operator(_) | PeerIdentity::Coordinator(_) => OF_ANOTHER,
+        };
         let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
         if standing.passes.len() >= standing.tidy_at.max(TIDY) {
-            standing.passes.retain(|pass| pass.strong_count() > 0);
+            standing.passes.retain(|_, of_one| {
+                of_one.retain(|pass| pass.strong_count() > 0);
+                !of_one.is_empty()
+            });
             standing.tidy_at = standing.passes.len() * 2;
         }
-        standing.passes.push(Arc::downgrade(&pass));
+        let of_one = standing.passes.entry(pass.shown.peer.clone()).or_default();
+        of_one.retain(|pass| {
+            pass.upgrade()
+                .is_some_and(|pass| !pass.cut.load(Ordering::Acquire))
+        });
+        if of_one.len() >= most {
+            tracing::debug!(holder = %pass.shown.peer, most, "the oldest of too many connections is cut");
+            if let Some(oldest) = of_one.remove(0).upgrade() {
+                oldest.cut();
+            }
+        }
+        of_one.push(Arc::downgrade(&pass));
         pass
     }
 
@@ -96,17 +130,11 @@ impl Gate {
         let standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
         let concerned = standing
             .passes
-            .iter()
+            .values()
+            .flatten()
             .filter_map(Weak::upgrade)
             .filter(|pass| revoked.of(&pass.shown).is_some());
-        let mut cut = 0;
-        for pass in concerned {
-            if !pass.cut.swap(true, Ordering::AcqRel) {
-                cut += 1;
-            }
-            pass.waker.wake();
-        }
-        cut
+        concerned.map(|pass| usize::from(pass.cut())).sum()
     }
 }
 
@@ -149,10 +177,25 @@ mod tests {
     }
 
     #[test]
+    fn the_newest_of_too_many_connections_stand_and_those_of_others_as_well() {
+        let gate = Gate::default();
+        let cx = Context::from_waker(Waker::noop());
+        let other = gate.enter(shown("b"));
+        let passes: Vec<_> = (0..1000).map(|_| gate.enter(shown("a"))).collect();
+        let (cut, stand) = passes.split_at(1000 - OF_A_NODE);
+        assert!(cut.iter().all(|pass| pass.stands(&cx).is_err()));
+        assert!(stand.iter().chain([&other]).all(|pass| pass.stands(&cx).is_ok()));
+        // Those that have ended make room.
+        drop(passes);
+        let few: Vec<_> = (0..OF_A_NODE).map(|_| gate.enter(shown("a"))).collect();
+        assert!(few.iter().all(|pass| pass.stands(&cx).is_ok()));
+    }
+
+    #[test]
     fn connections_that_have_ended_are_forgotten() {
         let gate = Gate::default();
-        for _ in 0..10_000 {
-            drop(gate.enter(shown("a")));
+        for number in 0..10_000 {
+            drop(gate.enter(shown(&format!("a{}", number % 5000))));
         }
         let standing = gate.standing.lock().unwrap();
         assert!(standing.passes.len() <= TIDY, "{}", standing.passes.len());

@@ -29,7 +29,7 @@ use tonic::{Code, Status};
 
 use crate::support::{Agent, World, hello, within};
 
-const DAY: i64 = 24 * 3600;
+pub(crate) const DAY: i64 = 24 * 3600;
 
 /// With nodes that join.
 pub(crate) fn enrols(settings: &mut Settings) {
@@ -95,6 +95,7 @@ impl Machine {
             node: node.to_owned(),
             clock: Arc::new(clock),
             machine_id: self.0.path().join("machine-id"),
+            wanted: Arc::default(),
         };
         let stop = CancellationToken::new();
         let following = tokio::spawn(follow(renewal, stop.clone()));
@@ -361,6 +362,7 @@ fn renewal(world: &World, machine: &Machine, files: &TlsFiles) -> Renewal {
         node: "biz-1".to_owned(),
         clock: Arc::new(ClockFloor::none()),
         machine_id: machine.0.path().join("machine-id"),
+        wanted: Arc::default(),
     }
 }
 
@@ -382,7 +384,8 @@ async fn a_copied_identity_is_not_renewed_on_another_machine() {
     assert!(told.contains("bound to another machine"), "{told}");
 }
 
-fn write_floor(path: &Path, days: i64) {
+/// As if it had been so many days later.
+pub(crate) fn write_floor(path: &Path, days: i64) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let floor = now.saturating_add_signed(days * DAY);
     fs::create_dir_all(path.parent().unwrap()).unwrap();

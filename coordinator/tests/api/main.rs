@@ -4,6 +4,7 @@
 
 mod audit;
 mod brakes;
+mod clocks;
 mod enrolment;
 mod fleetlock;
 mod masters;
@@ -13,8 +14,10 @@ mod permits;
 mod recovery;
 mod revocation;
 mod rights;
+mod rotation;
 mod runbooks;
 mod sessions;
+mod skew;
 mod support;
 mod tokens;
 mod trust;

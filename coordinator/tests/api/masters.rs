@@ -1,5 +1,6 @@
 //! Real agents of masters whose container runtimes die at once: they are killed and restarted one after the other.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use blackstart_agent::config::{CoordinatorSettings, GateRole, PERMIT_WAIT, ProbeSettings, Settings};
 use blackstart_agent::host::sim::{SimCluster, SimFault, SimHost, SimMachine, SimSpec};
 use blackstart_agent::ledger::{Ledger, Outcome, Record};
+use blackstart_proto::tls::TlsFiles;
 use blackstart_proto::v1::{ListClustersRequest, ListConditionsRequest, WatchEventsRequest};
 use tokio::time::{sleep, timeout};
 
@@ -17,7 +19,29 @@ const DOCKER: &str = "docker.service";
 /// Two restarts, one after the other, take no longer on the slowest machine.
 const PATIENCE: Duration = Duration::from_mins(2);
 
-fn master(world: &World, name: &'static str, cluster: &Arc<SimCluster>) -> SimMachine {
+/// A master of a simulated machine, with a real agent.
+pub(crate) fn master(world: &World, name: &'static str, cluster: &Arc<SimCluster>) -> SimMachine {
+    master_with(world, name, cluster, world.files(name))
+}
+
+/// The same with certificates of its own.
+pub(crate) fn master_with(
+    world: &World,
+    name: &'static str,
+    cluster: &Arc<SimCluster>,
+    tls: TlsFiles,
+) -> SimMachine {
+    master_at(world, name, cluster, tls, world.address())
+}
+
+/// The same, which finds its coordinator there.
+pub(crate) fn master_at(
+    world: &World,
+    name: &'static str,
+    cluster: &Arc<SimCluster>,
+    tls: TlsFiles,
+    at: SocketAddr,
+) -> SimMachine {
     let dir = world.path(name);
     std::fs::create_dir_all(&dir).unwrap();
     let spec = SimSpec {
@@ -35,8 +59,8 @@ fn master(world: &World, name: &'static str, cluster: &Arc<SimCluster>) -> SimMa
     settings.runtime_dir = dir.join("run");
     settings.boot_id_file = dir.join("boot_id");
     settings.coordinator = Some(CoordinatorSettings {
-        addresses: vec![world.address()],
-        tls: world.files(name),
+        addresses: vec![at],
+        tls,
         report_interval: Duration::from_millis(300),
         permit_wait: PERMIT_WAIT,
     });

@@ -6,7 +6,7 @@ use blackstart_proto::tls::client_config;
 use blackstart_proto::v1;
 use blackstart_proto::v1::agent_message::Body;
 use blackstart_proto::v1::fleet_service_client::FleetServiceClient;
-use blackstart_proto::v1::{ListNodesRequest, NodePhase, WatchEventsRequest};
+use blackstart_proto::v1::{GateState, ListNodesRequest, NodePhase, WatchEventsRequest};
 use tonic::Code;
 use tonic::transport::{Certificate, ClientTlsConfig};
 
@@ -129,4 +129,24 @@ async fn operators_and_nodes_have_each_their_own_service() {
         resume_run: RunControlRequest,
         abort_run: RunControlRequest,
     );
+}
+
+/// With a certificate that counts, and a thousand connections that are all used: the newest stand, and nobody else is kept out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_connections_of_one_node_harm_nobody_else() {
+    let world = World::new().await;
+    let mut before = world.agent("biz-1", "a").await;
+    let files = world.files("biz-2");
+    let mut held = Vec::new();
+    for _ in 0..1000 {
+        held.push(world.line(&files).await.unwrap());
+    }
+    // An older one is cut…
+    let refused = Agent::open(held.swap_remove(0), hello("biz-2", "a")).await;
+    assert!(refused.is_err());
+    // …others notice nothing, and it can be spoken to itself as well.
+    before.reports(GateState::Passed, true).await;
+    world.agent("biz-3", "a").await;
+    world.agent("biz-2", "a").await;
+    world.operator().await;
 }

@@ -7,6 +7,7 @@ mod copy;
 #[path = "../etcd/mod.rs"]
 mod etcd;
 mod followers;
+mod rolling;
 mod secure;
 #[path = "../api/support.rs"]
 #[allow(dead_code, reason = "only its agent is used here")]

@@ -1,7 +1,8 @@
 use blackstart_proto::identity::COORDINATOR_DNS_NAME;
 use blackstart_proto::tls::TlsMaterial;
 use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
 
@@ -54,6 +55,22 @@ async fn many_who_say_nothing_keep_nobody_out() {
     let shown = server.unwrap().connect_info().peer_certs();
     assert_eq!(shown.map(|chain| chain.len()), Some(1));
     drop(silent);
+}
+
+#[test]
+fn visitors_of_one_address_leave_room_for_others() {
+    let visitors = Arc::new(Visitors::default());
+    let at = |last: u8| Some(IpAddr::from([10, 0, 0, last]));
+    let mut stay = Vec::new();
+    for address in 1..=4 {
+        stay.extend((0..1000).filter_map(|_| visitors.enter(at(address))));
+        assert_eq!(stay.len(), usize::from(address) * OF_AN_ADDRESS);
+    }
+    assert_eq!(stay.len(), VISITORS);
+    assert!(visitors.enter(at(9)).is_none());
+    stay.clear();
+    assert!(visitors.0.lock().unwrap().is_empty());
+    assert!(visitors.enter(at(9)).is_some());
 }
 
 #[test]

@@ -29,6 +29,7 @@ fn issued(key: &str) -> Issued {
         ends_at: NOW + DAY,
         token: Some("t1".to_owned()),
         renewable_until: None,
+        trusts: Vec::new(),
     }
 }
 
