@@ -171,6 +171,8 @@ pub async fn run_reloading<H: Host>(
     let clock = Arc::new(ClockFloor::open(&settings.state_dir.join(FLOOR_FILE)));
     let renewing = renewing(&settings, &clock, hang_up.clone());
     let etcd = etcd::Desk::new(agent.in_force.subscribe(), host.machine().is_some());
+    let snapshots = etcd.clone().keep_snapshots(hang_up.clone());
+    let _snapshots = AbortOnDropHandle::new(tokio::spawn(snapshots));
     let link = settings.coordinator.clone().map(|coordinator| {
         let ports = LinkPorts {
             settings: coordinator,

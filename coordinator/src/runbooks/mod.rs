@@ -23,6 +23,8 @@ pub mod around;
 pub mod call;
 pub mod conditions;
 mod driver;
+pub mod etcd_all;
+mod etcd_keeper;
 pub mod etcd_member;
 pub mod etcd_quorum;
 pub mod etcd_snapshot;
@@ -200,6 +202,10 @@ pub const fn describe(runbook: Runbook) -> (&'static str, &'static str) {
             "bring an etcd without a quorum back in place, or restore it from the member that has most, as a cluster of one",
             "etcd 节点故障",
         ),
+        Runbook::EtcdAll => (
+            "bring an etcd of which no member answers back in place, or restore it from what loses least: data on any master, or a snapshot",
+            "etcd 节点故障",
+        ),
     }
 }
 
@@ -220,6 +226,7 @@ pub fn plan(request: Request, world: &World) -> RunbookPlan {
         Runbook::EtcdSnapshot => etcd_snapshot::plan(request, world),
         Runbook::EtcdMember => etcd_member::plan(request, world),
         Runbook::EtcdQuorum => etcd_quorum::plan(request, world),
+        Runbook::EtcdAll => etcd_all::plan(request, world),
     }
 }
 
@@ -267,6 +274,9 @@ impl Runbooks {
             }
         }
         let readiness = kept::load(ports.store.as_ref())?;
+        for (cluster, last) in etcd_keeper::load(ports.store.as_ref())? {
+            ports.etcd.remember(cluster, last);
+        }
         let (begin, starts) = mpsc::channel(BACKLOG);
         let handle = Self {
             shared: Arc::new(Shared {
@@ -323,6 +333,7 @@ impl Runbooks {
     pub async fn ask(&self, request: &Request) {
         observe::ask(&self.shared.ports, request).await;
         observe::ask_power(&self.shared.ports, request).await;
+        observe::search(&self.shared.ports, request).await;
     }
 
     /// What is wrong with pods, and what could not be looked at.
@@ -410,6 +421,19 @@ impl Runbooks {
             return Err(Refusal::UnknownCluster(cluster.clone()));
         }
         Ok(ports.etcd.verify(&ports.inventory, cluster).await)
+    }
+
+    /// A piece of a snapshot on a node, and the size of the whole.
+    ///
+    /// # Errors
+    /// There is none, or the node's agent stays away: for people.
+    pub async fn etcd_piece(
+        &self,
+        node: &NodeName,
+        file: &str,
+        offset: u64,
+    ) -> Result<(Vec<u8>, u64), String> {
+        self.shared.ports.etcd.piece(node, file, offset).await
     }
 
     /// Begins a run. Returns once its plan is durable.
