@@ -152,6 +152,7 @@ needs-rust:
 needs-testbed: needs-rust
 	@{ command -v etcd && command -v etcdctl; } >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && deploy/ensure-packages etcd-server etcd-client && \
 	  { [ ! -d /run/systemd/system ] || systemctl disable --now etcd; }; } || [ "$$CI" != true ]
+	@[ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && deploy/ensure-etcd-3.5 || [ "$$CI" != true ]
 	@command -v sushy-emulator >/dev/null || [ -x $(TARGET_DIR)/sushy/bin/sushy-emulator ] || [ "$$CI" != true ] || { deploy/ensure-packages python3-venv && \
 	  python3 -m venv $(TARGET_DIR)/sushy && $(TARGET_DIR)/sushy/bin/pip install -q sushy-tools==2.2.0; }
 	@command -v kubectl >/dev/null || [ "$$CI" != true ] || deploy/ensure-packages kubernetes-client

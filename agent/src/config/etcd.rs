@@ -27,6 +27,8 @@ pub struct EtcdSettings {
 pub struct SnapshotSettings {
     /// A directory of their own.
     pub dir: PathBuf,
+    /// One is taken so often by the agent itself; `None`: only when a run asks.
+    pub every: Option<Duration>,
     /// So many of each cluster id are kept, the newest.
     pub keep: u32,
     /// They are written no faster, bytes a second: etcd waits for the same disks.
@@ -34,6 +36,9 @@ pub struct SnapshotSettings {
     /// So much stays free on their disk, bytes.
     pub min_free: u64,
 }
+
+/// Snapshots are not taken more often.
+const LEAST: Duration = Duration::from_mins(10);
 
 impl Default for EtcdSettings {
     fn default() -> Self {
@@ -50,6 +55,7 @@ impl Default for EtcdSettings {
             .into(),
             snapshots: SnapshotSettings {
                 dir: "/var/lib/blackstart/etcd-snapshots".into(),
+                every: Some(Duration::from_hours(1)),
                 keep: 5,
                 rate: 64 << 20,
                 min_free: 1 << 30,
@@ -79,6 +85,17 @@ pub(super) fn read(mut table: Table, to: &mut EtcdSettings) {
             &mut snapshots.dir,
             table.item("dir").and_then(|item| absolute(&item)),
         );
+        if let Some(item) = table.item("every") {
+            if item.text().as_deref() == Some("never") {
+                snapshots.every = None;
+            } else if let Some(every) = item.duration() {
+                if every < LEAST {
+                    item.problem("must be at least 10m, or never: each reads the whole database");
+                } else {
+                    snapshots.every = Some(every);
+                }
+            }
+        }
         set(&mut snapshots.keep, count(table.integer("keep", 1..=1000)));
         set(&mut snapshots.min_free, table.size("min_free"));
         if let Some(rate) = table.size("rate") {
@@ -100,6 +117,7 @@ pub(super) fn fields(settings: &EtcdSettings) -> Vec<(&'static str, String)> {
         snapshots:
             SnapshotSettings {
                 dir,
+                every,
                 keep,
                 rate,
                 min_free,
@@ -116,6 +134,10 @@ pub(super) fn fields(settings: &EtcdSettings) -> Vec<(&'static str, String)> {
                 .join(" "),
         ),
         ("etcd.snapshots.dir", dir.display().to_string()),
+        (
+            "etcd.snapshots.every",
+            every.map_or_else(|| "never".to_owned(), |every| Span(every).to_string()),
+        ),
         ("etcd.snapshots.keep", keep.to_string()),
         ("etcd.snapshots.rate", rate.to_string()),
         ("etcd.snapshots.min_free", min_free.to_string()),
@@ -134,13 +156,19 @@ mod tests {
 
     #[test]
     fn what_is_shown_to_the_member_is_three_files_and_a_rate_is_no_trickle() {
-        let text = "node: m\netcd: {client: {ca: /a, certificate: /b}, snapshots: {rate: 1KiB, keep: 0}}\n";
+        let text = "node: m\netcd: {client: {ca: /a, certificate: /b}, snapshots: {rate: 1KiB, keep: 0, every: 1m}}\n";
         let problems = parse("agent.yaml", text).unwrap_err().to_string();
-        for field in ["etcd.client.key", "etcd.snapshots.rate", "etcd.snapshots.keep"] {
+        for field in [
+            "etcd.client.key",
+            "etcd.snapshots.rate",
+            "etcd.snapshots.keep",
+            "etcd.snapshots.every",
+        ] {
             assert!(problems.contains(field), "{field}: {problems}");
         }
-        let text = "node: m\netcd: {snapshots: {dir: /backup/etcd, keep: 3, rate: 10MiB}}\n";
+        let text = "node: m\netcd: {snapshots: {dir: /backup/etcd, keep: 3, rate: 10MiB, every: never}}\n";
         let etcd = parse("agent.yaml", text).unwrap().etcd;
         assert_eq!((etcd.snapshots.keep, etcd.snapshots.rate), (3, 10 << 20));
+        assert_eq!(etcd.snapshots.every, None);
     }
 }

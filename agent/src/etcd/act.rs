@@ -67,10 +67,45 @@ pub enum Act {
     StopControlPlane,
     /// Puts those back.
     StartControlPlane,
-    /// Makes a cluster of one out of the data on this node.
-    Restore {
-        /// The member's version: the tool has to be of the same.
-        version: String,
+    /// Makes a cluster of one out of what is on this node.
+    Restore(Restore),
+}
+
+/// How a cluster of one is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restore {
+    /// The member's version: the tool has to be of the same.
+    pub version: String,
+    /// `None`: out of the member's data as it is once it has ended.
+    pub out_of: Option<OutOf>,
+}
+
+impl Restore {
+    /// What was told of it when it was planned.
+    pub(super) fn revision(&self) -> Option<i64> {
+        match self.out_of {
+            Some(OutOf::Data { revision, .. } | OutOf::Snapshot { revision, .. }) => Some(revision),
+            None => None,
+        }
+    }
+}
+
+/// Something on this node that has a database in it, with the revision that was told of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OutOf {
+    /// A directory within the data directory.
+    Data {
+        /// Its name.
+        directory: String,
+        /// What was told.
+        revision: i64,
+    },
+    /// A file within that of snapshots.
+    Snapshot {
+        /// Its name.
+        file: String,
+        /// What was told.
+        revision: i64,
     },
 }
 
@@ -87,7 +122,7 @@ impl Act {
             Self::Fence => "etcd-fence",
             Self::StopControlPlane => "etcd-stop-control-plane",
             Self::StartControlPlane => "etcd-start-control-plane",
-            Self::Restore { .. } => "etcd-restore",
+            Self::Restore(_) => "etcd-restore",
         }
     }
 }
@@ -101,6 +136,9 @@ pub struct EtcdRules {
     pub(super) components: Vec<ComponentSettings>,
     pub(super) out_at_least: Duration,
     pub(super) gone_deadline: Duration,
+    /// After so many steps it is as if the process were killed.
+    #[cfg(test)]
+    pub(super) killed_after: std::sync::Arc<std::sync::atomic::AtomicU32>,
 }
 
 impl EtcdRules {
@@ -112,6 +150,8 @@ impl EtcdRules {
             components: settings.static_pods.components.clone(),
             out_at_least: settings.static_pods.out_at_least,
             gone_deadline: settings.static_pods.gone_deadline,
+            #[cfg(test)]
+            killed_after: std::sync::Arc::new(u32::MAX.into()),
         }
     }
 }
@@ -130,7 +170,7 @@ pub async fn act(change: &Change, rules: &EtcdRules) -> Result<String, String> {
         Act::Fence => fence::etcd(&change.run_id, rules).await,
         Act::StopControlPlane => fence::stop(&change.run_id, rules).await,
         Act::StartControlPlane => fence::start(rules).await,
-        Act::Restore { version } => restore(&change.run_id, version, rules).await,
+        Act::Restore(asked) => restore(&change.run_id, change.cluster_id, asked, rules).await,
         Act::TakeSnapshot => {
             let (client, member) = connect(change.cluster_id, rules).await?;
             let kept = snapshot::take(&client, &member, change.cluster_id, &rules.etcd).await?;

@@ -1,6 +1,6 @@
 //! The coordinator's questions, a few at a time, and their answers.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use blackstart_proto::v1 as wire;
@@ -9,9 +9,12 @@ use blackstart_proto::v1::etcd_question::Ask;
 use tokio::sync::watch;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::look::look;
+use super::schedule::keep;
 use super::snapshot;
+use super::sources::search;
 use super::trouble::{Kind, Trouble};
 use crate::config::Settings;
 
@@ -26,12 +29,35 @@ pub struct Desk {
     settings: watch::Receiver<Arc<Settings>>,
     /// The node's files are this machine's.
     machine: bool,
+    /// Why the snapshot that is due was not taken.
+    trouble: Arc<Mutex<Option<String>>>,
 }
 
 impl Desk {
     /// By the settings in force; `machine`: the node is no simulated one.
     pub fn new(settings: watch::Receiver<Arc<Settings>>, machine: bool) -> Self {
-        Self { settings, machine }
+        Self {
+            settings,
+            machine,
+            trouble: Arc::default(),
+        }
+    }
+
+    /// Those in force.
+    pub(super) fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.borrow())
+    }
+
+    /// It is told with everything else until one was taken.
+    pub(super) fn trouble(&self, why: Option<String>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    /// Has snapshots taken in their time, until `stop`.
+    pub(crate) async fn keep_snapshots(self, stop: CancellationToken) {
+        if self.machine {
+            keep(self, stop).await;
+        }
     }
 
     /// Takes a question in; its answer comes out of `answers`. One too many is passed over.
@@ -43,7 +69,7 @@ impl Desk {
     }
 
     async fn answer(self, question: wire::EtcdQuestion) -> wire::EtcdAnswer {
-        let settings = Arc::clone(&self.settings.borrow());
+        let settings = self.settings();
         let within = Duration::from_millis(question.within_ms).min(LONGEST);
         let body = match question.ask {
             _ if !self.machine => Some(Body::Report(Box::new(wire::EtcdReport {
@@ -53,7 +79,15 @@ impl Desk {
                 ..wire::EtcdReport::default()
             }))),
             Some(Ask::Look(_)) => {
-                let report = look(&settings, settings.etcd.deadline.min(within)).await;
+                let mut report = look(&settings, settings.etcd.deadline.min(within)).await;
+                let due = self
+                    .trouble
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .clone();
+                if let Some(why) = due.filter(|_| report.snapshot_trouble.is_empty()) {
+                    report.snapshot_trouble = why;
+                }
                 Some(Body::Report(Box::new(report)))
             }
             Some(Ask::Verify(_)) => {
@@ -64,6 +98,31 @@ impl Desk {
                     // Nobody waits for it any more.
                     Ok(Err(_)) | Err(_) => None,
                 }
+            }
+            Some(Ask::Search(_)) => match timeout(within, search(&settings)).await {
+                Ok(found) => Some(Body::Found(found)),
+                Err(_) => None,
+            },
+            Some(Ask::Read(asked)) => {
+                let dir = settings.etcd.snapshots.dir.clone();
+                let read =
+                    spawn_blocking(move || snapshot::piece(&dir, &asked.file, asked.offset, asked.at_most));
+                let piece = match read.await {
+                    Ok(Ok((data, bytes))) => wire::EtcdPiece {
+                        data: data.into(),
+                        bytes,
+                        trouble: String::new(),
+                    },
+                    Ok(Err(trouble)) => wire::EtcdPiece {
+                        trouble,
+                        ..wire::EtcdPiece::default()
+                    },
+                    Err(_) => wire::EtcdPiece {
+                        trouble: "it was broken off".to_owned(),
+                        ..wire::EtcdPiece::default()
+                    },
+                };
+                Some(Body::Piece(piece))
             }
             // Of a later version.
             None => None,

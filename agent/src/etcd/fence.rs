@@ -22,7 +22,7 @@ pub(super) const CONTROL_PLANE: [&str; 3] = ["kube-apiserver", "kube-controller-
 
 /// Fences etcd.
 pub(super) async fn etcd(run: &str, rules: &EtcdRules) -> Result<String, String> {
-    let ways = Ways::of(run, &rules.places)?;
+    let ways = Ways::of(run, rules)?;
     let at = ways.clone();
     let found = off(move || {
         at.make()?;
@@ -50,7 +50,7 @@ pub(super) async fn etcd(run: &str, rules: &EtcdRules) -> Result<String, String>
 
 /// Stops the API server, the controller manager and the scheduler.
 pub(super) async fn stop(run: &str, rules: &EtcdRules) -> Result<String, String> {
-    let ways = Ways::of(run, &rules.places)?;
+    let ways = Ways::of(run, rules)?;
     let (at, components) = (ways.clone(), rules.components.clone());
     let targets = off(move || {
         at.make()?;

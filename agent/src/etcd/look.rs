@@ -177,8 +177,12 @@ pub(super) fn status(said: &StatusResponse) -> wire::EtcdStatus {
         db_bytes: bytes(said.db_size),
         db_bytes_in_use: bytes(said.db_size_in_use),
         is_learner: said.is_learner,
-        alarms: said.errors.iter().filter_map(|error| alarm(error)).collect(),
+        alarms: alarms(said).collect(),
     }
+}
+
+pub(super) fn alarms(said: &StatusResponse) -> impl Iterator<Item = wire::EtcdAlarm> {
+    said.errors.iter().filter_map(|error| alarm(error))
 }
 
 /// An alarm as a status tells it: `memberID:10276657743932975437 alarm:NOSPACE `. The call that lists alarms goes through Raft, so it

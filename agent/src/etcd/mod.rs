@@ -14,10 +14,14 @@
 //! | [`trouble`] | why it did not answer, by name |
 //! | [`look`] | everything that is told of the member; changes nothing |
 //! | [`snapshot`] | takes, keeps, lists and reads again |
+//! | [`schedule`] | has one taken in its time |
 //! | [`act`] | the closed list of changes, each looked at before it is made |
 //! | [`rebuild`] | sets the member's data aside and has it join anew |
 //! | [`fence`] | takes etcd, or the rest of the control plane, out of the kubelet's sight, and is sure that it has ended |
 //! | [`restore`] | makes a cluster of one out of what is left, with etcd's own tool |
+//! | [`sources`] | out of what that could be done here: data directories, snapshots |
+//! | [`tool`] | what etcd's own tool is asked and told |
+//! | [`wal`] | of which cluster a data directory is |
 //! | [`ways`] | where manifests and data lie meanwhile, and how they are moved |
 //!
 //! What is told goes out as the wire has it: nothing on the node is decided on it. It needs no API server, no name service and no
@@ -31,13 +35,17 @@ pub mod look;
 pub(crate) mod pod;
 pub mod rebuild;
 pub(crate) mod restore;
+pub(crate) mod schedule;
 pub mod snapshot;
+pub(crate) mod sources;
+pub(crate) mod tool;
 pub(crate) mod trouble;
+pub(crate) mod wal;
 pub(crate) mod ways;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-pub use act::{Act, Change};
+pub use act::{Act, Change, OutOf, Restore};
 pub use desk::Desk;
 
 /// The wall clock, for people and for the names of snapshots.

@@ -25,7 +25,7 @@ pub(super) async fn rebuild(
     needs_bytes: u64,
     rules: &EtcdRules,
 ) -> Result<String, String> {
-    let ways = Ways::of(run_id, &rules.places)?;
+    let ways = Ways::of(run_id, rules)?;
     let (at, cluster, places) = (ways.clone(), initial_cluster.to_owned(), rules.places.clone());
     let prepared = off(move || prepare(&at, &places, &cluster, needs_bytes)).await?;
     let Prepared::ToDo { found, was_out } = prepared else {

@@ -9,14 +9,15 @@
 //! has no `.json` beside it was not finished: it is not listed, and goes with the next one. 0600: it has every Secret of the cluster.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use blackstart_proto::v1 as wire;
 use data_encoding::HEXLOWER;
 use ring::digest::{Context, SHA256, SHA256_OUTPUT_LEN};
+use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
@@ -34,6 +35,8 @@ const STALLS: Duration = Duration::from_secs(30);
 const PIECES: usize = 8;
 /// Read at once when a file is read again, bytes.
 const BUFFER: usize = 1 << 20;
+/// No larger piece is given away at once, bytes: a message has 1 MiB at the most.
+const PIECE: u32 = 512 << 10;
 /// The ending of what is not finished.
 const PARTIAL: &str = "partial";
 
@@ -69,13 +72,14 @@ impl Kept {
             taken_at_unix_ms: self.taken_at_unix_ms,
             sha256: self.sha256.clone(),
             version: self.version.clone(),
-            age_ms: unix_ms().saturating_sub(self.taken_at_unix_ms),
+            // One from the future is of a clock that was wrong, then or now: it is not taken for a fresh one.
+            age_ms: unix_ms().abs_diff(self.taken_at_unix_ms),
         }
     }
 }
 
 /// Takes one, verified; what was taken.
-pub(super) async fn take(
+pub(crate) async fn take(
     client: &Client,
     member: &str,
     cluster_id: u64,
@@ -93,8 +97,12 @@ pub(super) async fn take(
     let rules = settings.snapshots.clone();
     let size = u64::try_from(status.db_size).unwrap_or_default();
     let dir = rules.dir.clone();
-    let prepared = spawn_blocking(move || prepare(&dir, size, rules.min_free)).await;
-    prepared.map_err(|_| "it was broken off".to_owned())??;
+    let prepared = spawn_blocking(move || {
+        let turn = turn(&dir)?;
+        prepare(&dir, size, rules.min_free)?;
+        Ok::<_, String>(turn)
+    });
+    let _turn = prepared.await.map_err(|_| "it was broken off".to_owned())??;
     let taken_at_unix_ms = unix_ms();
     let stem = format!(
         "{:016x}-{}-{taken_at_unix_ms}",
@@ -125,12 +133,20 @@ pub(super) async fn take(
     }
 }
 
-/// The directory, without what was not finished, and with room.
-fn prepare(dir: &Path, size: u64, min_free: u64) -> Result<(), String> {
+/// One is taken at a time: what is not finished is of nobody then. Given up with what is returned.
+fn turn(dir: &Path) -> Result<File, String> {
     let failed = |error: io::Error| format!("prepare {}: {error}", dir.display());
     // One that is there already has the mode that somebody gave it.
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
     made.map_err(failed)?;
+    let turn = File::open(dir).map_err(failed)?;
+    flock(&turn, FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;
+    Ok(turn)
+}
+
+/// The directory, without what was not finished, and with room.
+fn prepare(dir: &Path, size: u64, min_free: u64) -> Result<(), String> {
+    let failed = |error: io::Error| format!("prepare {}: {error}", dir.display());
     for entry in fs::read_dir(dir).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         let is_partial = path.extension().is_some_and(|ending| ending == PARTIAL);
@@ -334,7 +350,9 @@ fn read_record(path: &Path) -> Option<Kept> {
 
 /// Removes the oldest of each cluster id beyond `keep`. Those of another id are left: after a restore they are the last of what was.
 fn retain(dir: &Path, keep: u32) -> io::Result<()> {
-    let all = list(dir).map_err(io::Error::other)?;
+    let mut all = list(dir).map_err(io::Error::other)?;
+    // A clock that fell back makes the newest the oldest; a cluster's revision only rises.
+    all.sort_by_key(|kept| std::cmp::Reverse((kept.revision, kept.taken_at_unix_ms)));
     for old in beyond(&all, keep) {
         // The record first: a file without one goes with the next snapshot.
         fs::remove_file(dir.join(Path::new(&old.file).with_extension("json")))?;
@@ -356,6 +374,23 @@ fn beyond(newest_first: &[Kept], keep: u32) -> Vec<&Kept> {
         .collect()
 }
 
+/// A piece of one that is listed, and the whole file's size. Blocks.
+///
+/// # Errors
+/// There is none of this name, or it cannot be read.
+pub(crate) fn piece(dir: &Path, file: &str, offset: u64, at_most: u32) -> Result<(Vec<u8>, u64), String> {
+    let kept = list(dir)?.into_iter().find(|kept| kept.file == file);
+    let kept = kept.ok_or_else(|| format!("{} has no snapshot {file}", dir.display()))?;
+    let failed = |error: io::Error| format!("read {}: {error}", dir.join(file).display());
+    let mut from = File::open(dir.join(file)).map_err(failed)?;
+    from.seek(SeekFrom::Start(offset)).map_err(failed)?;
+    let mut data = Vec::new();
+    from.take(u64::from(at_most.min(PIECE)))
+        .read_to_end(&mut data)
+        .map_err(failed)?;
+    Ok((data, kept.bytes))
+}
+
 /// Reads every snapshot again. Blocks for as long as the disk takes.
 pub(crate) fn verify_all(dir: &Path) -> Vec<wire::EtcdSnapshotCheck> {
     let Ok(kept) = list(dir) else {
@@ -370,7 +405,7 @@ pub(crate) fn verify_all(dir: &Path) -> Vec<wire::EtcdSnapshotCheck> {
     kept.iter().map(check).collect()
 }
 
-fn verify(path: &PathBuf, sha256: &str) -> Result<(), String> {
+pub(super) fn verify(path: &Path, sha256: &str) -> Result<(), String> {
     let failed = |error: io::Error| format!("read it: {error}");
     let mut file = File::open(path).map_err(failed)?;
     let mut hash = Tail::new();
@@ -455,6 +490,33 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_fell_back_by_a_year_costs_no_new_snapshot_and_makes_no_old_one_fresh() {
+        let dir = tempfile::tempdir().unwrap();
+        let year = 365 * 86_400_000;
+        let now = unix_ms();
+        for (revision, at) in [(1, now), (2, now + 1), (3, now - year)] {
+            let whole = with_hash(&[1; 1024]);
+            fs::write(dir.path().join(format!("{revision}.db")), &whole).unwrap();
+            let record = Kept {
+                file: format!("{revision}.db"),
+                revision,
+                bytes: whole.len() as u64,
+                ..kept("a", at)
+            };
+            write_down(dir.path(), &revision.to_string(), &record).unwrap();
+        }
+        retain(dir.path(), 2).unwrap();
+        let left: Vec<_> = list(dir.path())
+            .unwrap()
+            .iter()
+            .map(|kept| kept.revision)
+            .collect();
+        assert_eq!(left, [2, 3], "the first goes, and not the newest");
+        // Taken before the clock fell back, seen after it.
+        assert!(kept("a", now + year).to_wire().age_ms > year / 2);
+    }
+
+    #[test]
     fn what_is_not_whole_is_not_listed_and_goes_before_the_next() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
@@ -487,6 +549,16 @@ mod tests {
         assert!(verify_all(dir.path())[0].damage.is_empty());
         prepare(dir.path(), 10, 0).unwrap();
         assert!(!at("2.db").exists() && !at("3.db.partial").exists());
+        assert_eq!(
+            piece(dir.path(), "1.db", 1000, 20).unwrap(),
+            (whole[1000..1020].to_vec(), 1056)
+        );
+        assert_eq!(piece(dir.path(), "1.db", 2000, 20).unwrap(), (Vec::new(), 1056));
+        assert!(
+            piece(dir.path(), "../1.db", 0, 20)
+                .unwrap_err()
+                .contains("has no snapshot")
+        );
         let mut damaged = whole;
         damaged[3] ^= 1;
         fs::write(at("1.db"), damaged).unwrap();

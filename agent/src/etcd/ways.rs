@@ -41,10 +41,14 @@ pub(super) struct Ways {
     pub(super) next: PathBuf,
     /// Its name.
     pub(super) run: String,
+    places: Places,
+    #[cfg(test)]
+    killed_after: std::sync::Arc<std::sync::atomic::AtomicU32>,
 }
 
 impl Ways {
-    pub(super) fn of(run: &str, places: &Places) -> Result<Self, String> {
+    pub(super) fn of(run: &str, rules: &EtcdRules) -> Result<Self, String> {
+        let places = &rules.places;
         // The name becomes a path.
         if !is_pod_name(run) {
             return Err(format!("{run:?} is no name of a run"));
@@ -55,7 +59,33 @@ impl Ways {
             next: kept.join("next"),
             kept,
             run: run.to_owned(),
+            places: places.clone(),
+            #[cfg(test)]
+            killed_after: std::sync::Arc::clone(&rules.killed_after),
         })
+    }
+
+    /// Between two steps: where a test has the process end.
+    #[cfg_attr(
+        not(test),
+        allow(clippy::unnecessary_wraps, clippy::unused_self, reason = "tests end it here")
+    )]
+    pub(super) fn step(&self) -> Result<(), String> {
+        #[cfg(test)]
+        if self
+            .killed_after
+            .fetch_sub(1, std::sync::atomic::Ordering::Relaxed)
+            == 0
+        {
+            self.killed_after.store(0, std::sync::atomic::Ordering::Relaxed);
+            return Err("killed".to_owned());
+        }
+        Ok(())
+    }
+
+    /// The manifest that another run has fenced.
+    pub(super) fn fenced(&self) -> Option<Found> {
+        taken_out(&self.places).map(|(_, found)| found)
     }
 
     /// Where a member's data lies once it is set aside.
@@ -149,7 +179,7 @@ pub(super) async fn gone(pod: &EtcdPod, since: Instant, rules: &EtcdRules) -> Re
 }
 
 /// Some process has the database open for writing.
-fn is_held(database: &Path) -> Result<bool, String> {
+pub(super) fn is_held(database: &Path) -> Result<bool, String> {
     let failed = |error: io::Error| format!("look at {}: {error}", database.display());
     let file = match File::open(database) {
         Ok(file) => file,

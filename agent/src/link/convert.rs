@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::brakes::book::LONGEST_FREEZE;
 use crate::brakes::{Freeze, Held, Hold, Scope, Word};
 use crate::condition::{Condition, Severity};
-use crate::etcd::{Act, Change};
+use crate::etcd::{Act, Change, OutOf, Restore};
 use crate::explain::kind;
 use crate::gate::GateState;
 use crate::ledger::{Outcome, Record};
@@ -328,7 +328,23 @@ fn etcd(asked: wire::EtcdChange) -> Option<Change> {
         Wire::Fence(wire::EtcdFence {}) => Act::Fence,
         Wire::StopControlPlane(wire::EtcdStopControlPlane {}) => Act::StopControlPlane,
         Wire::StartControlPlane(wire::EtcdStartControlPlane {}) => Act::StartControlPlane,
-        Wire::Restore(of) => Act::Restore { version: of.version },
+        Wire::Restore(of) => {
+            let out_of = match wire::EtcdSourceKind::try_from(of.from).ok()? {
+                wire::EtcdSourceKind::Unspecified => None,
+                wire::EtcdSourceKind::Data => Some(OutOf::Data {
+                    directory: of.name,
+                    revision: of.revision,
+                }),
+                wire::EtcdSourceKind::Snapshot => Some(OutOf::Snapshot {
+                    file: of.name,
+                    revision: of.revision,
+                }),
+            };
+            Act::Restore(Restore {
+                version: of.version,
+                out_of,
+            })
+        }
     };
     Some(Change {
         run_id: asked.run_id,

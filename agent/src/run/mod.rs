@@ -172,6 +172,8 @@ pub async fn run_reloading<H: Host>(
     let renewal_wanted = Arc::new(sync::Notify::new());
     let renewing = renewing(&settings, &clock, &renewal_wanted, hang_up.clone());
     let etcd = etcd::Desk::new(agent.in_force.subscribe(), host.machine().is_some());
+    let snapshots = etcd.clone().keep_snapshots(hang_up.clone());
+    let _snapshots = AbortOnDropHandle::new(tokio::spawn(snapshots));
     let link = settings.coordinator.clone().map(|coordinator| {
         let ports = LinkPorts {
             settings: coordinator,

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use blackstart_proto::v1;
 use jiff::Timestamp;
+use tokio_stream::{Stream, StreamExt};
 
-use super::{Fleet, within};
+use super::{Fleet, failure, within};
 use crate::failure::Failure;
 use crate::view::{Etcd, EtcdSnapshot, PodDiagnosis, Run, Runbook, RunbookPlan, RunbookRun, Workload};
 
@@ -20,13 +21,37 @@ impl Fleet {
     }
 
     pub(crate) async fn plan_runbook(&mut self, request: v1::RunbookRequest) -> Result<RunbookPlan, Failure> {
-        let answer = within(self.patience, self.address, self.runbooks.plan_runbook(request)).await;
+        let patience = self.patience_for(&request);
+        let answer = within(patience, self.address, self.runbooks.plan_runbook(request)).await;
         answer.map(RunbookPlan::from).map_err(as_it_was_said)
     }
 
     pub(crate) async fn start_runbook(&mut self, request: v1::RunbookRequest) -> Result<RunbookRun, Failure> {
-        let answer = within(self.patience, self.address, self.runbooks.start_runbook(request)).await;
+        let patience = self.patience_for(&request);
+        let answer = within(patience, self.address, self.runbooks.start_runbook(request)).await;
         answer.map(RunbookRun::from).map_err(as_it_was_said)
+    }
+
+    /// What is restored is looked for on disks first.
+    fn patience_for(&self, request: &v1::RunbookRequest) -> Duration {
+        if request.runbook == "etcd-all" {
+            self.patience.max(READ_AGAIN)
+        } else {
+            self.patience
+        }
+    }
+
+    /// A snapshot: which it is, and its pieces from an offset on.
+    pub(crate) async fn fetch_etcd_snapshot(
+        &mut self,
+        request: v1::FetchEtcdSnapshotRequest,
+    ) -> Result<impl Stream<Item = Result<v1::FetchedEtcdSnapshot, Failure>> + use<>, Failure> {
+        let asked = self.runbooks.fetch_etcd_snapshot(request);
+        let stream = within(self.patience, self.address, asked)
+            .await
+            .map_err(as_it_was_said)?;
+        let address = self.address;
+        Ok(stream.map(move |piece| piece.map_err(|status| failure(address, &status))))
     }
 
     pub(crate) async fn diagnose_pods(

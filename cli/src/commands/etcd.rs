@@ -1,5 +1,10 @@
 //! `blackstart etcd`: the etcd of a cluster, asked of the agents on its masters.
 
+mod fetch;
+
+use std::path::PathBuf;
+
+use self::fetch::fetch;
 use blackstart_proto::v1;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
@@ -8,6 +13,7 @@ use super::Context;
 use super::runbook::{How, begin};
 use crate::failure::Failure;
 use crate::output::{etcd as output, note};
+use crate::view::EtcdSnapshot;
 
 /// What is done with etcd.
 #[derive(Debug, Subcommand)]
@@ -45,6 +51,15 @@ Examples:
   blackstart etcd snapshot verify business
   blackstart etcd snapshot verify business --timeout 5m")]
     Verify(Of),
+    /// Copy one to this machine, 0600, its hash verified; what a broken attempt has left is gone on with
+    #[command(after_help = "\
+Examples:
+  blackstart etcd snapshot fetch business --to /backup/business.db
+  blackstart etcd snapshot fetch business --from biz-2 --to /backup/
+  blackstart etcd snapshot fetch business --from biz-2/c0ffee-4711-1764370000000.db --to b.db
+
+It has every Secret of the cluster in it: for admins, and in the audit.")]
+    Fetch(FetchArgs),
 }
 
 /// Of which cluster.
@@ -53,6 +68,19 @@ pub struct Of {
     /// The cluster
     #[arg(value_name = "CLUSTER")]
     cluster: String,
+}
+
+/// Of `snapshot fetch`.
+#[derive(Debug, Args)]
+pub struct FetchArgs {
+    #[command(flatten)]
+    of: Of,
+    /// Where from: a node, or one of its snapshots; the newest of all unless it is given
+    #[arg(long, value_name = "NODE[/FILE]")]
+    from: Option<String>,
+    /// Where to: a file, which is not there yet, or a directory
+    #[arg(long, value_name = "PATH")]
+    to: PathBuf,
 }
 
 /// Of `snapshot take`.
@@ -99,6 +127,38 @@ pub(super) async fn run(command: EtcdCommand, context: &mut Context<'_>) -> Resu
                     all.len()
                 )));
             }
+            Ok(())
+        }
+        EtcdCommand::Snapshot(SnapshotCommand::Fetch(FetchArgs { of, from, to })) => {
+            let mut fleet = context.connect().await?;
+            let etcd = fleet.etcd(&of.cluster).await?;
+            let mut all: Vec<_> = etcd
+                .members
+                .into_iter()
+                .flat_map(|member| member.snapshots)
+                .collect();
+            all.sort_by_key(|one| (std::cmp::Reverse(one.revision), one.age_ms));
+            let wanted = from.as_deref().unwrap_or_default();
+            let (node, file) = wanted.split_once('/').unwrap_or((wanted, ""));
+            let is_wanted = |one: &EtcdSnapshot| {
+                (node.is_empty() || one.node == node) && (file.is_empty() || one.file == file)
+            };
+            let Some(snapshot) = all.into_iter().find(is_wanted) else {
+                return Err(Failure::NotFound {
+                    what: "snapshot",
+                    name: wanted.to_owned(),
+                    advice: Some(format!("blackstart etcd snapshot list {}", of.cluster)),
+                });
+            };
+            let to = if to.is_dir() { to.join(&snapshot.file) } else { to };
+            fetch(&mut fleet, &of.cluster, &snapshot, &to).await?;
+            note(format_args!(
+                "{} is {}/{}, revision {}; its hash is verified",
+                to.display(),
+                snapshot.node,
+                snapshot.file,
+                snapshot.revision
+            ));
             Ok(())
         }
         EtcdCommand::Snapshot(SnapshotCommand::Take(TakeArgs { of, reason, how })) => {

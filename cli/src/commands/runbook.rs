@@ -38,7 +38,8 @@ Examples:
   blackstart runbook plan network-loss biz-4
   blackstart runbook plan cold-start-verify --cluster business
   blackstart runbook plan etcd-member biz-3
-  blackstart runbook plan etcd-quorum --cluster business")]
+  blackstart runbook plan etcd-quorum --cluster business
+  blackstart runbook plan etcd-all --cluster business")]
     Plan(Asked),
     /// Begin a runbook
     #[command(after_help = "\
@@ -161,7 +162,7 @@ pub struct Asked {
     /// The node; not for runbooks of a whole cluster
     #[arg(value_name = "NODE", required_unless_present = "cluster")]
     node: Option<String>,
-    /// The cluster, of a runbook that is about no node (resource-shortage, cold-start-verify, etcd-snapshot, etcd-quorum)
+    /// The cluster, of a runbook that is about no node (resource-shortage, cold-start-verify, etcd-snapshot, etcd-quorum, etcd-all)
     #[arg(long, value_name = "CLUSTER", conflicts_with = "node")]
     cluster: Option<String>,
     #[command(flatten)]

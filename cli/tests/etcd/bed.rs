@@ -42,26 +42,36 @@ clusters:
       - {name: biz-3, address: 10.0.0.3, role: control-plane}
 ";
 
-/// The etcd that is on this machine: Debian's own, and those that `BLACKSTART_ETCD` names (paths with colons between them).
-/// Without one a test says SKIPPED; in CI it has to run.
+/// Debian bookworm's own, 3.4.
+const OWN: &str = "/usr/bin/etcd";
+/// Where `deploy/ensure-etcd-3.5` unpacks that of trixie.
+const NEXT: &str = "/var/cache/blackstart/etcd-3.5/usr/bin/etcd";
+
+/// The etcd that is on this machine, 3.4 and 3.5; or those alone that `BLACKSTART_ETCD` names (paths with colons between them), each with
+/// its tool beside it. For one that is missing a test says SKIPPED; in CI it has to run.
 pub(crate) fn programs(test: &str) -> Vec<PathBuf> {
-    let named = std::env::var("BLACKSTART_ETCD").unwrap_or_default();
-    let named = named
-        .split(':')
-        .filter(|path| !path.is_empty())
-        .map(PathBuf::from);
-    let all: Vec<_> = std::iter::once(PathBuf::from("/usr/bin/etcd"))
-        .chain(named)
-        .filter(|path| path.exists())
-        .collect();
-    if all.is_empty() {
-        assert!(
-            std::env::var("CI").as_deref() != Ok("true"),
-            "{test}: there is no /usr/bin/etcd; make needs-testbed installs it"
-        );
-        println!("SKIPPED {test}: there is no /usr/bin/etcd; make needs-testbed installs it");
-    }
-    all
+    let named = std::env::var("BLACKSTART_ETCD").unwrap_or_else(|_| format!("{OWN}:{NEXT}"));
+    let is_there = |program: &PathBuf| {
+        let tools = ["etcdutl", "etcdctl"].map(|tool| program.with_file_name(tool));
+        let is_whole = program.exists() && tools.iter().any(|tool| tool.exists());
+        if !is_whole {
+            let why = format!(
+                "{test}: there is no {} with etcdutl or etcdctl beside it; make needs-testbed brings it",
+                program.display()
+            );
+            assert!(std::env::var("CI").as_deref() != Ok("true"), "{why}");
+            println!("SKIPPED {why}");
+        }
+        is_whole
+    };
+    named.split(':').map(PathBuf::from).filter(is_there).collect()
+}
+
+/// etcd's own tool of the same version.
+pub(crate) fn tool(program: &Path) -> PathBuf {
+    let beside = ["etcdutl", "etcdctl"].map(|tool| program.with_file_name(tool));
+    let found = beside.into_iter().find(|tool| tool.exists());
+    found.unwrap()
 }
 
 /// One master.
@@ -306,7 +316,7 @@ inventory: {root}/inventory.yaml
         pods.failures_to_raise = 100;
         pods.out_at_least = Duration::from_secs(1);
         pods.gone_deadline = Duration::from_secs(20);
-        pods.ready_deadline = Duration::from_secs(10);
+        pods.ready_deadline = Duration::from_secs(5);
         let stop = CancellationToken::new();
         let host = Arc::new(Machine);
         let until = stop.clone();
@@ -413,8 +423,38 @@ spec:
             .collect()
     }
 
+    /// Has a fenced member join anew, so that there are so many voters.
+    pub(crate) async fn grow(&self, at: usize, voters: u64) {
+        let node = self.masters[at].name;
+        let is_halted = |run: &Value| run["state"] == "halted";
+        let begin = ["runbook", "run", "etcd-member", node, "--yes"];
+        let run = self.until("a run", &begin, |run| run["id"].is_string()).await;
+        let run = run["id"].as_str().unwrap();
+        let status = ["runbook", "status", run];
+        self.until("the question", &status, |run| {
+            assert!(!is_halted(run), "{run:#}");
+            run["wants_approval"] == true || run["state"] == "succeeded"
+        })
+        .await;
+        let _already = self.blackstart(&["runbook", "approve", run]);
+        self.until("its end", &status, |run| {
+            assert!(!is_halted(run), "{run:#}");
+            run["state"] == "succeeded"
+        })
+        .await;
+        self.until_etcd("another voter", |etcd| etcd["voters_healthy"] == voters)
+            .await;
+    }
+
     pub(crate) fn stop_kubelet(&mut self, at: usize) {
         self.masters[at].kubelet = None;
+    }
+
+    /// As its master's power: etcd ends without a word.
+    pub(crate) fn kill_kubelet(&mut self, at: usize) {
+        if let Some(kubelet) = self.masters[at].kubelet.take() {
+            kubelet.lose_power();
+        }
     }
 
     pub(crate) fn start_kubelet(&mut self, at: usize) {

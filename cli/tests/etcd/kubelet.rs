@@ -21,6 +21,8 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Ends, with all its processes, when it is dropped.
 pub(crate) struct Kubelet {
     stop: Arc<AtomicBool>,
+    /// Its processes are not asked to end.
+    power_loss: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -28,19 +30,31 @@ impl Kubelet {
     /// Of the manifests below `dir`, whose output goes to `dir/etcd.log`.
     pub(crate) fn start(dir: &Path) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let (dir, until) = (dir.to_owned(), Arc::clone(&stop));
+        let power_loss = Arc::new(AtomicBool::new(false));
+        let (dir, until, at_once) = (dir.to_owned(), Arc::clone(&stop), Arc::clone(&power_loss));
         let thread = thread::spawn(move || {
             let mut pods = BTreeMap::new();
             while !until.load(Ordering::Relaxed) {
                 look(&dir, &mut pods);
                 thread::park_timeout(LOOK);
             }
+            if at_once.load(Ordering::Relaxed) {
+                pods.values_mut().for_each(Pod::kill);
+            }
             pods.values_mut().for_each(Pod::end);
         });
         Self {
             stop,
+            power_loss,
             thread: Some(thread),
         }
+    }
+}
+
+impl Kubelet {
+    /// Its processes end in the middle of whatever they do.
+    pub(crate) fn lose_power(self) {
+        self.power_loss.store(true, Ordering::Relaxed);
     }
 }
 
@@ -101,6 +115,12 @@ impl Pod {
                 while listener.accept().is_ok() {}
                 false
             }
+        }
+    }
+
+    fn kill(&mut self) {
+        if let Runs::Process(process) = &mut self.runs {
+            let _ended_already = process.kill();
         }
     }
 

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
 
+mod all;
 mod bed;
 mod kubelet;
 mod machine;
@@ -10,6 +11,7 @@ mod quorum;
 mod snapshots;
 mod status;
 mod store;
+mod watcher;
 
 #[path = "../../../coordinator/tests/etcd/mod.rs"]
 mod ports;

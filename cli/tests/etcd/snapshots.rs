@@ -2,31 +2,13 @@
 
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::bed::{Bed, KEEP, programs};
+use crate::bed::{Bed, KEEP, programs, tool};
 use crate::store::fill;
-
-/// etcd's own tool of the same version, which lies beside it.
-fn tool(program: &Path) -> Option<PathBuf> {
-    let beside = ["etcdutl", "etcdctl"].map(|name| program.with_file_name(name));
-    let found = beside.into_iter().find(|tool| tool.exists());
-    assert!(
-        found.is_some() || std::env::var("CI").as_deref() != Ok("true"),
-        "there is no etcdctl beside {}; make needs-testbed installs it",
-        program.display()
-    );
-    if found.is_none() {
-        println!(
-            "SKIPPED the restore: there is no etcdctl beside {}; make needs-testbed installs it",
-            program.display()
-        );
-    }
-    found
-}
 
 fn items(list: &Value) -> &Vec<Value> {
     list["items"].as_array().unwrap()
@@ -36,6 +18,53 @@ fn take(bed: &Bed) -> Value {
     let taken = bed.blackstart(&["etcd", "snapshot", "take", "biz", "--yes", "--wait", "-o", "json"]);
     assert!(taken.status.success(), "{taken:?}");
     serde_json::from_slice(&taken.stdout).unwrap()
+}
+
+fn fetch(bed: &Bed, from: &str, to: &Path) -> Output {
+    let to = to.to_str().unwrap();
+    bed.blackstart(&["etcd", "snapshot", "fetch", "biz", "--from", from, "--to", to])
+}
+
+/// One that is copied here is the same, also after a break; what is another one is told.
+fn fetches(bed: &Bed, kept: &Value) {
+    let (node, file) = (kept["node"].as_str().unwrap(), kept["file"].as_str().unwrap());
+    let master = bed.masters.iter().find(|master| master.name == node).unwrap();
+    let original = fs::read(master.dir.join("snapshots").join(file)).unwrap();
+    let from = format!("{node}/{file}");
+    let to = master.dir.join("fetched.db");
+    let fetched = fetch(bed, &from, &to);
+    assert!(fetched.status.success(), "{fetched:?}");
+    assert!(fs::read(&to).unwrap() == original, "byte by byte");
+    assert_eq!(fs::metadata(&to).unwrap().permissions().mode() & 0o777, 0o600);
+    let again = fetch(bed, &from, &to);
+    assert!(
+        String::from_utf8_lossy(&again.stderr).contains("is there already"),
+        "{again:?}"
+    );
+
+    let sha256 = kept["sha256"].as_str().unwrap();
+    let half = original.len() / 2;
+    for (name, wrong) in [("resumed.db", false), ("mixed.db", true)] {
+        let to = master.dir.join(name);
+        let partial = master.dir.join(format!("{name}.{}.partial", &sha256[..12]));
+        let mut left = original[..half].to_vec();
+        left[100] ^= u8::from(wrong);
+        fs::write(&partial, left).unwrap();
+        let fetched = fetch(bed, &from, &to);
+        assert_eq!(fetched.status.success(), !wrong, "{fetched:?}");
+        assert_eq!(to.exists(), !wrong);
+        assert!(!partial.exists(), "it has its name, or was thrown away");
+    }
+    assert!(
+        fs::read(master.dir.join("resumed.db")).unwrap() == original,
+        "byte by byte"
+    );
+    let nothing = fetch(bed, "nowhere", &to);
+    assert_eq!(nothing.status.code(), Some(5), "{nothing:?}");
+    // The newest of all, into a directory.
+    let dir = bed.masters[0].dir.to_str().unwrap();
+    let newest = bed.blackstart(&["etcd", "snapshot", "fetch", "biz", "--to", dir]);
+    assert!(newest.status.success(), "{newest:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -69,20 +98,18 @@ async fn snapshots_are_verified_kept_on_two_masters_and_restored_by_etcds_own_to
             assert_eq!(seen.permissions().mode() & 0o777, 0o600, "every Secret is in it");
             assert_eq!(Some(seen.len()), one["bytes"].as_u64());
             assert!(one["revision"].as_i64().unwrap() > 100, "{one:#}");
-            if let Some(tool) = tool(&program) {
-                let restored = master.dir.join("restored");
-                // Verifies the hash at its end.
-                let restore = Command::new(tool)
-                    .args(["snapshot", "restore"])
-                    .arg(&path)
-                    .arg("--data-dir")
-                    .arg(&restored)
-                    .env("ETCDCTL_API", "3")
-                    .output()
-                    .unwrap();
-                assert!(restore.status.success(), "{restore:?}");
-                assert!(restored.join("member/snap/db").exists());
-            }
+            let restored = master.dir.join("restored");
+            // Verifies the hash at its end.
+            let restore = Command::new(tool(&program))
+                .args(["snapshot", "restore"])
+                .arg(&path)
+                .arg("--data-dir")
+                .arg(&restored)
+                .env("ETCDCTL_API", "3")
+                .output()
+                .unwrap();
+            assert!(restore.status.success(), "{restore:?}");
+            assert!(restored.join("member/snap/db").exists());
         }
         let etcd = bed
             .until_etcd("its age", |etcd| etcd["last_snapshot_age_ms"].is_u64())
@@ -94,6 +121,8 @@ async fn snapshots_are_verified_kept_on_two_masters_and_restored_by_etcds_own_to
         let whole = bed.blackstart(&["etcd", "snapshot", "verify", "biz"]);
         println!("{}", String::from_utf8_lossy(&whole.stdout));
         assert!(whole.status.success(), "{whole:?}");
+
+        fetches(&bed, &kept[0]);
 
         // The oldest go, and never more than that.
         for _ in 0..KEEP {
@@ -114,6 +143,15 @@ async fn snapshots_are_verified_kept_on_two_masters_and_restored_by_etcds_own_to
         let path = master.dir.join("snapshots").join(file);
         let damaged = fs::File::options().write(true).open(path).unwrap();
         damaged.write_at(b"!", 5000).unwrap();
+        let to = bed.masters[0].dir.join("damaged.db");
+        let from = format!("{node}/{file}");
+        let fetched = fetch(&bed, &from, &to);
+        assert_eq!(fetched.status.code(), Some(1), "{fetched:?}");
+        assert!(
+            String::from_utf8_lossy(&fetched.stderr).contains("is not what was taken, and was thrown away"),
+            "{fetched:?}"
+        );
+        assert!(!to.exists());
         let found = bed.blackstart(&["etcd", "snapshot", "verify", "biz"]);
         let text = String::from_utf8_lossy(&found.stdout).into_owned();
         assert_eq!(found.status.code(), Some(1), "{found:?}");

@@ -16,7 +16,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 /// A write that is not answered within this is not counted, and may have been made.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-fn channel(member: SocketAddr, tls: &TlsFiles) -> Channel {
+pub(crate) fn channel(member: SocketAddr, tls: &TlsFiles) -> Channel {
     let read = |path| fs::read(path).unwrap();
     let config = ClientTlsConfig::new()
         .ca_certificate(Certificate::from_pem(read(&tls.ca)))
@@ -29,7 +29,8 @@ fn channel(member: SocketAddr, tls: &TlsFiles) -> Channel {
         .connect_lazy()
 }
 
-async fn put(channel: &Channel, key: String, size: usize) -> bool {
+/// The revision that it was given, if it was acknowledged.
+async fn put(channel: &Channel, key: String, size: usize) -> Option<i64> {
     let put = PutRequest {
         key: key.into_bytes(),
         value: vec![7; size],
@@ -42,7 +43,8 @@ async fn put(channel: &Channel, key: String, size: usize) -> bool {
         ..TxnRequest::default()
     };
     let written = timeout(PATIENCE, KvClient::new(channel.clone()).txn(txn)).await;
-    matches!(written, Ok(Ok(_)))
+    let header = written.ok()?.ok()?.into_inner().header;
+    Some(header.unwrap_or_default().revision)
 }
 
 /// So many keys of so many bytes.
@@ -50,7 +52,7 @@ pub(crate) async fn fill(member: SocketAddr, tls: &TlsFiles, count: usize, size:
     let channel = channel(member, tls);
     for number in 0..count {
         assert!(
-            put(&channel, format!("fill/{number:06}"), size).await,
+            put(&channel, format!("fill/{number:06}"), size).await.is_some(),
             "key {number}"
         );
     }
@@ -70,21 +72,26 @@ pub(crate) async fn has(member: SocketAddr, tls: &TlsFiles, key: &str) -> bool {
 /// Writes all the time, one key after the other, through any of the members.
 pub(crate) struct Writer {
     stop: Arc<AtomicBool>,
-    task: JoinHandle<Vec<String>>,
+    task: JoinHandle<Vec<(String, i64)>>,
 }
 
 impl Writer {
     pub(crate) fn start(members: &[SocketAddr], tls: &TlsFiles) -> Self {
+        Self::start_at(0, members, tls)
+    }
+
+    /// The same with other keys: those of this number and later.
+    pub(crate) fn start_at(first: usize, members: &[SocketAddr], tls: &TlsFiles) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let channels: Vec<_> = members.iter().map(|member| channel(*member, tls)).collect();
         let until = Arc::clone(&stop);
         let task = tokio::spawn(async move {
             let mut acknowledged = Vec::new();
-            let mut number = 0_usize;
+            let mut number = first;
             while !until.load(Ordering::Relaxed) {
                 let key = format!("writer/{number:08}");
-                if put(&channels[number % channels.len()], key.clone(), 64).await {
-                    acknowledged.push(key);
+                if let Some(revision) = put(&channels[number % channels.len()], key.clone(), 64).await {
+                    acknowledged.push((key, revision));
                 }
                 number += 1;
                 // A steady load, and not all that etcd can take.
@@ -97,6 +104,12 @@ impl Writer {
 
     /// Every key that was acknowledged.
     pub(crate) async fn stop(self) -> Vec<String> {
+        let all = self.stop_with_revisions().await;
+        all.into_iter().map(|(key, _)| key).collect()
+    }
+
+    /// The same, each with its revision.
+    pub(crate) async fn stop_with_revisions(self) -> Vec<(String, i64)> {
         self.stop.store(true, Ordering::Relaxed);
         self.task.await.unwrap()
     }

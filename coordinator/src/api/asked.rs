@@ -20,6 +20,7 @@ pub(super) fn asked(path: &str, body: &[u8]) -> String {
         "ReleasePermit" => read::<v1::ReleasePermitRequest>,
         "StartRunbook" => read::<v1::RunbookRequest>,
         "ApproveRunbook" | "AbortRunbook" => read::<v1::RunbookRunRequest>,
+        "FetchEtcdSnapshot" => read::<v1::FetchEtcdSnapshotRequest>,
         "CreateToken" => read::<v1::CreateTokenRequest>,
         "RevokeToken" => read::<v1::RevokeTokenRequest>,
         "Revoke" => read::<v1::RevokeRequest>,

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use blackstart_proto::v1;
 use blackstart_proto::v1::runbook_service_server::{RunbookService, RunbookServiceServer};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Extensions, Request, Response, Status};
 
+mod fetch;
 pub(crate) mod kept;
 mod options;
 
@@ -387,5 +389,20 @@ impl RunbookService for RunbookOperators {
         let checked = self.runbooks.verify_etcd_snapshots(&cluster).await;
         let checked = checked.map_err(|refusal| refused(&refusal))?;
         Ok(Response::new(etcd::checks(checked)))
+    }
+
+    type FetchEtcdSnapshotStream = ReceiverStream<Result<v1::FetchedEtcdSnapshot, Status>>;
+
+    async fn fetch_etcd_snapshot(
+        &self,
+        request: Request<v1::FetchEtcdSnapshotRequest>,
+    ) -> Result<Response<Self::FetchEtcdSnapshotStream>, Status> {
+        let by = auth::require_operator(&request)?;
+        let cluster = ClusterName(request.get_ref().cluster.clone());
+        allowed(request.extensions(), Right::Admin, Place::In(&cluster))?;
+        let asked = request.into_inner();
+        tracing::warn!(%by, %cluster, node = asked.node, file = asked.file, "a snapshot of etcd is fetched");
+        let stream = fetch::begin(self.runbooks.clone(), cluster, asked).await?;
+        Ok(Response::new(stream))
     }
 }

@@ -21,6 +21,7 @@ use std::time::Duration;
 use blackstart_proto::component::Component;
 
 use crate::inventory::NodeName;
+use crate::quorum::sources::{OutOf, Source};
 use crate::quorum::told::{Snapshot, Told};
 
 /// What an agent is told to do. The closed list: there is no way to send a string to be executed.
@@ -126,6 +127,8 @@ pub enum EtcdAct {
     Restore {
         /// The member's version.
         version: String,
+        /// `None`: the member's data as it is once it has ended.
+        out_of: Option<OutOf>,
     },
 }
 
@@ -150,12 +153,23 @@ pub struct Question {
 }
 
 /// What is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ask {
     /// How the member is.
     Look,
     /// Whether the snapshots there are what was taken.
     Verify,
+    /// Out of what the cluster could be restored there.
+    Search,
+    /// A piece of a snapshot.
+    Read {
+        /// Its file.
+        file: String,
+        /// From here on.
+        offset: u64,
+        /// No more than this, bytes.
+        at_most: u32,
+    },
 }
 
 /// What was answered.
@@ -165,6 +179,10 @@ pub enum EtcdAnswer {
     Told(Box<Told>),
     /// Each snapshot, and what is wrong with it.
     Verified(Vec<(Snapshot, Option<String>)>),
+    /// What there is to restore, and why no more is known.
+    Found(Vec<Source>, Option<String>),
+    /// A piece, and the size of the whole file; or why there is none.
+    Piece(Result<(Vec<u8>, u64), String>),
 }
 
 /// One command to one node.

@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::{BoxFuture, join_all};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
-use super::judge::{Answers, View, judge};
+use super::judge::{Answers, Seen, View, judge};
+use super::sources::{Last, Sources};
 use super::told::Snapshot;
 use crate::fleet::{Ask, EtcdAnswer, Fleet};
 use crate::inventory::{ClusterName, Inventory, NodeName, Role};
@@ -17,6 +18,15 @@ use crate::inventory::{ClusterName, Inventory, NodeName, Role};
 const LOOK: Duration = Duration::from_secs(5);
 /// A disk reads a snapshot of 8 GiB, etcd's largest, in less.
 const VERIFY: Duration = Duration::from_mins(5);
+/// So much of a snapshot is asked for at once, bytes.
+const PIECE: u32 = 256 << 10;
+/// A disk that is slow has it by then.
+const PIECE_WITHIN: Duration = Duration::from_secs(10);
+/// It is tried so often, with this between: half a minute.
+const TRIES: u32 = 15;
+const AGAIN: Duration = Duration::from_secs(2);
+/// What was found on disks is good for so long while nobody answers: a plan is looked at, and then begun.
+const FOUND: Duration = Duration::from_secs(30);
 
 type Asks = dyn Fn(NodeName, Ask, Duration) -> BoxFuture<'static, Result<EtcdAnswer, String>> + Send + Sync;
 /// Of each node its snapshots, each with what is wrong with it; or why they are not known.
@@ -27,6 +37,17 @@ pub type Verified = BTreeMap<NodeName, Result<Vec<(Snapshot, Option<String>)>, S
 pub struct Eyes {
     asks: Arc<Asks>,
     seen: Arc<Mutex<BTreeMap<ClusterName, Glance>>>,
+    found: Arc<Mutex<BTreeMap<ClusterName, Findings>>>,
+    last: Arc<Mutex<BTreeMap<ClusterName, Last>>>,
+}
+
+/// What was found on the disks of masters, and when.
+#[derive(Debug, Clone)]
+pub struct Findings {
+    /// By node.
+    pub sources: Arc<Sources>,
+    /// When the agents were asked.
+    pub at: Instant,
 }
 
 /// What was seen, and when.
@@ -49,6 +70,8 @@ impl Eyes {
         Self {
             asks: Arc::new(asks),
             seen: Arc::default(),
+            found: Arc::default(),
+            last: Arc::default(),
         }
     }
 
@@ -70,7 +93,9 @@ impl Eyes {
             .map(|(node, answer)| {
                 let told = answer.and_then(|answer| match answer {
                     EtcdAnswer::Told(told) => Ok(*told),
-                    EtcdAnswer::Verified(_) => Err("its agent answered another question".to_owned()),
+                    EtcdAnswer::Verified(_) | EtcdAnswer::Found(..) | EtcdAnswer::Piece(_) => {
+                        Err(OTHER.to_owned())
+                    }
                 });
                 (node, told)
             })
@@ -80,6 +105,14 @@ impl Eyes {
             at,
         };
         self.kept().insert(cluster.clone(), glance.clone());
+        if glance.view.cluster_id.is_some() {
+            // Whoever runs writes.
+            let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+            found.remove(cluster);
+        }
+        if let Some(last) = last(&glance.view, unix_ms()) {
+            self.remember(cluster.clone(), last);
+        }
         glance
     }
 
@@ -103,11 +136,88 @@ impl Eyes {
         let told = self.ask(inventory, cluster, Ask::Verify, VERIFY).await;
         let checks = |answer| match answer {
             EtcdAnswer::Verified(checks) => Ok(checks),
-            EtcdAnswer::Told(_) => Err("its agent answered another question".to_owned()),
+            EtcdAnswer::Told(_) | EtcdAnswer::Found(..) | EtcdAnswer::Piece(_) => Err(OTHER.to_owned()),
         };
         told.into_iter()
             .map(|(node, answer)| (node, answer.and_then(checks)))
             .collect()
+    }
+
+    /// A piece of a snapshot on a node, and the size of the whole. An agent that is away is asked again for a while: its session may be just new.
+    ///
+    /// # Errors
+    /// There is none, or the agent stays away: for people.
+    pub async fn piece(&self, node: &NodeName, file: &str, offset: u64) -> Result<(Vec<u8>, u64), String> {
+        let mut tries = 0;
+        loop {
+            let ask = Ask::Read {
+                file: file.to_owned(),
+                offset,
+                at_most: PIECE,
+            };
+            let why = match (self.asks)(node.clone(), ask, PIECE_WITHIN).await {
+                Ok(EtcdAnswer::Piece(piece)) => return piece,
+                Ok(EtcdAnswer::Told(_) | EtcdAnswer::Verified(_) | EtcdAnswer::Found(..)) => OTHER.to_owned(),
+                Err(why) => why,
+            };
+            tries += 1;
+            if tries >= TRIES {
+                return Err(why);
+            }
+            sleep(AGAIN).await;
+        }
+    }
+
+    /// Has the agents look for out of what it could be restored, unless they did a moment ago. Takes minutes where there is much.
+    pub async fn search(&self, inventory: &Inventory, cluster: &ClusterName) {
+        let is_fresh = self
+            .found(cluster)
+            .is_some_and(|found| found.at.elapsed() < FOUND);
+        if is_fresh {
+            return;
+        }
+        let told = self.ask(inventory, cluster, Ask::Search, VERIFY).await;
+        let sources = |answer| match answer {
+            EtcdAnswer::Found(sources, None) => Ok(sources),
+            EtcdAnswer::Found(sources, Some(_)) if !sources.is_empty() => Ok(sources),
+            EtcdAnswer::Found(_, Some(why)) => Err(why),
+            EtcdAnswer::Told(_) | EtcdAnswer::Verified(_) | EtcdAnswer::Piece(_) => Err(OTHER.to_owned()),
+        };
+        let sources: Sources = told
+            .into_iter()
+            .map(|(node, answer)| (node, answer.and_then(sources)))
+            .collect();
+        let findings = Findings {
+            sources: Arc::new(sources),
+            at: Instant::now(),
+        };
+        self.found
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(cluster.clone(), findings);
+    }
+
+    /// What was found last.
+    pub fn found(&self, cluster: &ClusterName) -> Option<Findings> {
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        found.get(cluster).cloned()
+    }
+
+    /// What was seen of it while it was well.
+    pub fn last(&self, cluster: &ClusterName) -> Option<Last> {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.get(cluster).cloned()
+    }
+
+    /// Of the same cluster, what has seen more stays.
+    pub fn remember(&self, cluster: ClusterName, seen: Last) {
+        let mut all = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_older = all
+            .get(&cluster)
+            .is_some_and(|last| last.cluster_id == seen.cluster_id && last.revision > seen.revision);
+        if !is_older {
+            all.insert(cluster, seen);
+        }
     }
 
     async fn ask(
@@ -117,9 +227,9 @@ impl Eyes {
         ask: Ask,
         within: Duration,
     ) -> BTreeMap<NodeName, Result<EtcdAnswer, String>> {
-        let asked = hosts(inventory, cluster).into_iter().map(|node| async move {
-            let answer = (self.asks)(node.clone(), ask, within).await;
-            (node, answer)
+        let asked = hosts(inventory, cluster).into_iter().map(|node| {
+            let answer = (self.asks)(node.clone(), ask.clone(), within);
+            async move { (node, answer.await) }
         });
         join_all(asked).await.into_iter().collect()
     }
@@ -141,10 +251,32 @@ pub fn hosts(inventory: &Inventory, cluster: &ClusterName) -> Vec<NodeName> {
     }
 }
 
+const OTHER: &str = "its agent answered another question";
+
+/// What is worth to be remembered of a cluster that is well.
+fn last(view: &View, now_unix_ms: u64) -> Option<Last> {
+    if !view.has_quorum() {
+        return None;
+    }
+    let statuses = || view.members.iter().filter_map(Seen::status);
+    let ours = statuses().filter(|status| Some(status.cluster_id) == view.cluster_id);
+    let most = ours.max_by_key(|status| status.revision)?;
+    Some(Last {
+        cluster_id: most.cluster_id,
+        revision: most.revision,
+        version: most.version.clone(),
+        at_unix_ms: now_unix_ms,
+    })
+}
+
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// The wall clock: certificates are measured by it.
 fn unix_seconds() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+    i64::try_from(unix_ms() / 1000).unwrap_or(i64::MAX)
 }
 
 impl Default for Eyes {

@@ -146,6 +146,7 @@ fn write(mut plan: RunbookPlan, world: &World, view: &View, lost: &Seen, manifes
         initial_cluster: initial_cluster(view, lost, manifest),
         needs_bytes,
         version: status.version.clone(),
+        out_of: None,
     };
     plan.steps = steps(view);
     if manifest.set_aside_by.is_none() {

@@ -16,6 +16,7 @@ use super::plan::{Action, Replaced, Request, RunbookPlan, Step};
 use super::world::World;
 use crate::inventory::NodeName;
 use crate::quorum::judge::{Seen, View, survivor};
+use crate::quorum::sources::expired;
 use crate::quorum::told::Manifest;
 
 /// As in [`super::etcd_member`].
@@ -23,7 +24,7 @@ const BOUNCE: Duration = Duration::from_mins(10);
 /// A pod ends within its grace period, 30 s.
 const STOP: Duration = Duration::from_mins(10);
 /// The tool has 20 minutes.
-const RESTORE: Duration = Duration::from_mins(40);
+pub(super) const RESTORE: Duration = Duration::from_mins(40);
 /// A member of its own needs nobody.
 const ALONE: Duration = Duration::from_mins(10);
 
@@ -44,12 +45,16 @@ pub fn plan(request: Request, world: &World) -> RunbookPlan {
     }
     let Some(left) = survivor(view) else {
         let missing = format!(
-            "a member that answers: {}; start etcd on one master at least, or restore a snapshot by hand (blackstart etcd snapshot list {})",
+            "a member that answers: {}; start etcd on one master at least, or blackstart runbook plan etcd-all --cluster {}",
             view.words(),
             world.cluster
         );
         return refused(plan, WHAT, missing);
     };
+    // A restored member would show the same ones.
+    if let Some(missing) = renew(view) {
+        return refused(plan, WHAT, missing);
+    }
     match (
         left.node.as_ref(),
         left.told.as_ref().and_then(|told| told.manifest.as_ref()),
@@ -66,56 +71,14 @@ fn write(
     (left, node, manifest): (&Seen, &NodeName, &Manifest),
 ) -> RunbookPlan {
     let status = left.status().cloned().unwrap_or_default();
-    let others: Vec<_> = view
-        .members
-        .iter()
-        .filter(|seen| seen.id != left.id || seen.id.is_none())
-        .collect();
-    let (spoken, silent): (Vec<&Seen>, Vec<&Seen>) = others
-        .into_iter()
-        .partition(|seen| seen.node.is_some() && seen.told.is_some());
-    let proof = plan.request.proof.clone();
-    if !silent.is_empty() && proof.is_none() {
-        let names: Vec<_> = silent.iter().map(|seen| seen.words()).collect();
-        return refused(
-            plan,
-            "fence the others",
-            format!(
-                "proof that {} cannot come back as a member of the old cluster, since no agent there speaks: --proof 'how you know that it is off'",
-                names.join(", ")
-            ),
-        );
+    let (spoken, silent) = others(view, left);
+    if let Some(missing) = unproved(&plan, &silent) {
+        return refused(plan, "fence the others", missing);
     }
-    let on = |action, node: &NodeName, evidence: String, deadline| Step {
-        on: Some(node.clone()),
-        ..step(action, evidence, deadline)
-    };
-    for seen in &spoken {
-        if let (Some(node), Err(why)) = (&seen.node, &seen.health)
-            && seen.status().is_none()
-            && is_in_place(seen)
-        {
-            plan.steps.push(on(Action::BounceEtcd, node, why.clone(), BOUNCE));
-        }
-    }
+    bounces(&mut plan, &spoken);
     plan.steps.extend(steps(view));
     let first_fence = plan.steps.len();
-    for seen in &spoken {
-        if let Some(node) = &seen.node {
-            let evidence = seen
-                .health
-                .clone()
-                .err()
-                .unwrap_or_else(|| "it is of the old cluster".to_owned());
-            plan.steps.push(on(Action::FenceEtcd, node, evidence, STOP));
-        }
-    }
-    let masters = spoken.iter().filter_map(|seen| seen.node.as_ref()).chain([node]);
-    for master in masters {
-        let evidence = "what it has read is of the old cluster".to_owned();
-        plan.steps
-            .push(on(Action::StopControlPlane, master, evidence, STOP));
-    }
+    take_down(&mut plan, &spoken, node);
     plan.steps.push(on(
         Action::RestoreEtcd,
         node,
@@ -125,14 +88,7 @@ fn write(
         ),
         RESTORE,
     ));
-    plan.steps
-        .push(step(Action::AwaitEtcdHealthy, "a cluster of one", ALONE));
-    plan.steps.push(on(
-        Action::StartControlPlane,
-        node,
-        "its API server asks its own member".to_owned(),
-        STOP,
-    ));
+    alone(&mut plan, node);
     if let Some(fence) = plan.steps.get_mut(first_fence) {
         fence.approval = Some(format!(
             "if the quorum is not back by now: {} becomes a cluster of one at revision {}; what was written and had not reached it is lost for good, and the others may not come back as they are",
@@ -149,12 +105,95 @@ fn write(
         initial_cluster: String::new(),
         needs_bytes: 0,
         version: status.version,
+        out_of: None,
     });
     plan
 }
 
+/// The certificates that keep members from each other, and what to do about it.
+pub(super) fn renew(view: &View) -> Option<String> {
+    let expired = expired(view);
+    (!expired.is_empty()).then(|| {
+        format!(
+            "certificates that are good: {} expired, and nothing says that any data is lost; compare the clocks, renew them (kubeadm certs renew etcd-server etcd-peer etcd-healthcheck-client) and bounce etcd",
+            expired.join(", ")
+        )
+    })
+}
+
+/// Those beside one: with an agent that speaks, and without.
+pub(super) fn others<'a>(view: &'a View, left: &Seen) -> (Vec<&'a Seen>, Vec<&'a Seen>) {
+    view.members
+        .iter()
+        .filter(|seen| (seen.id, &seen.node) != (left.id, &left.node))
+        .partition(|seen| seen.node.is_some() && seen.told.is_some())
+}
+
+/// What is missing for a restore beside members whose agents are away.
+pub(super) fn unproved(plan: &RunbookPlan, silent: &[&Seen]) -> Option<String> {
+    if silent.is_empty() || plan.request.proof.is_some() {
+        return None;
+    }
+    let names: Vec<_> = silent.iter().map(|seen| seen.words()).collect();
+    Some(format!(
+        "proof that {} cannot come back as a member of the old cluster, since no agent there speaks: --proof 'how you know that it is off'",
+        names.join(", ")
+    ))
+}
+
+pub(super) fn on(action: Action, node: &NodeName, evidence: impl Into<String>, deadline: Duration) -> Step {
+    Step {
+        on: Some(node.clone()),
+        ..step(action, evidence, deadline)
+    }
+}
+
+/// In place first.
+pub(super) fn bounces(plan: &mut RunbookPlan, lost: &[&Seen]) {
+    for seen in lost {
+        if let (Some(node), Err(why)) = (&seen.node, &seen.health)
+            && seen.status().is_none()
+            && is_in_place(seen)
+        {
+            plan.steps.push(on(Action::BounceEtcd, node, why.clone(), BOUNCE));
+        }
+    }
+}
+
+/// The others are fenced, and then every control plane is stopped, that of `node` last.
+pub(super) fn take_down(plan: &mut RunbookPlan, others: &[&Seen], node: &NodeName) {
+    for seen in others {
+        if let Some(node) = &seen.node {
+            let evidence = seen
+                .health
+                .clone()
+                .err()
+                .unwrap_or_else(|| "it is of the old cluster".to_owned());
+            plan.steps.push(on(Action::FenceEtcd, node, evidence, STOP));
+        }
+    }
+    let masters = others.iter().filter_map(|seen| seen.node.as_ref()).chain([node]);
+    for master in masters {
+        let evidence = "what it has read is of the old cluster";
+        plan.steps
+            .push(on(Action::StopControlPlane, master, evidence, STOP));
+    }
+}
+
+/// It is well, and its control plane is back.
+pub(super) fn alone(plan: &mut RunbookPlan, node: &NodeName) {
+    plan.steps
+        .push(step(Action::AwaitEtcdHealthy, "a cluster of one", ALONE));
+    plan.steps.push(on(
+        Action::StartControlPlane,
+        node,
+        "its API server asks its own member",
+        STOP,
+    ));
+}
+
 /// What is left to do by hand, and afterwards.
-fn notes(plan: &mut RunbookPlan, world: &World, left: &Seen, spoken: &[&Seen], silent: &[&Seen]) {
+pub(super) fn notes(plan: &mut RunbookPlan, world: &World, left: &Seen, spoken: &[&Seen], silent: &[&Seen]) {
     let proof = plan
         .request
         .proof

@@ -21,9 +21,9 @@ use super::status::RunbookStatus;
 use super::subject::{Of, Subject};
 use super::waiting::WaitingOn;
 use super::weather::Lookout;
-use super::{OpenError, Ports, Refusal, Work, kept, observe, plan};
+use super::{OpenError, Ports, Refusal, Work, etcd_keeper, kept, observe, plan};
 use crate::events::{EventKind, NewEvent, Severity};
-use crate::inventory::ClusterName;
+use crate::inventory::{ClusterName, NodeName};
 use crate::kubernetes::detail::{PodDetail, Workload};
 use crate::kubernetes::objects::Key;
 use crate::kubernetes::objects::workload::WorkloadName;
@@ -103,6 +103,9 @@ impl Runbooks {
             }
         }
         let readiness = kept::load(ports.store.as_ref())?;
+        for (cluster, last) in etcd_keeper::load(ports.store.as_ref())? {
+            ports.etcd.remember(cluster, last);
+        }
         let (begin, starts) = mpsc::channel(BACKLOG);
         let handle = Self {
             shared: Arc::new(Shared {
@@ -159,6 +162,7 @@ impl Runbooks {
     pub async fn ask(&self, request: &Request) {
         observe::ask(&self.shared.ports, request).await;
         observe::ask_power(&self.shared.ports, request).await;
+        observe::search(&self.shared.ports, request).await;
     }
 
     /// What is wrong with pods, and what could not be looked at.
@@ -246,6 +250,19 @@ impl Runbooks {
             return Err(Refusal::UnknownCluster(cluster.clone()));
         }
         Ok(ports.etcd.verify(&ports.inventory, cluster).await)
+    }
+
+    /// A piece of a snapshot on a node, and the size of the whole.
+    ///
+    /// # Errors
+    /// There is none, or the node's agent stays away: for people.
+    pub async fn etcd_piece(
+        &self,
+        node: &NodeName,
+        file: &str,
+        offset: u64,
+    ) -> Result<(Vec<u8>, u64), String> {
+        self.shared.ports.etcd.piece(node, file, offset).await
     }
 
     /// Begins a run. Returns once its plan is durable.

@@ -228,7 +228,8 @@ pub const fn minds_storm(request: &Request) -> bool {
         | Runbook::ColdStartVerify
         | Runbook::EtcdSnapshot
         | Runbook::EtcdMember
-        | Runbook::EtcdQuorum => false,
+        | Runbook::EtcdQuorum
+        | Runbook::EtcdAll => false,
     }
 }
 
@@ -244,6 +245,7 @@ pub const fn takes(runbook: Runbook) -> bool {
         Runbook::MaintenanceEnd
         | Runbook::EtcdSnapshot
         | Runbook::EtcdQuorum
+        | Runbook::EtcdAll
         | Runbook::ResourceShortage
         | Runbook::ColdStartVerify
         | Runbook::PodsHeal

@@ -194,7 +194,7 @@ impl At<'_> {
             Action::RebuildEtcdMember => self.of_member(Self::rebuild_member),
             Action::AwaitEtcdSync => self.of_member(|_, view, replaced| Self::await_sync(view, replaced)),
             Action::PromoteEtcdMember => self.of_member(Self::promote_member),
-            Action::AwaitEtcdHealthy => self.of_etcd(|_, view| Self::await_etcd(view)),
+            Action::AwaitEtcdHealthy => self.of_etcd(Self::await_etcd),
             Action::FenceEtcd => self.without_quorum(EtcdAct::Fence, "fence etcd"),
             Action::StopControlPlane => {
                 self.without_quorum(EtcdAct::StopControlPlane, "stop the control plane")

@@ -23,6 +23,8 @@ pub mod around;
 pub mod call;
 pub mod conditions;
 mod driver;
+pub mod etcd_all;
+mod etcd_keeper;
 pub mod etcd_member;
 pub mod etcd_quorum;
 pub mod etcd_snapshot;
@@ -134,6 +136,10 @@ pub const fn describe(runbook: Runbook) -> (&'static str, &'static str) {
             "bring an etcd without a quorum back in place, or restore it from the member that has most, as a cluster of one",
             "etcd 节点故障",
         ),
+        Runbook::EtcdAll => (
+            "bring an etcd of which no member answers back in place, or restore it from what loses least: data on any master, or a snapshot",
+            "etcd 节点故障",
+        ),
     }
 }
 
@@ -154,6 +160,7 @@ pub fn plan(request: Request, world: &World) -> RunbookPlan {
         Runbook::EtcdSnapshot => etcd_snapshot::plan(request, world),
         Runbook::EtcdMember => etcd_member::plan(request, world),
         Runbook::EtcdQuorum => etcd_quorum::plan(request, world),
+        Runbook::EtcdAll => etcd_all::plan(request, world),
     }
 }
 

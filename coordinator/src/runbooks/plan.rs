@@ -17,6 +17,7 @@ use crate::inventory::{ClusterName, NodeName, Role};
 use crate::kubernetes::objects::Key;
 use crate::kubernetes::objects::scheduling::Toleration;
 use crate::kubernetes::objects::workload::WorkloadName;
+use crate::quorum::sources::OutOf;
 
 /// The runbooks that there are. A new one is a variant, a file, and a line in [`super::describe`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -50,11 +51,13 @@ pub enum Runbook {
     EtcdMember,
     /// An etcd that has lost its quorum.
     EtcdQuorum,
+    /// An etcd of which no member answers.
+    EtcdAll,
 }
 
 impl Runbook {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Drain,
         Self::MaintenanceBegin,
         Self::MaintenanceEnd,
@@ -69,6 +72,7 @@ impl Runbook {
         Self::EtcdSnapshot,
         Self::EtcdMember,
         Self::EtcdQuorum,
+        Self::EtcdAll,
     ];
 
     /// Its name on the wire, in run ids and in the terminal.
@@ -88,13 +92,18 @@ impl Runbook {
             Self::EtcdSnapshot => "etcd-snapshot",
             Self::EtcdMember => "etcd-member",
             Self::EtcdQuorum => "etcd-quorum",
+            Self::EtcdAll => "etcd-all",
         }
     }
 
     /// It is about a whole cluster, where no node is named.
     pub const fn of_cluster(self) -> bool {
         match self {
-            Self::ResourceShortage | Self::ColdStartVerify | Self::EtcdSnapshot | Self::EtcdQuorum => true,
+            Self::ResourceShortage
+            | Self::ColdStartVerify
+            | Self::EtcdSnapshot
+            | Self::EtcdQuorum
+            | Self::EtcdAll => true,
             Self::Drain
             | Self::MaintenanceBegin
             | Self::MaintenanceEnd
@@ -127,7 +136,8 @@ impl Runbook {
             | Self::ColdStartVerify
             | Self::EtcdSnapshot
             | Self::EtcdMember
-            | Self::EtcdQuorum => false,
+            | Self::EtcdQuorum
+            | Self::EtcdAll => false,
         }
     }
 
@@ -146,14 +156,15 @@ impl Runbook {
             | Self::NodeComponent
             | Self::EtcdSnapshot
             | Self::EtcdMember
-            | Self::EtcdQuorum => false,
+            | Self::EtcdQuorum
+            | Self::EtcdAll => false,
         }
     }
 
     /// It is about etcd, and asks agents of it.
     pub const fn wants_etcd(self) -> bool {
         match self {
-            Self::EtcdSnapshot | Self::EtcdMember | Self::EtcdQuorum => true,
+            Self::EtcdSnapshot | Self::EtcdMember | Self::EtcdQuorum | Self::EtcdAll => true,
             Self::Drain
             | Self::MaintenanceBegin
             | Self::MaintenanceEnd
@@ -337,6 +348,9 @@ pub struct Replaced {
     /// Its version; a restore wants a tool of the same.
     #[serde(default)]
     pub version: String,
+    /// What is restored, where that is not the data of a member that answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub out_of: Option<OutOf>,
 }
 
 impl RunbookPlan {

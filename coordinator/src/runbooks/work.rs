@@ -6,6 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Runbooks;
 use super::driver::{Driver, Heard};
+use super::etcd_keeper::Keeper;
 use super::watchman::Watchman;
 use crate::fleet::OrderResult;
 
@@ -28,6 +29,14 @@ impl Work {
         at_work.spawn(async move {
             watchman.run(told).await;
             // It is no run.
+            String::new()
+        });
+        let keeper = Keeper {
+            runbooks: self.handle.clone(),
+        };
+        let told = stop.clone();
+        at_work.spawn(async move {
+            keeper.run(told).await;
             String::new()
         });
         for driver in self.drivers.drain(..) {

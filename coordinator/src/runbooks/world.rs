@@ -12,7 +12,8 @@ use crate::inventory::{ClusterName, NodeName, Role};
 use crate::kubernetes::objects::Node;
 pub use crate::kubernetes::view::{Api, ApiView, Life};
 use crate::power::Word;
-use crate::quorum::eyes::Glance;
+use crate::quorum::eyes::{Findings, Glance};
+use crate::quorum::sources::Last;
 
 /// How long signs of life count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +76,10 @@ pub struct World {
     pub case: Option<Result<Arc<Case>, String>>,
     /// What the agents of its masters told of etcd; `None`: they were not asked.
     pub etcd: Option<Glance>,
+    /// What they found to restore, where the runbook needs it.
+    pub found: Option<Findings>,
+    /// What was last seen of its etcd while that was well.
+    pub last: Option<Last>,
     /// The workloads that operators declared.
     pub declared: Arc<Vec<Declared>>,
 }

@@ -132,7 +132,7 @@ impl Grants {
 }
 
 /// What may cost a cluster its last writes is never one person's decision.
-const ALWAYS_TWO: [&str; 1] = ["etcd-quorum"];
+const ALWAYS_TWO: [&str; 2] = ["etcd-quorum", "etcd-all"];
 
 /// Who may do what.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -220,6 +220,7 @@ pub(crate) fn of_call(path: &str) -> Option<For> {
         | ("RunbookService", "StartRunbook" | "AbortRunbook") => Operate,
         ("RunbookService", "ApproveRunbook") => Approve,
         ("TrustService", "CreateToken" | "ListTokens" | "RevokeToken" | "Revoke" | "AllowRenewal")
+        | ("RunbookService", "FetchEtcdSnapshot")
         | ("AuditService", "VerifyAudit" | "ExportAudit") => Admin,
         _ => return None,
     };

@@ -8,6 +8,7 @@ use crate::fleet::{Ask, EtcdAct, EtcdAnswer, Question};
 use crate::inventory::{ClusterName, NodeName};
 use crate::quorum::eyes::Verified;
 use crate::quorum::judge::{Level, Seen, View};
+use crate::quorum::sources::{OutOf, Source};
 use crate::quorum::told::{Certificate, Manifest, Member, Snapshot, Status, Told, Trouble, TroubleKind};
 
 /// Items of one kind that an agent may tell.
@@ -18,9 +19,19 @@ pub(in crate::api) fn question(question: &Question) -> v1::coordinator_message::
     v1::coordinator_message::Body::EtcdQuestion(v1::EtcdQuestion {
         question_id: question.id,
         within_ms: milliseconds(question.within),
-        ask: Some(match question.ask {
+        ask: Some(match &question.ask {
             Ask::Look => v1::etcd_question::Ask::Look(v1::EtcdLook {}),
             Ask::Verify => v1::etcd_question::Ask::Verify(v1::EtcdVerify {}),
+            Ask::Search => v1::etcd_question::Ask::Search(v1::EtcdSearch {}),
+            Ask::Read {
+                file,
+                offset,
+                at_most,
+            } => v1::etcd_question::Ask::Read(v1::EtcdRead {
+                file: file.clone(),
+                offset: *offset,
+                at_most: *at_most,
+            }),
         }),
     })
 }
@@ -46,7 +57,19 @@ pub(super) fn change(act: EtcdAct) -> v1::etcd_change::Change {
         EtcdAct::Fence => Change::Fence(v1::EtcdFence {}),
         EtcdAct::StopControlPlane => Change::StopControlPlane(v1::EtcdStopControlPlane {}),
         EtcdAct::StartControlPlane => Change::StartControlPlane(v1::EtcdStartControlPlane {}),
-        EtcdAct::Restore { version } => Change::Restore(v1::EtcdRestore { version }),
+        EtcdAct::Restore { version, out_of } => {
+            let (from, name, revision) = match out_of {
+                None => (v1::EtcdSourceKind::Unspecified, String::new(), 0),
+                Some(OutOf::Data { directory, revision }) => (v1::EtcdSourceKind::Data, directory, revision),
+                Some(OutOf::Snapshot { file, revision }) => (v1::EtcdSourceKind::Snapshot, file, revision),
+            };
+            Change::Restore(v1::EtcdRestore {
+                version,
+                from: from.into(),
+                name,
+                revision,
+            })
+        }
     }
 }
 
@@ -60,6 +83,16 @@ pub(crate) fn answer(wire: v1::EtcdAnswer) -> Option<EtcdAnswer> {
                 Some((snapshot(check.snapshot?), damage))
             });
             Some(EtcdAnswer::Verified(checks.collect()))
+        }
+        v1::etcd_answer::Body::Piece(piece) => Some(EtcdAnswer::Piece(if piece.trouble.is_empty() {
+            Ok((piece.data.to_vec(), piece.bytes))
+        } else {
+            Err(clipped(piece.trouble))
+        })),
+        v1::etcd_answer::Body::Found(found) => {
+            let sources = found.sources.into_iter().take(ITEMS).filter_map(source);
+            let trouble = (!found.trouble.is_empty()).then(|| clipped(found.trouble));
+            Some(EtcdAnswer::Found(sources.collect(), trouble))
         }
     }
 }
@@ -155,6 +188,29 @@ fn snapshot(wire: v1::EtcdSnapshot) -> Snapshot {
         version: clipped(wire.version),
         age_ms: wire.age_ms,
     }
+}
+
+/// `None`: of a later version.
+fn source(wire: v1::EtcdSource) -> Option<Source> {
+    let (kind, name, revision) = (wire.kind(), clipped(wire.name), wire.revision);
+    Some(Source {
+        out_of: match kind {
+            v1::EtcdSourceKind::Unspecified => return None,
+            v1::EtcdSourceKind::Data => OutOf::Data {
+                directory: name,
+                revision,
+            },
+            v1::EtcdSourceKind::Snapshot => OutOf::Snapshot { file: name, revision },
+        },
+        path: clipped(wire.path),
+        cluster_id: (wire.cluster_id != 0).then_some(wire.cluster_id),
+        revision,
+        bytes: wire.bytes,
+        written_unix_ms: wire.written_unix_ms,
+        age_ms: wire.age_ms,
+        version: clipped(wire.version),
+        damage: (!wire.damage.is_empty()).then(|| clipped(wire.damage)),
+    })
 }
 
 /// A snapshot and what is wrong with it, for an operator.
@@ -302,7 +358,7 @@ fn told_back(told: &Told) -> v1::EtcdReport {
     }
 }
 
-fn snapshot_told(told: &Snapshot) -> v1::EtcdSnapshot {
+pub(in crate::api) fn snapshot_told(told: &Snapshot) -> v1::EtcdSnapshot {
     v1::EtcdSnapshot {
         file: told.file.clone(),
         cluster_id: told.cluster_id,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use blackstart_proto::v1;
 use blackstart_proto::v1::runbook_service_server::{RunbookService, RunbookServiceServer};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::{MAX_MESSAGE, auth, convert, infos, refused, told};
@@ -120,6 +121,15 @@ impl RunbookService for KeptRunbooks {
         &self,
         _: Request<v1::GetEtcdRequest>,
     ) -> Result<Response<v1::VerifyEtcdSnapshotsResponse>, Status> {
+        not_kept()
+    }
+
+    type FetchEtcdSnapshotStream = ReceiverStream<Result<v1::FetchedEtcdSnapshot, Status>>;
+
+    async fn fetch_etcd_snapshot(
+        &self,
+        _: Request<v1::FetchEtcdSnapshotRequest>,
+    ) -> Result<Response<Self::FetchEtcdSnapshotStream>, Status> {
         not_kept()
     }
 }

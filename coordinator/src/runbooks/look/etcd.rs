@@ -86,9 +86,11 @@ impl At<'_> {
             return Look::Done(format!("{} is well", seen.words()));
         }
         match &self.progress.heard {
-            // Whether it helped is seen above, within the time that the bounce itself waited for it.
-            Some((Answer::Done | Answer::Failed | Answer::Refused, detail, at)) => {
-                if self.world.now.saturating_duration_since(*at) < FRESH {
+            // Whether it helped is seen above, once the member was asked after the bounce; one that is well may need a leader first.
+            Some((answer @ (Answer::Done | Answer::Failed | Answer::Refused), detail, at)) => {
+                let since = self.world.now.saturating_duration_since(*at);
+                let is_asked = self.world.etcd.as_ref().is_some_and(|glance| glance.at > *at);
+                if !is_asked || (*answer == Answer::Done && since < FRESH) {
                     Look::Wait(WaitingOn::Etcd(
                         "the member to be well after the bounce".to_owned(),
                     ))
@@ -200,7 +202,12 @@ impl At<'_> {
         }
     }
 
-    pub(super) fn await_etcd(view: &View) -> Look {
+    pub(super) fn await_etcd(&self, view: &View) -> Look {
+        if let Some(replaced) = &self.context.plan.etcd
+            && let Some(seen) = self.answers_again(view, replaced)
+        {
+            return Look::Done(seen);
+        }
         if view.has_quorum()
             && view.healthy() == view.voters()
             && view.members.iter().all(|seen| !seen.is_learner)
@@ -227,19 +234,38 @@ impl At<'_> {
             if view.has_quorum() && view.cluster_id == Some(replaced.cluster_id) {
                 return Look::Done(format!("the quorum is back: {}", view.words()));
             }
+            if let Some(seen) = at.answers_again(view, replaced) {
+                return Look::Done(format!("nothing is restored: {seen}"));
+            }
             at.tell(act, name)
         })
     }
 
+    /// A member of a cluster of which nobody answered when it was planned.
+    fn answers_again(&self, view: &View, replaced: &Replaced) -> Option<String> {
+        replaced.out_of.as_ref()?;
+        let cluster = view.cluster_id?;
+        let is_old =
+            cluster == replaced.cluster_id || (replaced.cluster_id == 0 && self.progress.attempts == 0);
+        let seen = view.members.iter().find(|seen| seen.status().is_some())?;
+        is_old.then(|| {
+            format!(
+                "{} answers again: blackstart runbook run etcd-quorum --cluster {} goes on from it, if that is not enough",
+                seen.words(),
+                self.world.cluster
+            )
+        })
+    }
+
     pub(super) fn restore_etcd(&self) -> Look {
-        let version = self
-            .context
-            .plan
-            .etcd
-            .as_ref()
-            .map(|replaced| replaced.version.clone());
-        let version = version.unwrap_or_default();
-        self.without_quorum(EtcdAct::Restore { version }, "restore etcd")
+        let replaced = self.context.plan.etcd.as_ref();
+        let act = EtcdAct::Restore {
+            version: replaced
+                .map(|replaced| replaced.version.clone())
+                .unwrap_or_default(),
+            out_of: replaced.and_then(|replaced| replaced.out_of.clone()),
+        };
+        self.without_quorum(act, "restore etcd")
     }
 
     pub(super) fn start_control_plane(&self) -> Look {

@@ -7,9 +7,10 @@ use tokio::time::Instant;
 use super::bed::request;
 use super::plans::world;
 use crate::inventory::{NodeName, Role};
-use crate::quorum::eyes::Glance;
+use crate::quorum::eyes::{Findings, Glance};
 use crate::quorum::judge::{Answers, judge, survivor};
-use crate::quorum::told::{Manifest, Member, Status, Told, Trouble, TroubleKind};
+use crate::quorum::sources::{OutOf, Source, Sources};
+use crate::quorum::told::{Certificate, Manifest, Member, Status, Told, Trouble, TroubleKind};
 use crate::runbooks::look::{Context, Look, Progress, look};
 use crate::runbooks::plan::{Action, Proof, Runbook, RunbookPlan, Step};
 use crate::runbooks::waiting::WaitingOn;
@@ -387,4 +388,135 @@ fn look_at(step: &Step, plan: &RunbookPlan, world: &World) -> Look {
         ..Progress::default()
     };
     look(step, &progress, context, world)
+}
+
+fn world_of(answers: &Answers, sources: &Sources) -> World {
+    World {
+        etcd: Some(Glance {
+            view: Arc::new(judge(answers, NOW)),
+            at: Instant::now(),
+        }),
+        found: Some(Findings {
+            sources: Arc::new(sources.clone()),
+            at: Instant::now(),
+        }),
+        ..world()
+    }
+}
+
+fn data(number: u64, revision: i64) -> (NodeName, Result<Vec<Source>, String>) {
+    let source = Source {
+        out_of: OutOf::Data {
+            directory: "member".to_owned(),
+            revision,
+        },
+        path: "/var/lib/etcd/member".to_owned(),
+        cluster_id: Some(0xc),
+        revision,
+        bytes: 1 << 20,
+        written_unix_ms: 0,
+        age_ms: 60_000,
+        version: "3.5.16".to_owned(),
+        damage: None,
+    };
+    (name(number), Ok(vec![source]))
+}
+
+#[tokio::test]
+async fn when_nobody_answers_the_data_that_has_most_is_restored_after_all_others_are_fenced() {
+    let down = |number| Ok(down(number, TroubleKind::Refused, "nobody listens"));
+    let lost = told([down(1), down(2), down(3)]);
+    let sources: Sources = [data(1, 70), data(2, 90), data(3, 80)].into();
+    let plan = super::super::plan(request(Runbook::EtcdAll), &world_of(&lost, &sources));
+    assert_eq!(
+        actions(&plan),
+        [
+            "bounce-etcd:m1",
+            "bounce-etcd:m3",
+            "bounce-etcd:m2",
+            "fence-etcd:m1",
+            "fence-etcd:m3",
+            "stop-control-plane:m1",
+            "stop-control-plane:m3",
+            "stop-control-plane:m2",
+            "restore-etcd:m2",
+            "await-etcd-healthy",
+            "start-control-plane:m2"
+        ]
+    );
+    let asked = plan.steps[3].approval.as_ref().unwrap();
+    assert!(
+        asked.contains("everything after revision 90 is lost for good"),
+        "{asked}"
+    );
+    assert!(plan.steps.iter().filter(|step| step.approval.is_some()).count() == 1);
+
+    // One that comes back before that has what it had: nothing is restored over it.
+    let back = told([down(1), Ok(well(2, 0, "3.5.16")), down(3)]);
+    for step in plan.steps.iter().filter(|step| {
+        matches!(
+            step.action,
+            Action::FenceEtcd | Action::StopControlPlane | Action::RestoreEtcd | Action::AwaitEtcdHealthy
+        )
+    }) {
+        let look = look_at(step, &plan, &world_of(&back, &sources));
+        assert!(
+            matches!(&look, Look::Done(why) if why.contains("m2 answers again") && why.contains("etcd-quorum")),
+            "{}: {look:?}",
+            step.id()
+        );
+    }
+    let refused = super::super::plan(request(Runbook::EtcdAll), &world_of(&back, &sources));
+    assert!(
+        missing(&refused).contains("etcd-quorum --cluster"),
+        "{}",
+        missing(&refused)
+    );
+}
+
+#[tokio::test]
+async fn expired_certificates_are_named_and_no_data_is_given_up_for_them() {
+    let expired = |mut told: Told| {
+        told.certificates.push(Certificate {
+            path: "/etc/kubernetes/pki/etcd/peer.crt".to_owned(),
+            not_after_unix: NOW - 60,
+            expired: true,
+            trouble: None,
+        });
+        Ok(told)
+    };
+    // Members that answer their agents, and not each other.
+    let apart = told([1, 2, 3].map(|number| expired(well(number, 0, "3.5.16"))));
+    let quorum = missing(&plan_of(Runbook::EtcdQuorum, &apart));
+    assert!(
+        quorum.contains("peer.crt of m1 (at 2027-01-15T07:59:00Z)"),
+        "{quorum}"
+    );
+    let nobody =
+        told([1, 2, 3].map(|number| expired(down(number, TroubleKind::Expired, "server.crt has expired"))));
+    let sources: Sources = [data(1, 70)].into();
+    let all = super::super::plan(request(Runbook::EtcdAll), &world_of(&nobody, &sources));
+    assert!(
+        missing(&all).contains("server.crt has expired, on m1"),
+        "{}",
+        missing(&all)
+    );
+}
+
+#[tokio::test]
+async fn a_master_whose_agent_is_away_has_to_be_proved_to_stay_away_before_anything_is_restored() {
+    let away = told([
+        refused(),
+        Ok(down(2, TroubleKind::Refused, "nobody listens")),
+        Err("its agent is not in session".to_owned()),
+    ]);
+    let sources: Sources = [data(1, 70), data(2, 90)].into();
+    let plan = super::super::plan(request(Runbook::EtcdAll), &world_of(&away, &sources));
+    assert!(missing(&plan).contains("proof that m3"), "{}", missing(&plan));
+    let nothing = super::super::plan(request(Runbook::EtcdAll), &world_of(&away, &Sources::new()));
+    assert!(
+        missing(&nothing).contains("there is none"),
+        "{}",
+        missing(&nothing)
+    );
 }
