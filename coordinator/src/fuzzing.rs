@@ -66,7 +66,13 @@ pub fn agent_messages(bytes: &[u8]) {
             let _leave = convert::leave(goodbye);
         }
         // Their names and texts are bounded, and go no further than the keeper.
-        Some(Body::PermitRequest(_) | Body::PermitReturn(_) | Body::EtcdAnswer(_)) | None => {}
+        Some(
+            Body::PermitRequest(_)
+            | Body::PermitReturn(_)
+            | Body::EtcdAnswer(_)
+            | Body::ControlPlaneAnswer(_),
+        )
+        | None => {}
     }
 }
 

@@ -56,6 +56,7 @@ use crate::api::trust_service::Trust;
 use crate::audit::chain::What;
 use crate::brakes::BrakesHandle;
 use crate::config::{Settings, StoreSettings};
+use crate::control_plane;
 use crate::events::Events;
 use crate::execute::{Driver, Executor, Ports};
 use crate::fleet::{Delivery, Fleet, FleetParts, Holds, Order, OrderResult};
@@ -404,6 +405,7 @@ async fn open(house: &House, store: &Arc<dyn Store>, tenure: &Tenure) -> Result<
         declared: Arc::new(house.settings.workloads.clone()),
         bmcs: house.bmcs.clone(),
         etcd: Eyes::of(&fleet),
+        control_plane: control_plane::Eyes::of(&fleet),
     };
     let opened = spawn_blocking(move || Runbooks::open(of_runbooks));
     let (runbooks, work) = opened.await.map_err(RunError::Broke)??;

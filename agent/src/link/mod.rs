@@ -37,6 +37,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::brakes::Word;
 use crate::config::CoordinatorSettings;
+use crate::control_plane;
 use crate::etcd;
 use crate::ledger::SharedLedger;
 use crate::order::{Order, OrderAnswer};
@@ -139,6 +140,8 @@ pub struct LinkPorts {
     pub beat: Beat,
     /// Answers what is asked about etcd.
     pub etcd: etcd::Desk,
+    /// And about the rest of the control plane.
+    pub control_plane: control_plane::Desk,
 }
 
 /// What lasts from one session to the next.
@@ -160,6 +163,7 @@ struct Link {
     permits: mpsc::Sender<Answer>,
     beat: Beat,
     etcd: etcd::Desk,
+    control_plane: control_plane::Desk,
     set_aside: SetAside,
     /// The coordinator of this attempt.
     address: Option<SocketAddr>,
@@ -194,6 +198,7 @@ pub async fn run(ports: LinkPorts, stop: CancellationToken) {
         permits: ports.permits,
         beat: ports.beat,
         etcd: ports.etcd,
+        control_plane: ports.control_plane,
         set_aside: ports.set_aside,
         address: None,
         sequence: 0,

@@ -49,6 +49,7 @@ use tracing::{error, info, warn};
 
 use crate::brakes::{self, SharedBrakes};
 use crate::config::Settings;
+use crate::control_plane;
 use crate::enrol::renew::{self, Renewal};
 use crate::etcd;
 use crate::host::Host;
@@ -171,6 +172,11 @@ pub async fn run_reloading<H: Host>(
     let clock = Arc::new(ClockFloor::open(&settings.state_dir.join(FLOOR_FILE)));
     let renewing = renewing(&settings, &clock, hang_up.clone());
     let etcd = etcd::Desk::new(agent.in_force.subscribe(), host.machine().is_some());
+    let control_plane = control_plane::Desk::new(
+        agent.in_force.subscribe(),
+        agent.set_aside.clone(),
+        host.machine().is_some(),
+    );
     let link = settings.coordinator.clone().map(|coordinator| {
         let ports = LinkPorts {
             settings: coordinator,
@@ -190,6 +196,7 @@ pub async fn run_reloading<H: Host>(
             permits: agent.permits,
             beat,
             etcd,
+            control_plane,
         };
         AbortOnDropHandle::new(tokio::spawn(link::run(ports, hang_up.clone())))
     });

@@ -14,6 +14,7 @@ mod fleet;
 mod follow;
 mod history;
 mod laws;
+mod masters;
 mod power_loss;
 mod report;
 mod saboteur;
@@ -35,6 +36,7 @@ use crate::output::table::Table;
 use api::{ApiArgs, Chapter};
 use coordinator::CoordinatorArgs;
 use laws::Law;
+use masters::MastersArgs;
 use report::Report;
 use topology::Topology;
 
@@ -117,6 +119,19 @@ Exit code 0: every law held and the cold start succeeded; 6: not; 130: interrupt
     /// Have a declared Deployment lack pods: restarted, and followed until it is whole
     #[command(after_help = examples!("workload"))]
     Workload(ApiArgs),
+    /// Have static pods of masters hang, expire and break: named, bounced one at a time, stopped where that does not help
+    #[command(after_help = "\
+Examples:
+  blackstart drill control-plane                         needs nothing; ends within a minute
+  blackstart drill control-plane --seed 7                the same scenario again
+  blackstart drill control-plane --report report.json    the whole outcome for programs
+
+Coordinator, agents, runbooks and mTLS are real; static pods are processes, run from real manifests by
+stand-ins for the kubelet. The seed draws which master each trouble comes to.
+Nothing of a drill stays behind but what --report and --keep ask for.
+
+Exit code 0: every law held and the chapter's end was reached; 6: not; 130: interrupted.")]
+    ControlPlane(MastersArgs),
     /// List the drills and the laws that they check
     #[command(after_help = "\
 Examples:
@@ -124,6 +139,8 @@ Examples:
     List,
     #[command(hide = true, name = coordinator::SUBCOMMAND)]
     Coordinator(CoordinatorArgs),
+    #[command(hide = true, name = masters::part::SUBCOMMAND)]
+    Part(masters::part::PartArgs),
 }
 
 #[derive(Debug, Args)]
@@ -201,6 +218,8 @@ pub async fn run(args: DrillArgs, output: &mut Output) -> Result<(), Failure> {
         DrillCommand::ImagePull(args) => api::run(Chapter::ImagePull, args, output).await,
         DrillCommand::NetworkLoss(args) => api::run(Chapter::NetworkLoss, args, output).await,
         DrillCommand::Workload(args) => api::run(Chapter::Workload, args, output).await,
+        DrillCommand::ControlPlane(args) => masters::run(masters::Chapter::ControlPlane, args, output).await,
+        DrillCommand::Part(args) => masters::part::serve(args).await,
         DrillCommand::List => list(output),
         DrillCommand::Coordinator(args) => coordinator::serve(args).await,
     }
@@ -274,6 +293,9 @@ fn list(output: &mut Output) -> Result<(), Failure> {
     for chapter in Chapter::ALL {
         drills.row(vec![chapter.name().into(), chapter.rehearses().into()]);
     }
+    for chapter in masters::Chapter::ALL {
+        drills.row(vec![chapter.name().into(), chapter.rehearses().into()]);
+    }
     output.table(&drills)?;
     output.line("")?;
     let mut laws = Table::new(["LAWS OF", "LAW", "SAYS"]);
@@ -287,6 +309,13 @@ fn list(output: &mut Output) -> Result<(), Failure> {
     for law in api::Law::ALL {
         laws.row(vec![
             "the others".into(),
+            law.name().into(),
+            law.sentence().into(),
+        ]);
+    }
+    for law in masters::Law::ALL {
+        laws.row(vec![
+            "those on masters".into(),
             law.name().into(),
             law.sentence().into(),
         ]);

@@ -22,6 +22,7 @@ pub mod action;
 pub mod around;
 pub mod call;
 pub mod conditions;
+pub mod control_plane;
 mod driver;
 pub mod etcd_member;
 pub mod etcd_quorum;
@@ -200,6 +201,10 @@ pub const fn describe(runbook: Runbook) -> (&'static str, &'static str) {
             "bring an etcd without a quorum back in place, or restore it from the member that has most, as a cluster of one",
             "etcd 节点故障",
         ),
+        Runbook::ControlPlane => (
+            "name what is wrong with the static pods of a control plane, and bounce them one at a time; --restart, --etcd-servers",
+            "静态 Pod 故障",
+        ),
     }
 }
 
@@ -220,6 +225,7 @@ pub fn plan(request: Request, world: &World) -> RunbookPlan {
         Runbook::EtcdSnapshot => etcd_snapshot::plan(request, world),
         Runbook::EtcdMember => etcd_member::plan(request, world),
         Runbook::EtcdQuorum => etcd_quorum::plan(request, world),
+        Runbook::ControlPlane => control_plane::plan(request, world),
     }
 }
 
@@ -570,11 +576,12 @@ impl Shared {
         let takes = |run: &&Arc<RunbookStatus>| {
             run.state.is_active() && !run.is_proposal && lanes::takes(run.plan.request.runbook)
         };
-        let nodes = runs
-            .values()
-            .filter(takes)
-            .map(|run| run.plan.request.node.clone());
-        let nodes: BTreeSet<NodeName> = nodes.collect();
+        let nodes = runs.values().filter(takes).flat_map(|run| {
+            let on = run.plan.steps.iter().filter_map(|step| step.on.clone());
+            on.filter(|_| run.plan.request.runbook == Runbook::ControlPlane)
+                .chain([run.plan.request.node.clone()])
+        });
+        let nodes: BTreeSet<NodeName> = nodes.filter(|node| !node.0.is_empty()).collect();
         self.ports.in_hand.send_if_modified(|before| {
             let is_other = *before != nodes;
             *before = nodes;

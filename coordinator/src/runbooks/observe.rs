@@ -49,6 +49,12 @@ pub(super) async fn ask(ports: &Ports, request: &Request) {
     let Some(name) = cluster(ports, request) else {
         return;
     };
+    if request.runbook == Runbook::ControlPlane {
+        let etcd = ports.etcd.look_again(&ports.inventory, &name, ETCD);
+        let others = ports.control_plane.look_again(&ports.inventory, &name, ETCD);
+        tokio::join!(etcd, others);
+        return;
+    }
     if request.runbook.wants_etcd() {
         return ports.etcd.look_again(&ports.inventory, &name, ETCD).await;
     }
@@ -68,7 +74,8 @@ pub(super) async fn ask(ports: &Ports, request: &Request) {
         | Runbook::NodeComponent
         | Runbook::EtcdSnapshot
         | Runbook::EtcdMember
-        | Runbook::EtcdQuorum => {}
+        | Runbook::EtcdQuorum
+        | Runbook::ControlPlane => {}
     }
 }
 
@@ -100,6 +107,15 @@ pub(super) fn world(
     let mut world = bare(ports, &request.node, cluster);
     if request.runbook.wants_etcd() {
         world.etcd = ports.etcd.seen(&world.cluster);
+    }
+    if request.runbook == Runbook::ControlPlane {
+        world.etcd = ports.etcd.seen(&world.cluster);
+        world.control_plane = ports.control_plane.seen(&world.cluster);
+        let masters = ports.inventory.members(&world.cluster);
+        world.masters = masters
+            .filter(|spec| spec.role == Role::ControlPlane)
+            .filter_map(|spec| Some((spec.name.clone(), agent(view.nodes.get(&spec.name)?))))
+            .collect();
     }
     world.around = around(
         ports,
@@ -148,6 +164,8 @@ fn bare(ports: &Ports, node: &NodeName, cluster: ClusterName) -> World {
         case: None,
         declared: Arc::clone(&ports.declared),
         etcd: None,
+        control_plane: None,
+        masters: BTreeMap::new(),
         cluster,
     }
 }
@@ -184,7 +202,8 @@ fn around(
         | Runbook::NodeComponent
         | Runbook::EtcdSnapshot
         | Runbook::EtcdMember
-        | Runbook::EtcdQuorum => {}
+        | Runbook::EtcdQuorum
+        | Runbook::ControlPlane => {}
         Runbook::NodeDown => to.neighbours = neighbours(ports, cluster, spec, view),
         Runbook::Overload => {
             to.conditions = findings(ports, &request.node);

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use blackstart_proto::part::Part;
 use serde::{Deserialize, Serialize};
 
 pub use super::action::Action;
@@ -50,11 +51,13 @@ pub enum Runbook {
     EtcdMember,
     /// An etcd that has lost its quorum.
     EtcdQuorum,
+    /// Static pods of a control plane that are not well.
+    ControlPlane,
 }
 
 impl Runbook {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Drain,
         Self::MaintenanceBegin,
         Self::MaintenanceEnd,
@@ -69,6 +72,7 @@ impl Runbook {
         Self::EtcdSnapshot,
         Self::EtcdMember,
         Self::EtcdQuorum,
+        Self::ControlPlane,
     ];
 
     /// Its name on the wire, in run ids and in the terminal.
@@ -88,13 +92,18 @@ impl Runbook {
             Self::EtcdSnapshot => "etcd-snapshot",
             Self::EtcdMember => "etcd-member",
             Self::EtcdQuorum => "etcd-quorum",
+            Self::ControlPlane => "control-plane",
         }
     }
 
     /// It is about a whole cluster, where no node is named.
     pub const fn of_cluster(self) -> bool {
         match self {
-            Self::ResourceShortage | Self::ColdStartVerify | Self::EtcdSnapshot | Self::EtcdQuorum => true,
+            Self::ResourceShortage
+            | Self::ColdStartVerify
+            | Self::EtcdSnapshot
+            | Self::EtcdQuorum
+            | Self::ControlPlane => true,
             Self::Drain
             | Self::MaintenanceBegin
             | Self::MaintenanceEnd
@@ -127,7 +136,8 @@ impl Runbook {
             | Self::ColdStartVerify
             | Self::EtcdSnapshot
             | Self::EtcdMember
-            | Self::EtcdQuorum => false,
+            | Self::EtcdQuorum
+            | Self::ControlPlane => false,
         }
     }
 
@@ -146,7 +156,8 @@ impl Runbook {
             | Self::NodeComponent
             | Self::EtcdSnapshot
             | Self::EtcdMember
-            | Self::EtcdQuorum => false,
+            | Self::EtcdQuorum
+            | Self::ControlPlane => false,
         }
     }
 
@@ -164,7 +175,8 @@ impl Runbook {
             | Self::ColdStartVerify
             | Self::PodsHeal
             | Self::WorkloadHeal
-            | Self::NodeComponent => false,
+            | Self::NodeComponent
+            | Self::ControlPlane => false,
         }
     }
 
@@ -294,6 +306,20 @@ pub struct RunbookPlan {
     /// The etcd member that its steps are about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub etcd: Option<Replaced>,
+    /// What API servers are told of etcd.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flags: Vec<FlagChange>,
+}
+
+/// `--etcd-servers` of one API server, as it was and as it is to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlagChange {
+    /// On which node.
+    pub node: NodeName,
+    /// As written when it was planned.
+    pub from: String,
+    /// As it is to be written.
+    pub to: String,
 }
 
 /// A pod by name.
@@ -371,14 +397,21 @@ pub struct Step {
     /// Whose agent does it, where that is not the node that the run is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on: Option<NodeName>,
+    /// Of which static pod, where it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<Part>,
 }
 
 impl Step {
     /// Its name within its run, with whose agent does it where that is another node's.
     pub fn id(&self) -> String {
-        match &self.on {
-            Some(node) => format!("{}:{node}", self.action),
+        let what = match self.part {
+            Some(part) => format!("{}-{}", self.action, part.as_str()),
             None => self.action.to_string(),
+        };
+        match &self.on {
+            Some(node) => format!("{what}:{node}"),
+            None => what,
         }
     }
 }

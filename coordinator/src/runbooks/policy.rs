@@ -77,7 +77,8 @@ impl Triggers {
             | Runbook::NodeComponent
             | Runbook::EtcdSnapshot
             | Runbook::EtcdMember
-            | Runbook::EtcdQuorum => Trigger::Off,
+            | Runbook::EtcdQuorum
+            | Runbook::ControlPlane => Trigger::Off,
         }
     }
 }

@@ -40,6 +40,8 @@ pub(super) fn world() -> World {
     let now = Instant::now();
     World {
         etcd: None,
+        control_plane: None,
+        masters: std::collections::BTreeMap::new(),
         timing: Timing::default(),
         now,
         unix_ms: 1_800_000_000_000,
