@@ -6,11 +6,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use blackstart_proto::boot::BootIdentity;
-use blackstart_proto::{Message as _, v1, yaml};
+use blackstart_proto::v1::coordinator_message::Body;
+use blackstart_proto::{Message as _, line, v1, yaml};
 use bollard::models::EventMessage;
+use futures_util::FutureExt;
 
 use tokio::time::Instant;
 
+use crate::etcd::pod::{self, EtcdPod};
 use crate::gate::files::{Heard, Record, Release, understand};
 use crate::ledger::Ledger;
 use crate::local::Question;
@@ -23,7 +26,7 @@ use crate::{config, link, reclaim, remedy};
 pub type Target = fn(&[u8]);
 
 /// Every target with its name, which is also that of its corpus.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 12] = [
     ("agent_config", agent_config),
     ("ledger", ledger),
     ("kernel_log", kernel_log),
@@ -32,6 +35,8 @@ pub const TARGETS: [(&str, Target); 10] = [
     ("network", network),
     ("docker_answers", docker_answers),
     ("commands", commands),
+    ("coordinator_lines", coordinator_lines),
+    ("etcd_manifests", etcd_manifests),
     ("certificates", certificates),
     ("state_files", state_files),
 ];
@@ -140,11 +145,47 @@ pub fn commands(bytes: &[u8]) {
     let Ok(message) = v1::CoordinatorMessage::decode(bytes) else {
         return;
     };
-    if let Some(v1::coordinator_message::Body::Command(command)) = message.body {
-        let now = Instant::now();
-        if let Ok(order) = link::convert::order(command, now) {
-            assert!(order.expires_at <= now + Duration::from_hours(24));
+    let now = Instant::now();
+    match message.body {
+        Some(Body::Command(command)) => {
+            if let Ok(order) = link::convert::order(command, now) {
+                assert!(order.expires_at <= now + Duration::from_hours(24));
+            }
         }
+        Some(Body::Brakes(brakes)) => {
+            let _word = link::convert::word(brakes, now);
+        }
+        Some(Body::PermitAnswer(answer)) => {
+            let _answer = link::convert::permit(answer, now);
+        }
+        _ => {}
+    }
+}
+
+/// What comes on the line of a session from a coordinator, message by message.
+pub fn coordinator_lines(bytes: &[u8]) {
+    const MOST: usize = 1 << 10;
+    let mut line = line::Incoming::new(bytes, MOST);
+    // Bytes in memory are there at once, and so is what they come to.
+    while let Some(Ok(Some(message))) = line.next::<v1::LineMessage>().now_or_never() {
+        assert!(message.encoded_len() <= MOST);
+    }
+}
+
+/// Manifests of etcd, and the same made to join an existing cluster: everything else stays as it was written.
+pub fn etcd_manifests(bytes: &[u8]) {
+    let Ok(text) = str::from_utf8(bytes) else { return };
+    let Ok(pod) = EtcdPod::parse(text) else { return };
+    assert!(pod.endpoints().len() <= pod.listen.len());
+    let members = "m1=https://10.0.0.1:2380,m2=https://10.0.0.2:2380";
+    if let Ok(joining) = pod::joining(text, members) {
+        let read = EtcdPod::parse(&joining).expect("what was written can be read");
+        let expected = EtcdPod {
+            initial_cluster: members.to_owned(),
+            initial_cluster_state: "existing".to_owned(),
+            ..pod
+        };
+        assert_eq!(read, expected);
     }
 }
 

@@ -8,9 +8,13 @@ use blackstart_proto::v1::agent_message::Body;
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
-use crate::api::convert::agent as convert;
+use crate::api::convert::{agent as convert, etcd};
 use crate::execute::record::Run;
-use crate::inventory::NodeName;
+use crate::fleet::EtcdAnswer;
+use crate::inventory::{ClusterName, NodeName};
+use crate::pki::CertificateRequest;
+use crate::power::redfish;
+use crate::quorum::judge::{self, Answers};
 use crate::store::backup;
 use crate::upkeep::check;
 use crate::{config, inventory};
@@ -19,11 +23,14 @@ use crate::{config, inventory};
 pub type Target = fn(&[u8]);
 
 /// Every target with its name, which is also that of its corpus.
-pub const TARGETS: [(&str, Target); 6] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("agent_lines", agent_lines),
     ("agent_messages", agent_messages),
     ("backup", read_backup),
+    ("bmc_answers", bmc_answers),
+    ("certificate_requests", certificate_requests),
     ("coordinator_config", coordinator_config),
+    ("etcd_answers", etcd_answers),
     ("inventory", read_inventory),
     ("journal", journal),
 ];
@@ -93,6 +100,61 @@ pub fn read_backup(bytes: &[u8]) {
             assert_eq!(backup::decode(&backup::encode(&snapshot)), Ok(snapshot));
         }
     }
+}
+
+/// What the management controller of a machine answers. Credentials go only to its own paths, and what is shown of it is short.
+pub fn bmc_answers(bytes: &[u8]) {
+    match redfish::only_system(bytes) {
+        Ok(path) => assert!(redfish::is_path(&path), "{path:?}"),
+        Err(why) => assert!(!why.to_string().is_empty()),
+    }
+    if let Ok(system) = redfish::system("/redfish/v1/Systems/1", bytes) {
+        match system.reset {
+            Ok(path) => assert!(redfish::is_path(&path), "{path:?}"),
+            Err(why) => assert!(!why.is_empty() && why.len() < 4096),
+        }
+        if let Some(uuid) = system.uuid {
+            assert_ne!(redfish::same_machine(&uuid, &uuid), Some(false));
+        }
+    }
+}
+
+/// What a node that joins wants to have certified: whoever reaches the port can send it. A key that is taken has one name.
+pub fn certificate_requests(bytes: &[u8]) {
+    match CertificateRequest::read(bytes) {
+        Ok(request) => assert_eq!(request.key(), request.key()),
+        Err(why) => assert!(!why.is_empty()),
+    }
+}
+
+/// What agents tell of their etcd members: of one, of two that contradict each other, and of one that says nothing. Whoever is said to be well
+/// votes, and numbers that cannot be do no harm.
+pub fn etcd_answers(bytes: &[u8]) {
+    let half = bytes.len() / 2;
+    let told = |bytes| {
+        let answer = etcd::answer(v1::EtcdAnswer::decode(bytes).ok()?)?;
+        match answer {
+            EtcdAnswer::Told(told) => Some(*told),
+            EtcdAnswer::Verified(checks) => {
+                assert!(checks.len() <= 256);
+                None
+            }
+        }
+    };
+    let mut answers = Answers::new();
+    for (node, bytes) in [("m1", bytes), ("m2", &bytes[..half]), ("m3", &bytes[half..])] {
+        let told = told(bytes).ok_or_else(|| "its agent is not connected".to_owned());
+        answers.insert(NodeName(node.to_owned()), told);
+    }
+    let view = judge::judge(&answers, 1_800_000_000);
+    assert!(view.healthy() <= view.voters());
+    assert!(!view.has_quorum() || view.healthy() >= view.quorum());
+    if let Some(survivor) = judge::survivor(&view) {
+        assert!(survivor.node.is_some());
+    }
+    let _age = judge::newest(&view);
+    let shown = etcd::view(&ClusterName("c".to_owned()), &view);
+    assert_eq!(shown.members.len(), view.members.len());
 }
 
 /// The configuration.

@@ -78,7 +78,7 @@ pub(super) fn wish(said: &Said) -> Up {
 }
 
 /// What the coordinator says of one; `None`: nothing that is known.
-pub(super) fn permit(wire: wire::PermitAnswer, now: Instant) -> Option<Answer> {
+pub(crate) fn permit(wire: wire::PermitAnswer, now: Instant) -> Option<Answer> {
     let within = Duration::from_millis(wire.begin_within_ms).min(MAX_EXPIRY);
     Some(Answer {
         verdict: match wire.verdict() {
@@ -400,7 +400,7 @@ fn left(until: Instant, now: Instant) -> u64 {
 }
 
 /// All that the coordinator holds back here. What this version does not have needs no brake, and is passed over.
-pub(super) fn word(brakes: wire::Brakes, now: Instant) -> Word {
+pub(crate) fn word(brakes: wire::Brakes, now: Instant) -> Word {
     let hold = |told: wire::Hold| {
         let scope = match told.scope() {
             wire::HoldScope::Cluster => Scope::Cluster,

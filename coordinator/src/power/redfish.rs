@@ -61,12 +61,12 @@ impl fmt::Display for PowerState {
 
 /// A machine, as its service tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct System {
-    pub(super) state: PowerState,
+pub(crate) struct System {
+    pub(crate) state: PowerState,
     /// The machine's own, as in SMBIOS; a service that does not know it says none.
-    pub(super) uuid: Option<String>,
+    pub(crate) uuid: Option<String>,
     /// Where a reset is posted to, if its power can be cut.
-    pub(super) reset: Result<String, String>,
+    pub(crate) reset: Result<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -105,7 +105,7 @@ struct Reset {
 }
 
 /// The one machine behind a service.
-pub(super) fn only_system(body: &[u8]) -> Result<String, BmcError> {
+pub(crate) fn only_system(body: &[u8]) -> Result<String, BmcError> {
     let read: Collection = serde_json::from_slice(body).map_err(|error| not_redfish(SYSTEMS, &error))?;
     let paths: Vec<_> = read
         .members
@@ -127,7 +127,7 @@ pub(super) fn only_system(body: &[u8]) -> Result<String, BmcError> {
 }
 
 /// A `ComputerSystem`.
-pub(super) fn system(path: &str, body: &[u8]) -> Result<System, BmcError> {
+pub(crate) fn system(path: &str, body: &[u8]) -> Result<System, BmcError> {
     let read: ComputerSystem = serde_json::from_slice(body).map_err(|error| not_redfish(path, &error))?;
     let Some(power) = read.power else {
         return Err(BmcError::NotRedfish(format!(

@@ -17,7 +17,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 
-use super::{House, Leading, Led, RunError, lead};
+use super::RunError;
+use super::house::House;
+use super::leading::{Leading, Led, lead};
 use crate::api::audit_service::Auditors;
 use crate::api::coordinators::Coordinators;
 use crate::api::elsewhere::Elsewhere;

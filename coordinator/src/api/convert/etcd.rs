@@ -51,7 +51,7 @@ pub(super) fn change(act: EtcdAct) -> v1::etcd_change::Change {
 }
 
 /// An agent's answer; `None`: of a later version.
-pub(in crate::api) fn answer(wire: v1::EtcdAnswer) -> Option<EtcdAnswer> {
+pub(crate) fn answer(wire: v1::EtcdAnswer) -> Option<EtcdAnswer> {
     match wire.body? {
         v1::etcd_answer::Body::Report(report) => Some(EtcdAnswer::Told(Box::new(told(*report)))),
         v1::etcd_answer::Body::Verified(verified) => {
@@ -184,7 +184,7 @@ pub(in crate::api) fn checks(nodes: Verified) -> v1::VerifyEtcdSnapshotsResponse
 }
 
 /// How a cluster's etcd is, for operators.
-pub(in crate::api) fn view(cluster: &ClusterName, view: &View) -> v1::EtcdView {
+pub(crate) fn view(cluster: &ClusterName, view: &View) -> v1::EtcdView {
     let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     v1::EtcdView {
         cluster: cluster.0.clone(),

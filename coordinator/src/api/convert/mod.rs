@@ -11,7 +11,7 @@
 pub(crate) mod agent;
 pub(super) mod brakes;
 pub(super) mod control_plane;
-pub(super) mod etcd;
+pub(crate) mod etcd;
 pub(super) mod operator;
 pub(super) mod runbook;
 
