@@ -36,7 +36,7 @@ use crate::output::table::Table;
 use api::{ApiArgs, Chapter};
 use coordinator::CoordinatorArgs;
 use laws::Law;
-use masters::MastersArgs;
+use masters::{EtcdArgs, MastersArgs};
 use report::Report;
 use topology::Topology;
 
@@ -132,6 +132,31 @@ Nothing of a drill stays behind but what --report and --keep ask for.
 
 Exit code 0: every law held and the chapter's end was reached; 6: not; 130: interrupted.")]
     ControlPlane(MastersArgs),
+    /// Damage an etcd member while others write: replaced on its node, and nothing acknowledged is lost
+    #[command(after_help = "\
+Examples:
+  blackstart drill etcd-member                         needs etcd (apt-get install etcd-server etcd-client)
+  blackstart drill etcd-member --seed 7                the same member again
+  blackstart drill etcd-member --database 256          with a database of 256 MiB
+  blackstart drill etcd-member --etcd /opt/etcd/etcd   another etcd, with its etcdutl beside it
+
+etcd, coordinator, agents, runbooks and mTLS are real; members are run from real manifests by stand-ins
+for the kubelet. Nothing of a drill stays behind but what --report and --keep ask for.
+
+Exit code 0: every law held and the chapter's end was reached; 6: not; 130: interrupted.")]
+    EtcdMember(EtcdArgs),
+    /// Have two of three etcd members lose their data: restored by the word of two persons, and grown back to three
+    #[command(after_help = "\
+Examples:
+  blackstart drill etcd-quorum                         needs etcd (apt-get install etcd-server etcd-client)
+  blackstart drill etcd-quorum --database 256          with a database of 256 MiB
+  blackstart drill etcd-quorum --report report.json    the whole outcome for programs
+
+etcd, coordinator, agents, runbooks and mTLS are real; members are run from real manifests by stand-ins
+for the kubelet. Nothing of a drill stays behind but what --report and --keep ask for.
+
+Exit code 0: every law held and the chapter's end was reached; 6: not; 130: interrupted.")]
+    EtcdQuorum(EtcdArgs),
     /// List the drills and the laws that they check
     #[command(after_help = "\
 Examples:
@@ -219,6 +244,8 @@ pub async fn run(args: DrillArgs, output: &mut Output) -> Result<(), Failure> {
         DrillCommand::NetworkLoss(args) => api::run(Chapter::NetworkLoss, args, output).await,
         DrillCommand::Workload(args) => api::run(Chapter::Workload, args, output).await,
         DrillCommand::ControlPlane(args) => masters::run(masters::Chapter::ControlPlane, args, output).await,
+        DrillCommand::EtcdMember(args) => masters::run_etcd(masters::Chapter::EtcdMember, args, output).await,
+        DrillCommand::EtcdQuorum(args) => masters::run_etcd(masters::Chapter::EtcdQuorum, args, output).await,
         DrillCommand::Part(args) => masters::part::serve(args).await,
         DrillCommand::List => list(output),
         DrillCommand::Coordinator(args) => coordinator::serve(args).await,

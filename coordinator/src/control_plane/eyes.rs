@@ -72,7 +72,10 @@ impl Eyes {
         });
         let masters = join_all(asked).await.into_iter().collect();
         let glance = Glance {
-            view: Arc::new(View { masters }),
+            view: Arc::new(View {
+                masters,
+                vip: inventory.cluster(cluster).and_then(|cluster| cluster.vip),
+            }),
             at,
         };
         self.kept().insert(cluster.clone(), glance);

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
 use blackstart_proto::part::Part;
 
@@ -20,6 +21,8 @@ const LINES: usize = 2;
 pub struct View {
     /// What the agent of each said, or why it said nothing.
     pub masters: BTreeMap<NodeName, Result<Told, String>>,
+    /// The address that keepalived moves between them, if the inventory has one.
+    pub vip: Option<IpAddr>,
 }
 
 /// How a part on a master is.
@@ -141,6 +144,40 @@ impl View {
         } else {
             State::Nowhere
         }
+    }
+
+    /// Which masters have the virtual address; none without one.
+    pub fn holders(&self) -> Vec<&NodeName> {
+        let Some(vip) = self.vip.map(|vip| vip.to_string()) else {
+            return Vec::new();
+        };
+        let has = |told: &&(&NodeName, &Result<Told, String>)| {
+            told.1.as_ref().is_ok_and(|told| told.addresses.contains(&vip))
+        };
+        self.masters.iter().filter(has).map(|(node, _)| node).collect()
+    }
+
+    /// Who has the virtual address, and what is wrong with that; `None` without one.
+    pub fn vip_words(&self, etcd: Option<&quorum::judge::View>) -> Option<String> {
+        let vip = self.vip?;
+        Some(match self.holders().as_slice() {
+            [] => format!(
+                "the virtual address {vip} is on no master whose agent answers: look at keepalived there (systemctl status keepalived)"
+            ),
+            [one] => match self.state(one, Part::ApiServer, etcd) {
+                State::Well(_) => format!("the virtual address {vip} is on {one}, whose API server is well"),
+                State::Ill(_) | State::Nowhere => format!(
+                    "the virtual address {vip} is on {one}, whose API server is not well: keepalived does not see that (its check script)"
+                ),
+            },
+            many => {
+                let names: Vec<_> = many.iter().map(|node| node.0.as_str()).collect();
+                format!(
+                    "the virtual address {vip} is on {} at once: their keepalived do not hear each other (VRRP, IP protocol 112)",
+                    names.join(", ")
+                )
+            }
+        })
     }
 
     /// What an agent told of a part.

@@ -39,12 +39,17 @@ pub fn plan(request: Request, world: &World) -> RunbookPlan {
         return refused(plan, WHAT, NOT_TOLD.to_owned());
     };
     let view = &glance.view;
-    let masters: Vec<_> = view
+    let mut masters: Vec<_> = view
         .masters
         .keys()
         .filter(|node| !of_node || **node == world.node)
         .cloned()
         .collect();
+    // Whoever has the virtual address comes last: it moves once, to a master that is done.
+    let holders = view.holders();
+    masters.sort_by_key(|node| holders.contains(&node));
+    let etcd = world.etcd.as_ref().map(|glance| glance.view.as_ref());
+    plan.notes.extend(view.vip_words(etcd));
     if let Some(to) = plan.request.options.etcd_servers.clone() {
         return set_etcd(plan, world, view, &masters, &to);
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use blackstart_agent::config::{ComponentSettings, CoordinatorSettings, Settings};
 use blackstart_agent::run::{Notify, run};
+use blackstart_coordinator::pki::{Authority, PkiError};
 use blackstart_proto::part::Part;
 use blackstart_proto::tls::TlsFiles;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -42,12 +43,60 @@ pub(super) struct Master {
     pub(super) dir: PathBuf,
     /// Where each part answers.
     pub(super) health: Vec<(Part, SocketAddr)>,
-    pub(super) kubelet: Kubelet,
-    agent: (CancellationToken, JoinHandle<Option<String>>),
+    pub(super) kubelet: Option<Kubelet>,
+    agent: Option<(CancellationToken, JoinHandle<Option<String>>)>,
     settings: Settings,
+    /// Its member, where the drill has etcd.
+    pub(super) etcd: Option<Member>,
 }
 
+/// Where a member of etcd answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Member {
+    pub(super) client: SocketAddr,
+    peer: SocketAddr,
+    metrics: SocketAddr,
+}
+
+/// Of etcd.
+pub(super) const ETCD: &str = "etcd";
+
 impl Master {
+    /// The process of a static pod; 0: it has none now.
+    pub(super) fn process(&self, pod: &str) -> u32 {
+        let kubelet = self.kubelet.as_ref();
+        kubelet
+            .and_then(|kubelet| kubelet.process(pod))
+            .unwrap_or_default()
+    }
+
+    /// The manifest of its member.
+    pub(super) fn etcd_manifest(&self) -> PathBuf {
+        self.dir.join("manifests/etcd.yaml")
+    }
+
+    /// Where its member's data is.
+    pub(super) fn data(&self) -> PathBuf {
+        self.dir.join("etcd")
+    }
+
+    /// Each static pod, with where it is asked.
+    fn watched(&self) -> Vec<(String, String, SocketAddr, &'static str)> {
+        let parts = self
+            .health
+            .iter()
+            .map(|(part, at)| (self.name.clone(), part.pod().to_owned(), *at, "/healthz"));
+        let member = self.etcd.map(|member| {
+            (
+                self.name.clone(),
+                ETCD.to_owned(),
+                member.metrics,
+                "/health?serializable=true",
+            )
+        });
+        parts.chain(member).collect()
+    }
+
     pub(super) fn manifest(&self, part: Part) -> PathBuf {
         self.dir.join("manifests").join(format!("{part}.yaml"))
     }
@@ -77,6 +126,8 @@ pub(super) struct Bed {
     pub(super) cluster: String,
     pub(super) coordinator: Coordinator,
     pub(super) connection: Connection,
+    /// Of another operator.
+    pub(super) second: Connection,
     began: Instant,
     health: Arc<Mutex<Vec<Health>>>,
     watch: JoinHandle<()>,
@@ -114,8 +165,8 @@ spec:
 }
 
 impl Bed {
-    /// Lays everything out below `place`, and starts it.
-    pub(super) fn start(place: &Place, cluster: &str) -> Result<Self, Failure> {
+    /// Lays everything out below `place`, and starts it; with this program of etcd's, if the drill has one.
+    pub(super) fn start(place: &Place, cluster: &str, etcd: Option<&Path>) -> Result<Self, Failure> {
         let mut topology = Topology::new(&[cluster.to_owned()], None)?;
         for one in &mut topology.clusters {
             one.machines.retain(|machine| machine.role == Role::Master);
@@ -124,35 +175,49 @@ impl Bed {
         let failed =
             |error: io::Error| Failure::other(format!("lay out the drill below {}: {error}", dir.display()));
         let pki = dir.join("pki");
-        let tls = issue(&pki, &topology)
-            .map_err(|error| Failure::other(format!("make the drill's certificates: {error}")))?;
+        let of_pki = |error: PkiError| Failure::other(format!("make the drill's certificates: {error}"));
+        let tls = issue(&pki, &topology).map_err(of_pki)?;
+        let second = Authority::open(&pki)
+            .and_then(|authority| authority.issue_operator("second"))
+            .map_err(of_pki)?;
         let mut coordinator =
             Coordinator::new(&dir.join("coordinator"), &pki, (&topology, None), "").map_err(failed)?;
         coordinator.power_on().map_err(failed)?;
         let program = std::env::current_exe().map_err(failed)?;
         let mut masters = Vec::new();
-        for (_, machine) in topology.machines() {
+        let members = members(&topology, etcd.is_some()).map_err(failed)?;
+        let list: Vec<_> = members
+            .iter()
+            .flatten()
+            .map(|(name, member)| format!("{name}=http://{}", member.peer))
+            .collect();
+        for ((_, machine), member) in topology.machines().zip(members) {
             let at = place.nodes().join(&machine.name);
-            let master = lay_out(&machine.name, &at, &pki, coordinator.address(), &program);
-            masters.push(master.map_err(failed)?);
+            let member = member.map(|(_, member)| member);
+            let master = Master::lay_out(&machine.name, &at, &pki, coordinator.address());
+            let mut master = master.map_err(failed)?;
+            if let (Some(member), Some(program)) = (member, etcd) {
+                master
+                    .with_etcd(member, program, &list.join(","))
+                    .map_err(failed)?;
+            }
+            master.begin(&program);
+            masters.push(master);
         }
         let health = Arc::new(Mutex::new(Vec::new()));
         let began = Instant::now();
-        let watched = masters
-            .iter()
-            .flat_map(|master| {
-                master
-                    .health
-                    .iter()
-                    .map(|(part, at)| (master.name.clone(), *part, *at))
-            })
-            .collect();
+        let watched = masters.iter().flat_map(Master::watched).collect();
         Ok(Self {
             masters,
             cluster: cluster.to_owned(),
             connection: Connection {
                 coordinators: vec![coordinator.address()],
                 tls,
+                timeout: Duration::from_secs(10),
+            },
+            second: Connection {
+                coordinators: vec![coordinator.address()],
+                tls: second,
                 timeout: Duration::from_secs(10),
             },
             coordinator,
@@ -175,22 +240,20 @@ impl Bed {
     /// Every part answers.
     pub(super) fn is_well(&self) -> bool {
         let health = self.health();
-        self.masters.iter().all(|master| {
-            master.health.iter().all(|(part, _)| {
-                let last = health
-                    .iter()
-                    .rev()
-                    .find(|one| one.node == master.name && one.pod == part.pod());
+        self.masters
+            .iter()
+            .flat_map(Master::watched)
+            .all(|(node, pod, ..)| {
+                let last = health.iter().rev().find(|one| one.node == node && one.pod == pod);
                 last.is_some_and(|last| last.well)
             })
-        })
     }
 
     /// When which manifest was away.
     pub(super) fn outs(&self) -> Vec<Out> {
         let mut outs: Vec<Out> = Vec::new();
         for master in &self.masters {
-            for seen in master.kubelet.record() {
+            for seen in master.kubelet.iter().flat_map(Kubelet::record) {
                 let at = millis(seen.at.saturating_duration_since(self.began));
                 let is_this = |out: &&mut Out| out.node == master.name && out.pod == seen.pod;
                 match seen.what {
@@ -222,8 +285,10 @@ impl Bed {
     /// Ends the agents, and waits for them: their ledgers are closed then.
     pub(super) async fn stop_agents(&mut self) {
         for master in &mut self.masters {
-            master.agent.0.cancel();
-            let _ended = timeout(Duration::from_secs(10), &mut master.agent.1).await;
+            if let Some((stop, task)) = &mut master.agent {
+                stop.cancel();
+                let _ended = timeout(Duration::from_secs(10), task).await;
+            }
         }
         self.watch.abort();
     }
@@ -233,97 +298,179 @@ impl Drop for Bed {
     fn drop(&mut self) {
         self.watch.abort();
         for master in &self.masters {
-            master.agent.0.cancel();
-            master.agent.1.abort();
+            if let Some((stop, task)) = &master.agent {
+                stop.cancel();
+                task.abort();
+            }
         }
     }
 }
 
-fn lay_out(
-    name: &str,
-    dir: &Path,
-    pki: &Path,
-    coordinator: SocketAddr,
-    program: &Path,
-) -> io::Result<Master> {
-    for part in ["manifests", "moods", "logs", "pki"] {
-        fs::create_dir_all(dir.join(part))?;
-    }
-    fs::write(dir.join("boot_id"), fs::read("/proc/sys/kernel/random/uuid")?)?;
-    let mut health = Vec::new();
-    for part in Part::ALL {
-        let address = free_port()?;
-        health.push((part, address));
-        let certificate = dir.join("pki").join(format!("{}.crt", part.as_str()));
-        fs::copy(pki.join("coordinator.crt"), &certificate)?;
-        Mood::Well.write(&dir.join("moods").join(part.pod()))?;
-        fs::write(
-            dir.join("manifests").join(format!("{part}.yaml")),
-            text(part, address.port(), &certificate),
-        )?;
-    }
-    let mut settings = Settings {
-        state_dir: dir.join("state"),
-        runtime_dir: dir.join("run"),
-        boot_id_file: dir.join("boot_id"),
-        units: Vec::new(),
-        disks: Vec::new(),
-        coordinator: Some(CoordinatorSettings {
-            addresses: vec![coordinator],
-            tls: TlsFiles::in_dir(pki, name),
-            report_interval: Duration::from_millis(300),
-            permit_wait: Duration::from_mins(2),
-        }),
-        ..Settings::for_node(name)
-    };
-    settings.logs.globs = Vec::new();
-    settings.preflight.certificates = Vec::new();
-    settings.runtime.docker.socket = dir.join("none.sock");
-    let pods = &mut settings.static_pods;
-    pods.manifests = dir.join("manifests");
-    pods.held = dir.join("blackstart-held");
-    pods.logs = dir.join("logs");
-    pods.components = Part::ALL
-        .map(|part| ComponentSettings {
-            port: None,
-            ..ComponentSettings::new(part.pod(), 1, "/healthz")
+/// Ports for a member of each master; none, where there is no etcd.
+fn members(topology: &Topology, has_etcd: bool) -> io::Result<Vec<Option<(String, Member)>>> {
+    let machines = topology.machines().map(|(_, machine)| machine.name.clone());
+    machines
+        .map(|name| {
+            if !has_etcd {
+                return Ok(None);
+            }
+            let member = Member {
+                client: free_port()?,
+                peer: free_port()?,
+                metrics: free_port()?,
+            };
+            Ok(Some((name, member)))
         })
-        .into();
-    // What agents do by themselves is not what is rehearsed here.
-    pods.failures_to_raise = 100;
-    pods.deadline = Duration::from_millis(500);
-    pods.out_at_least = Duration::from_millis(500);
-    pods.gone_deadline = Duration::from_secs(20);
-    pods.ready_deadline = Duration::from_secs(4);
-    let kubelet = Kubelet::start(dir, name, program);
-    let stop = CancellationToken::new();
-    let (until, given) = (stop.clone(), settings.clone());
-    let agent = tokio::spawn(async move {
-        let ended = run(given, Arc::new(Machine), Notify::none(), until).await;
-        ended.err().map(|error| error.to_string())
-    });
-    Ok(Master {
-        name: name.to_owned(),
-        dir: dir.to_owned(),
-        health,
-        kubelet,
-        agent: (stop, agent),
-        settings,
-    })
+        .collect()
+}
+
+impl Master {
+    /// Its files. Nothing runs yet.
+    fn lay_out(name: &str, dir: &Path, pki: &Path, coordinator: SocketAddr) -> io::Result<Self> {
+        for part in ["manifests", "moods", "logs", "pki"] {
+            fs::create_dir_all(dir.join(part))?;
+        }
+        fs::write(dir.join("boot_id"), fs::read("/proc/sys/kernel/random/uuid")?)?;
+        let mut health = Vec::new();
+        for part in Part::ALL {
+            let address = free_port()?;
+            health.push((part, address));
+            let certificate = dir.join("pki").join(format!("{}.crt", part.as_str()));
+            fs::copy(pki.join("coordinator.crt"), &certificate)?;
+            Mood::Well.write(&dir.join("moods").join(part.pod()))?;
+            fs::write(
+                dir.join("manifests").join(format!("{part}.yaml")),
+                text(part, address.port(), &certificate),
+            )?;
+        }
+        let mut settings = Settings {
+            state_dir: dir.join("state"),
+            runtime_dir: dir.join("run"),
+            boot_id_file: dir.join("boot_id"),
+            units: Vec::new(),
+            disks: Vec::new(),
+            coordinator: Some(CoordinatorSettings {
+                addresses: vec![coordinator],
+                tls: TlsFiles::in_dir(pki, name),
+                report_interval: Duration::from_millis(300),
+                permit_wait: Duration::from_mins(2),
+            }),
+            ..Settings::for_node(name)
+        };
+        settings.logs.globs = Vec::new();
+        settings.preflight.certificates = Vec::new();
+        settings.runtime.docker.socket = dir.join("none.sock");
+        let pods = &mut settings.static_pods;
+        pods.manifests = dir.join("manifests");
+        pods.held = dir.join("blackstart-held");
+        pods.logs = dir.join("logs");
+        pods.components = Part::ALL
+            .map(|part| ComponentSettings {
+                port: None,
+                ..ComponentSettings::new(part.pod(), 1, "/healthz")
+            })
+            .into();
+        // What agents do by themselves is not what is rehearsed here.
+        pods.failures_to_raise = 100;
+        pods.deadline = Duration::from_millis(500);
+        pods.out_at_least = Duration::from_millis(500);
+        pods.gone_deadline = Duration::from_secs(20);
+        pods.ready_deadline = Duration::from_secs(4);
+        Ok(Self {
+            name: name.to_owned(),
+            dir: dir.to_owned(),
+            health,
+            kubelet: None,
+            agent: None,
+            settings,
+            etcd: None,
+        })
+    }
+
+    /// A member of etcd beside it.
+    fn with_etcd(&mut self, member: Member, program: &Path, list: &str) -> io::Result<()> {
+        let text = etcd_text(&self.name, &member, program, (&self.data(), list));
+        fs::write(self.etcd_manifest(), text)?;
+        let settings = &mut self.settings;
+        settings.static_pods.components.push(ComponentSettings::new(
+            ETCD,
+            member.metrics.port(),
+            "/health?serializable=true",
+        ));
+        settings.etcd.snapshots.dir = self.dir.join("snapshots");
+        settings.etcd.snapshots.min_free = 1 << 20;
+        settings.etcd.tools = ["etcdutl", "etcdctl"]
+            .map(|tool| program.with_file_name(tool))
+            .into();
+        self.etcd = Some(member);
+        Ok(())
+    }
+
+    /// Its kubelet and its agent run from now on. `program` is this command.
+    fn begin(&mut self, program: &Path) {
+        self.kubelet = Some(Kubelet::start(&self.dir, &self.name, program));
+        let stop = CancellationToken::new();
+        let (until, given) = (stop.clone(), self.settings.clone());
+        let agent = tokio::spawn(async move {
+            let ended = run(given, Arc::new(Machine), Notify::none(), until).await;
+            ended.err().map(|error| error.to_string())
+        });
+        self.agent = Some((stop, agent));
+    }
+}
+
+/// As kubeadm writes it, but for TLS.
+fn etcd_text(name: &str, member: &Member, program: &Path, (data, list): (&Path, &str)) -> String {
+    let Member {
+        client,
+        peer,
+        metrics,
+    } = member;
+    format!(
+        "\
+apiVersion: v1
+kind: Pod
+metadata:
+  name: {ETCD}
+  namespace: kube-system
+spec:
+  containers:
+  - name: {ETCD}
+    command:
+    - {}
+    - --advertise-client-urls=http://{client}
+    - --data-dir={}
+    - --initial-advertise-peer-urls=http://{peer}
+    - --initial-cluster={list}
+    - --listen-client-urls=http://{client}
+    - --listen-metrics-urls=http://{metrics}
+    - --listen-peer-urls=http://{peer}
+    - --logger=zap
+    - --name={name}
+    image: registry.k8s.io/etcd:drill
+  hostNetwork: true
+",
+        program.display(),
+        data.display()
+    )
 }
 
 /// Asks every health port, again and again.
-async fn watch(watched: Vec<(String, Part, SocketAddr)>, began: Instant, seen: Arc<Mutex<Vec<Health>>>) {
-    let one = async |(node, part, at): (String, Part, SocketAddr)| {
+async fn watch(
+    watched: Vec<(String, String, SocketAddr, &'static str)>,
+    began: Instant,
+    seen: Arc<Mutex<Vec<Health>>>,
+) {
+    let one = async |(node, pod, at, path): (String, String, SocketAddr, &'static str)| {
         let mut last = None;
         loop {
-            let well = matches!(timeout(ANSWER, asked(at)).await, Ok(Ok(true)));
+            let well = matches!(timeout(ANSWER, asked(at, path)).await, Ok(Ok(true)));
             if last != Some(well) {
                 last = Some(well);
                 seen.lock().unwrap_or_else(PoisonError::into_inner).push(Health {
                     at_ms: millis(began.elapsed()),
                     node: node.clone(),
-                    pod: part.pod().to_owned(),
+                    pod: pod.clone(),
                     well,
                 });
             }
@@ -333,10 +480,10 @@ async fn watch(watched: Vec<(String, Part, SocketAddr)>, began: Instant, seen: A
     futures_util::future::join_all(watched.into_iter().map(one)).await;
 }
 
-async fn asked(at: SocketAddr) -> io::Result<bool> {
+async fn asked(at: SocketAddr, path: &str) -> io::Result<bool> {
     let mut stream = TcpStream::connect(at).await?;
     stream
-        .write_all(b"GET /healthz HTTP/1.1\r\nHost: drill\r\nConnection: close\r\n\r\n")
+        .write_all(format!("GET {path} HTTP/1.1\r\nHost: drill\r\nConnection: close\r\n\r\n").as_bytes())
         .await?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await?;

@@ -15,6 +15,14 @@ pub(super) struct Chronicle {
     pub(super) ledgers: Vec<(String, Vec<Entry>)>,
     /// What was to be true at the end, and why it is not.
     pub(super) wrong: Vec<String>,
+    /// Keys that were acknowledged and are not there.
+    pub(super) lost: Vec<String>,
+    /// So many were.
+    pub(super) acknowledged: usize,
+    /// Copies of data that are to be there and are not.
+    pub(super) no_copy: Vec<String>,
+    /// How long what took, milliseconds.
+    pub(super) timings: Vec<(&'static str, u64)>,
     /// What was waited for in vain.
     pub(super) stuck: Option<String>,
     /// When the first trouble came, and when all was well again after the last.
@@ -26,6 +34,8 @@ pub(super) struct Chronicle {
 #[derive(Debug, Clone, Default)]
 pub(super) struct RunStory {
     pub(super) id: String,
+    /// Of a run that is about one.
+    pub(super) node: String,
     pub(super) state: String,
     /// How it was to end.
     pub(super) expected: &'static str,
@@ -44,6 +54,8 @@ pub(super) struct StepStory {
     pub(super) said: String,
     pub(super) wants_approval: bool,
     pub(super) approved_ms: Option<u64>,
+    /// By another than who has begun the run.
+    pub(super) by_another: bool,
     pub(super) ended_ms: Option<u64>,
 }
 
@@ -83,7 +95,9 @@ pub(super) struct Manifest {
     pub(super) wanted: String,
     /// `None`: it is not there.
     pub(super) after: Option<String>,
-    /// Where one was changed: the old one is kept.
+    /// It is to be written anew: the old one is to be kept.
+    pub(super) rewritten: bool,
+    /// The old one is kept.
     pub(super) kept: bool,
 }
 

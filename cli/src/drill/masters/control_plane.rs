@@ -55,8 +55,8 @@ fn steps(kind: &str, part: Part, nodes: &[&str]) -> Vec<String> {
     each.chain(["await-control-plane".to_owned()]).collect()
 }
 
-/// Holds it.
-pub(super) async fn hold(rehearsal: &mut Rehearsal, seed: u64) -> Result<(), Failure> {
+/// Holds it; of a saboteur the first trouble alone is enough.
+pub(super) async fn hold(rehearsal: &mut Rehearsal, seed: u64, whole_chapter: bool) -> Result<(), Failure> {
     let cast = Cast::draw(seed);
     let names: Vec<_> = rehearsal
         .bed
@@ -64,15 +64,17 @@ pub(super) async fn hold(rehearsal: &mut Rehearsal, seed: u64) -> Result<(), Fai
         .iter()
         .map(|master| master.name.clone())
         .collect();
-    let before = manifests(&rehearsal.bed)?;
+    let before = manifests(&rehearsal.bed, if whole_chapter { NEW_ETCD } else { OLD_ETCD })?;
     let whole = rehearsal.request("control-plane", "a drill");
     rehearsal
         .refused(whole.clone(), &[], "something that is wrong with it")
         .await?;
     hung(rehearsal, (&names[cast.hung], cast.hung), &whole).await?;
-    expired(rehearsal, (&names, cast.expired), &whole).await?;
-    broken(rehearsal, (&names[cast.broken], cast.broken), &whole).await?;
-    told(rehearsal, &names, &whole).await?;
+    if whole_chapter {
+        expired(rehearsal, (&names, cast.expired), &whole).await?;
+        broken(rehearsal, (&names[cast.broken], cast.broken), &whole).await?;
+        told(rehearsal, &names, &whole).await?;
+    }
     rehearsal
         .until_well("every static pod to be well at the end")
         .await?;
@@ -91,7 +93,7 @@ async fn hung(
 ) -> Result<(), Failure> {
     rehearsal.trouble(&format!("the API server of {name} hangs"));
     let master = &rehearsal.bed.masters[at];
-    let process = master.kubelet.process(Part::ApiServer.pod()).unwrap_or_default();
+    let process = master.process(Part::ApiServer.pod());
     master.set(Part::ApiServer, Mood::Hung(process)).map_err(failed)?;
     rehearsal
         .run(Run {
@@ -99,6 +101,7 @@ async fn hung(
             steps: &steps("bounce", Part::ApiServer, &[name]),
             ends: "succeeded",
             says: "",
+            two: false,
         })
         .await
 }
@@ -130,6 +133,7 @@ async fn expired(
             steps: &steps("bounce", Part::Scheduler, &nodes),
             ends: "succeeded",
             says: "",
+            two: false,
         })
         .await
 }
@@ -152,6 +156,7 @@ async fn broken(
             steps: &steps("bounce", Part::ControllerManager, &[name]),
             ends: "halted",
             says: LAST_WORDS,
+            two: false,
         })
         .await?;
     rehearsal.tell("somebody mends that flag");
@@ -174,12 +179,13 @@ async fn told(rehearsal: &mut Rehearsal, names: &[String], whole: &RunbookReques
             steps: &steps("set-etcd-servers", Part::ApiServer, &nodes),
             ends: "succeeded",
             says: &format!("- --etcd-servers={OLD_ETCD} + --etcd-servers={NEW_ETCD}"),
+            two: false,
         })
         .await
 }
 
 /// As they are before anything happens, and as they are to be at the end.
-fn manifests(bed: &Bed) -> Result<Vec<Manifest>, Failure> {
+fn manifests(bed: &Bed, etcd: &str) -> Result<Vec<Manifest>, Failure> {
     let mut all = Vec::new();
     for master in &bed.masters {
         for part in Part::ALL {
@@ -187,7 +193,8 @@ fn manifests(bed: &Bed) -> Result<Vec<Manifest>, Failure> {
             all.push(Manifest {
                 node: master.name.clone(),
                 pod: part.pod().to_owned(),
-                wanted: before.replace(OLD_ETCD, NEW_ETCD),
+                wanted: before.replace(OLD_ETCD, etcd),
+                rewritten: before.contains(OLD_ETCD) && etcd != OLD_ETCD,
                 before,
                 after: None,
                 kept: false,
@@ -199,7 +206,7 @@ fn manifests(bed: &Bed) -> Result<Vec<Manifest>, Failure> {
 
 /// As they are at the end, beside where the old ones are kept.
 pub(super) fn look_at_manifests(bed: &Bed, manifests: &mut [Manifest]) {
-    for one in manifests {
+    for one in manifests.iter_mut() {
         let master = bed.masters.iter().find(|master| master.name == one.node);
         let (Some(master), Some(part)) = (master, Part::of_pod(&one.pod)) else {
             continue;

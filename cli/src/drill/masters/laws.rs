@@ -13,17 +13,23 @@ pub(in crate::drill) enum Law {
     Manifests,
     Evidence,
     Agents,
+    TwoPersons,
+    Data,
+    Copies,
     End,
 }
 
 impl Law {
-    pub(in crate::drill) const ALL: [Self; 7] = [
+    pub(in crate::drill) const ALL: [Self; 10] = [
         Self::OneAtATime,
         Self::OnlyPlanned,
         Self::Stops,
         Self::Manifests,
         Self::Evidence,
         Self::Agents,
+        Self::TwoPersons,
+        Self::Data,
+        Self::Copies,
         Self::End,
     ];
 
@@ -35,6 +41,9 @@ impl Law {
             Self::Manifests => "manifests",
             Self::Evidence => "missing-evidence",
             Self::Agents => "agents",
+            Self::TwoPersons => "two-persons",
+            Self::Data => "data",
+            Self::Copies => "copies",
             Self::End => "chapter-end",
         }
     }
@@ -42,7 +51,7 @@ impl Law {
     pub(in crate::drill) const fn sentence(self) -> &'static str {
         match self {
             Self::OneAtATime => {
-                "no manifest went out before the pod of the one before it was well again, and none of a pod that was well while another master's was not"
+                "no manifest went out before the pod of the one before it was well again, but of etcd members that are down, and none of a pod that was well while another master's was not"
             }
             Self::OnlyPlanned => "no manifest went out but by a step of a run at work, after its approval",
             Self::Stops => "after a bounce that did not help its run bounced nothing more",
@@ -51,6 +60,11 @@ impl Law {
             }
             Self::Evidence => "what was refused, or stopped at, said what is missing and what was seen",
             Self::Agents => "agents obeyed only steps of runs on their node, each once, and no lower epoch",
+            Self::TwoPersons => "no data was given up by the word of one person",
+            Self::Data => "every key of etcd's that was acknowledged is there",
+            Self::Copies => {
+                "the data of a member that was set aside is kept, and a verified snapshot was on two masters, or on the one that was left, before"
+            }
             Self::End => "what the chapter is for was reached",
         }
     }
@@ -80,6 +94,13 @@ pub(super) fn judge(chronicle: &Chronicle) -> Vec<Verdict> {
             Law::Manifests => manifests(chronicle),
             Law::Evidence => evidence(chronicle),
             Law::Agents => agents(chronicle),
+            Law::TwoPersons => two_persons(chronicle),
+            Law::Data => {
+                let lost = chronicle.lost.iter();
+                lost.map(|key| format!("key {key} was acknowledged, and is not there"))
+                    .collect()
+            }
+            Law::Copies => chronicle.no_copy.clone(),
             Law::End => end(chronicle),
         },
     };
@@ -98,6 +119,16 @@ fn one_at_a_time(chronicle: &Chronicle) -> Vec<String> {
     let mut violations = Vec::new();
     let run_at = |at_ms| chronicle.runs.iter().position(|run| at_work(run, at_ms));
     for (at, out) in chronicle.outs.iter().enumerate() {
+        if is_deliberate(chronicle, out) {
+            continue;
+        }
+        // One that is ill is not missed more.
+        let was_well = chronicle
+            .health
+            .iter()
+            .rev()
+            .find(|one| one.node == out.node && one.pod == out.pod && one.at_ms < out.gone_ms)
+            .is_some_and(|one| one.well);
         for before in &chronicle.outs[..at] {
             if before.node == out.node && before.pod == out.pod {
                 continue;
@@ -109,7 +140,8 @@ fn one_at_a_time(chronicle: &Chronicle) -> Vec<String> {
                     before.pod,
                     before.node
                 ));
-            } else if run_at(before.gone_ms) == run_at(out.gone_ms)
+            } else if (was_well || out.pod != "etcd")
+                && run_at(before.gone_ms) == run_at(out.gone_ms)
                 && !chronicle.is_well(&before.node, &before.pod, out.gone_ms)
             {
                 violations.push(format!(
@@ -120,13 +152,6 @@ fn one_at_a_time(chronicle: &Chronicle) -> Vec<String> {
                 ));
             }
         }
-        // One that is ill is not missed more.
-        let was_well = chronicle
-            .health
-            .iter()
-            .rev()
-            .find(|one| one.node == out.node && one.pod == out.pod && one.at_ms < out.gone_ms)
-            .is_some_and(|one| one.well);
         let others: std::collections::BTreeSet<_> = chronicle
             .health
             .iter()
@@ -147,16 +172,47 @@ fn one_at_a_time(chronicle: &Chronicle) -> Vec<String> {
     violations
 }
 
-/// The step of a run that takes this manifest out.
-fn step_of<'a>(run: &'a RunStory, out: &Out) -> Option<&'a super::chronicle::StepStory> {
+/// The place among a run's steps of the one that takes this manifest out.
+fn step_at(run: &RunStory, out: &Out) -> Option<usize> {
     let part = out.pod.strip_prefix("kube-").unwrap_or(&out.pod);
-    run.steps.iter().find(|step| {
-        let (what, node) = step.id.split_once(':').unwrap_or((&step.id, ""));
-        node == out.node
-            && ["bounce", "set-etcd-servers"]
-                .iter()
-                .any(|kind| what.strip_prefix(kind) == Some(&format!("-{part}")))
+    run.steps.iter().position(|step| {
+        let (what, node) = step.id.split_once(':').unwrap_or((&step.id, &run.node));
+        let does = if out.pod == "etcd" {
+            ["bounce-etcd", "rebuild-etcd-member", "fence-etcd", "restore-etcd"].contains(&what)
+        } else {
+            what == STOP
+                || ["bounce", "set-etcd-servers"]
+                    .iter()
+                    .any(|kind| what.strip_prefix(kind) == Some(&format!("-{part}")))
+        };
+        node == out.node && does
     })
+}
+
+/// The step that stops all control planes.
+const STOP: &str = "stop-control-plane";
+/// Steps that take several manifests out, and leave them out.
+const DELIBERATE: [&str; 3] = [STOP, "fence-etcd", "restore-etcd"];
+
+/// It is taken out for a restore.
+fn is_deliberate(chronicle: &Chronicle, out: &Out) -> bool {
+    let runs = chronicle.runs.iter().filter(|run| at_work(run, out.gone_ms));
+    runs.filter_map(|run| {
+        let begun = |step: &&super::chronicle::StepStory| {
+            let (what, node) = step.id.split_once(':').unwrap_or((&step.id, &run.node));
+            DELIBERATE.contains(&what)
+                && node == out.node
+                && step.ended_ms.is_none_or(|ended| ended >= out.gone_ms)
+        };
+        run.steps.iter().find(begun).filter(|_| {
+            // Bounces come before any approval.
+            run.steps
+                .iter()
+                .any(|step| step.approved_ms.is_some_and(|at| at <= out.gone_ms))
+        })
+    })
+    .next()
+    .is_some()
 }
 
 fn only_planned(chronicle: &Chronicle) -> Vec<String> {
@@ -166,20 +222,37 @@ fn only_planned(chronicle: &Chronicle) -> Vec<String> {
             .runs
             .iter()
             .filter(|run| at_work(run, out.gone_ms))
-            .find_map(|run| Some((run, step_of(run, out)?)));
+            .find_map(|run| Some((run, step_at(run, out)?)));
         match step {
             None => violations.push(format!("{}: no step of a run at work then does that", words(out))),
-            Some((run, step)) => {
-                // Who approves of a difference approves of it for all.
-                let asks = run.steps.iter().filter(|step| step.wants_approval);
-                let approved = asks
-                    .into_iter()
-                    .all(|one| one.approved_ms.is_some_and(|at| at <= out.gone_ms));
-                if !approved {
-                    violations.push(format!("{}: nobody had approved of {}", words(out), step.id));
+            Some((run, at)) => {
+                // Who approves of a step approves of what comes after it.
+                let mut asks = run.steps[..=at].iter().filter(|step| step.wants_approval);
+                if !asks.all(|one| one.approved_ms.is_some_and(|at| at <= out.gone_ms)) {
+                    violations.push(format!(
+                        "{}: nobody had approved of {}",
+                        words(out),
+                        run.steps[at].id
+                    ));
                 }
             }
         }
+    }
+    violations
+}
+
+/// Data is given up by the word of two persons only.
+fn two_persons(chronicle: &Chronicle) -> Vec<String> {
+    let mut violations = Vec::new();
+    for run in chronicle
+        .runs
+        .iter()
+        .filter(|run| run.id.starts_with("etcd-quorum"))
+    {
+        let asks = run.steps.iter().filter(|step| step.wants_approval);
+        let alone = asks.filter(|step| step.approved_ms.is_some() && !step.by_another);
+        violations
+            .extend(alone.map(|step| format!("{} of {} was approved by who had begun it", step.id, run.id)));
     }
     violations
 }
@@ -198,7 +271,7 @@ fn stops(chronicle: &Chronicle) -> Vec<String> {
         violations
             .extend(more.map(|out| format!("{}, after {} of {} had failed", words(out), failed.id, run.id)));
         let again = chronicle.outs.iter().filter(|out| {
-            at_work(run, out.gone_ms) && step_of(run, out).is_some_and(|step| step.id == failed.id)
+            at_work(run, out.gone_ms) && step_at(run, out).is_some_and(|at| run.steps[at].id == failed.id)
         });
         if again.count() > 1 {
             violations.push(format!("{} of {} was bounced again and again", failed.id, run.id));
@@ -214,7 +287,7 @@ fn manifests(chronicle: &Chronicle) -> Vec<String> {
         match &one.after {
             None => violations.push(format!("{whose} is gone")),
             Some(after) if *after != one.wanted => violations.push(format!("{whose} is not as it should be")),
-            Some(_) if one.wanted != one.before && !one.kept => {
+            Some(_) if one.rewritten && !one.kept => {
                 violations.push(format!("{whose} was changed, and the old one is not kept"));
             }
             Some(_) => {}
@@ -251,7 +324,7 @@ fn agents(chronicle: &Chronicle) -> Vec<String> {
             let has_step = known.is_some_and(|run| {
                 run.steps
                     .iter()
-                    .any(|step| step.id.ends_with(&format!(":{node}")))
+                    .any(|step| step.id.ends_with(&format!(":{node}")) || run.node == *node)
             });
             if !has_step {
                 violations.push(format!(

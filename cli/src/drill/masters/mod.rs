@@ -11,6 +11,7 @@
 mod bed;
 mod chronicle;
 mod control_plane;
+mod etcd;
 mod kubelet;
 mod laws;
 mod machine;
@@ -18,6 +19,7 @@ pub(super) mod part;
 mod rehearsal;
 mod report;
 mod saboteur;
+mod writer;
 
 use std::path::PathBuf;
 
@@ -56,19 +58,45 @@ pub(super) struct MastersArgs {
     sabotage: Option<Sabotage>,
 }
 
+/// How a drill of etcd is asked for.
+#[derive(Debug, Args)]
+pub(super) struct EtcdArgs {
+    #[command(flatten)]
+    more: MastersArgs,
+
+    /// The etcd that is run; its etcdctl or etcdutl lies beside it
+    #[arg(long, value_name = "PROGRAM", default_value = "/usr/bin/etcd")]
+    etcd: PathBuf,
+
+    /// How large its database is, MiB
+    #[arg(long, value_name = "MIB", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=2048))]
+    database: u32,
+}
+
+/// The etcd of a drill.
+#[derive(Debug, Clone)]
+struct Etcd {
+    program: PathBuf,
+    mib: usize,
+}
+
 /// A chapter that is rehearsed. A new one is a variant, a file, and a line in each of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Chapter {
     ControlPlane,
+    EtcdMember,
+    EtcdQuorum,
 }
 
 impl Chapter {
-    pub(super) const ALL: [Self; 1] = [Self::ControlPlane];
+    pub(super) const ALL: [Self; 3] = [Self::ControlPlane, Self::EtcdMember, Self::EtcdQuorum];
 
     /// The drill's name.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::ControlPlane => "control-plane",
+            Self::EtcdMember => "etcd-member",
+            Self::EtcdQuorum => "etcd-quorum",
         }
     }
 
@@ -76,6 +104,7 @@ impl Chapter {
     const fn title(self) -> &'static str {
         match self {
             Self::ControlPlane => "静态 Pod 故障",
+            Self::EtcdMember | Self::EtcdQuorum => "etcd 节点故障",
         }
     }
 
@@ -85,15 +114,49 @@ impl Chapter {
             Self::ControlPlane => {
                 "an API server hangs, a certificate expires, a controller manager does not start any more: named, bounced one at a time, stopped where that does not help"
             }
+            Self::EtcdMember => {
+                "an etcd member's database is damaged while others write: bounced, then replaced on its node, and nothing acknowledged is lost"
+            }
+            Self::EtcdQuorum => {
+                "two of three members lose their data: restored from the one that is left by the word of two persons, and grown back to three"
+            }
         }
     }
 }
 
-/// Rehearses it. A drill that does not pass is [`Failure::RunDidNotSucceed`].
+/// Rehearses a chapter of etcd.
+pub(super) async fn run_etcd(chapter: Chapter, args: EtcdArgs, output: &mut Output) -> Result<(), Failure> {
+    let tools = ["etcdutl", "etcdctl"].map(|tool| args.etcd.with_file_name(tool));
+    if !args.etcd.exists() || !tools.iter().any(|tool| tool.exists()) {
+        return Err(Failure::Other {
+            what: format!(
+                "there is no {} with an etcdutl or etcdctl beside it",
+                args.etcd.display()
+            ),
+            advice: Some("apt-get install etcd-server etcd-client, or --etcd PROGRAM".to_owned()),
+        });
+    }
+    let etcd = Etcd {
+        program: args.etcd,
+        mib: usize::try_from(args.database).unwrap_or(1),
+    };
+    rehearse_and_report(chapter, args.more, Some(etcd), output).await
+}
+
+/// Rehearses another one. A drill that does not pass is [`Failure::RunDidNotSucceed`].
 pub(super) async fn run(chapter: Chapter, args: MastersArgs, output: &mut Output) -> Result<(), Failure> {
+    rehearse_and_report(chapter, args, None, output).await
+}
+
+async fn rehearse_and_report(
+    chapter: Chapter,
+    args: MastersArgs,
+    etcd: Option<Etcd>,
+    output: &mut Output,
+) -> Result<(), Failure> {
     // Short enough to be typed again.
     let seed = args.seed.unwrap_or_else(|| rand::random_range(0..100_000));
-    let chronicle = Box::pin(hold(chapter, &args, seed)).await?;
+    let chronicle = Box::pin(hold(chapter, &args, seed, etcd.as_ref())).await?;
     let mut report = Report::of((chapter.name(), chapter.title()), seed, &chronicle);
     report.kept = args.keep;
     if let Some(path) = &args.report {
@@ -110,13 +173,18 @@ pub(super) async fn run(chapter: Chapter, args: MastersArgs, output: &mut Output
 }
 
 /// Holds it. Ctrl-C ends it early; whichever way it ends, nothing of it goes on.
-async fn hold(chapter: Chapter, args: &MastersArgs, seed: u64) -> Result<Chronicle, Failure> {
+async fn hold(
+    chapter: Chapter,
+    args: &MastersArgs,
+    seed: u64,
+    etcd: Option<&Etcd>,
+) -> Result<Chronicle, Failure> {
     let place = Place::new(args.keep.as_deref(), 3)?;
     if let Place::Kept(dir) = &place {
         keep_logs(dir)?;
     }
     let held = tokio::select! {
-        held = rehearse(chapter, &place, seed, args.sabotage) => held,
+        held = rehearse((chapter, seed), &place, etcd, args.sabotage) => held,
         asked = interrupted() => Err(asked),
     };
     if matches!(held, Err(Failure::Interrupted)) {
@@ -126,15 +194,26 @@ async fn hold(chapter: Chapter, args: &MastersArgs, seed: u64) -> Result<Chronic
 }
 
 async fn rehearse(
-    chapter: Chapter,
+    (chapter, seed): (Chapter, u64),
     place: &Place,
-    seed: u64,
+    etcd: Option<&Etcd>,
     sabotage: Option<Sabotage>,
 ) -> Result<Chronicle, Failure> {
-    let mut rehearsal = Rehearsal::begin(Bed::start(place, CLUSTER)?).await?;
-    match chapter {
-        Chapter::ControlPlane => control_plane::hold(&mut rehearsal, seed).await?,
-    }
+    let mut rehearsal = Rehearsal::begin(Bed::start(
+        place,
+        CLUSTER,
+        etcd.map(|etcd| etcd.program.as_path()),
+    )?)
+    .await?;
+    let mib = etcd.map_or(1, |etcd| etcd.mib);
+    let kept = match chapter {
+        Chapter::ControlPlane => {
+            control_plane::hold(&mut rehearsal, seed, sabotage.is_none()).await?;
+            None
+        }
+        Chapter::EtcdMember => Some(etcd::member(&mut rehearsal, seed, mib).await?),
+        Chapter::EtcdQuorum => Some(etcd::quorum(&mut rehearsal, seed, mib).await?),
+    };
     if let Some(sabotage) = sabotage {
         saboteur::work(sabotage, &rehearsal.bed).await?;
     }
@@ -149,6 +228,10 @@ async fn rehearse(
         bed, mut chronicle, ..
     } = rehearsal;
     control_plane::look_at_manifests(&bed, &mut chronicle.manifests);
+    etcd::look_at_manifests(&bed, &mut chronicle.manifests);
+    if let Some(kept) = kept {
+        chronicle.no_copy = etcd::look_for_copies(&bed, &kept.aside, kept.snapshots);
+    }
     if let Some(sabotage) = sabotage {
         saboteur::tamper(sabotage, &mut chronicle);
     }

@@ -33,6 +33,21 @@ pub(super) struct Run<'a> {
     pub(super) ends: &'static str,
     /// A part of what it is to ask, or to say when it halts.
     pub(super) says: &'a str,
+    /// Who has begun it does not approve of it: somebody else does.
+    pub(super) two: bool,
+}
+
+/// A step of this kind, or of this id, where that names a node.
+fn is_like(expected: &str, id: &str) -> bool {
+    expected == id || !expected.contains(':') && id.split(':').next() == Some(expected)
+}
+
+fn are_like(steps: &[crate::view::RunbookStep], expected: &[String]) -> bool {
+    steps.len() == expected.len()
+        && steps
+            .iter()
+            .zip(expected)
+            .all(|(step, like)| is_like(like, &step.id))
 }
 
 impl Rehearsal {
@@ -150,11 +165,12 @@ impl Rehearsal {
         if self.is_stuck() {
             return Ok(());
         }
-        let asked = format!("{} of {}", request.runbook, request.cluster);
+        let of = [&request.node, &request.cluster];
+        let of = of.into_iter().find(|of| !of.is_empty()).cloned();
+        let asked = format!("{} of {}", request.runbook, of.unwrap_or_default());
         self.tell(&format!("asked for {asked}, to be refused"));
         let like = |plan: &RunbookPlan| {
-            plan.steps.iter().map(|step| &step.id).eq(steps)
-                && plan.refusals.iter().any(|one| one.missing.contains(missing))
+            are_like(&plan.steps, steps) && plan.refusals.iter().any(|one| one.missing.contains(missing))
         };
         let plan = self.planned(&request, like).await?;
         self.chronicle.heard.push(Heard {
@@ -171,7 +187,7 @@ impl Rehearsal {
             return Ok(());
         }
         self.tell(&format!("asked for {}", run.request.runbook));
-        let like = |plan: &RunbookPlan| plan.steps.iter().map(|step| &step.id).eq(run.steps);
+        let like = |plan: &RunbookPlan| are_like(&plan.steps, run.steps);
         let since = Instant::now();
         let (begun, asked_ms) = loop {
             self.planned(&run.request, like).await?;
@@ -190,6 +206,7 @@ impl Rehearsal {
         let at = self.chronicle.runs.len();
         self.chronicle.runs.push(RunStory {
             id: begun.id.clone(),
+            node: run.request.node.clone(),
             expected: run.ends,
             asked_ms,
             ..RunStory::default()
@@ -218,7 +235,7 @@ impl Rehearsal {
             if look.wants_approval
                 && let Some(step) = look.current.as_deref()
             {
-                self.approve(at, id, step, (&look, run.says)).await?;
+                self.approve(at, id, step, (&look, run)).await?;
             }
             if since.elapsed() > PATIENCE {
                 self.in_vain(format!("the end of {id}"));
@@ -242,7 +259,7 @@ impl Rehearsal {
         at: usize,
         id: &str,
         step: &str,
-        (look, says): (&RunbookRun, &str),
+        (look, run): (&RunbookRun, &Run<'_>),
     ) -> Result<(), Failure> {
         let now = self.bed.now_ms();
         let steps = &mut self.chronicle.runs[at].steps;
@@ -251,9 +268,21 @@ impl Rehearsal {
             return Ok(());
         };
         known.approved_ms = Some(now);
-        self.hear(&format!("{step} of {id}"), says, look.waiting_on.clone());
+        known.by_another = run.two;
+        self.hear(&format!("{step} of {id}"), run.says, look.waiting_on.clone());
         self.tell(&format!("{step} of {id} is approved"));
-        self.operator.approve_runbook(id).await?;
+        if !run.two {
+            self.operator.approve_runbook(id).await?;
+            return Ok(());
+        }
+        let said = match self.operator.approve_runbook(id).await {
+            Ok(_) => "it was approved".to_owned(),
+            Err(failure) => failure.to_string(),
+        };
+        self.hear("the approval of who has begun it", "two persons", Some(said));
+        self.tell("somebody else approves");
+        let mut second = Operator::connect(&self.bed.second, Via::default()).await?;
+        second.approve_runbook(id).await?;
         Ok(())
     }
 

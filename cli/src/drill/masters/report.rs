@@ -29,6 +29,10 @@ pub(super) struct Report {
     pub(super) refused: Vec<Refused>,
     /// Every time that a manifest was away.
     pub(super) outs: Vec<OutReport>,
+    /// Keys of etcd's that were acknowledged while it happened.
+    pub(super) acknowledged: usize,
+    /// How long what took.
+    pub(super) timings: Vec<Timing>,
     /// From the first trouble to the end of the chapter; `null`: it was not reached.
     pub(super) makespan_ms: Option<u64>,
     pub(super) timeline: Vec<Moment>,
@@ -72,6 +76,12 @@ pub(super) struct OutReport {
     back_ms: Option<u64>,
     /// When its health port answered after that.
     well_ms: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Timing {
+    what: &'static str,
+    ms: u64,
 }
 
 impl Report {
@@ -139,6 +149,12 @@ impl Report {
                 })
                 .collect(),
             outs: outs.collect(),
+            acknowledged: chronicle.acknowledged,
+            timings: chronicle
+                .timings
+                .iter()
+                .map(|(what, ms)| Timing { what, ms: *ms })
+                .collect(),
             makespan_ms: chronicle
                 .ended_ms
                 .zip(chronicle.trouble_ms)
@@ -198,6 +214,15 @@ impl Report {
                 |well| format!("well after {}", took(well.saturating_sub(out.gone_ms))),
             );
             lines.push(Line::new(format!("{} of {} was out, {well}", out.pod, out.node)));
+        }
+        for timing in &self.timings {
+            lines.push(Line::new(format!("{}: {}", timing.what, took(timing.ms))));
+        }
+        if self.acknowledged > 0 {
+            lines.push(Line::new(format!(
+                "{} keys were acknowledged meanwhile",
+                self.acknowledged
+            )));
         }
         if let Some(makespan) = self.makespan_ms {
             lines.push(Line::new(format!(

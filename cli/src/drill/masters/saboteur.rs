@@ -25,6 +25,12 @@ pub(in crate::drill) enum Sabotage {
     RogueAgent,
     /// Takes away what the chapter is for
     Undone,
+    /// Loses a key
+    LoseKey,
+    /// Removes what was set aside, and the snapshots
+    NoCopy,
+    /// Says that who had begun a run has approved of it
+    OnePerson,
 }
 
 /// What he does on the masters, once the chapter is through.
@@ -55,7 +61,26 @@ pub(super) async fn work(what: Sabotage, bed: &Bed) -> Result<(), Failure> {
             let text = fs::read_to_string(&path).map_err(failed)?;
             fs::write(path, text + "# by somebody else\n").map_err(failed)
         }
-        Sabotage::Mute | Sabotage::RogueAgent | Sabotage::Undone => Ok(()),
+        Sabotage::NoCopy => {
+            for master in &bed.masters {
+                for dir in [master.dir.join("snapshots"), master.data()] {
+                    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+                        let name = entry.file_name().to_string_lossy().into_owned();
+                        if name.starts_with("member.set-aside.") {
+                            fs::remove_dir_all(entry.path()).map_err(failed)?;
+                        } else if name != "member" {
+                            fs::remove_file(entry.path()).map_err(failed)?;
+                        }
+                    }
+                }
+            }
+            Ok(())
+        }
+        Sabotage::Mute
+        | Sabotage::RogueAgent
+        | Sabotage::Undone
+        | Sabotage::LoseKey
+        | Sabotage::OnePerson => Ok(()),
     }
 }
 
@@ -69,7 +94,13 @@ pub(super) fn tamper(what: Sabotage, chronicle: &mut Chronicle) {
         Sabotage::Undone => chronicle
             .wrong
             .push("the API server of nobody is well".to_owned()),
-        Sabotage::TwoAtOnce | Sabotage::Rewrite | Sabotage::RogueAgent => {}
+        Sabotage::LoseKey => chronicle.lost.push("writer/00000000".to_owned()),
+        Sabotage::OnePerson => {
+            for run in &mut chronicle.runs {
+                run.steps.iter_mut().for_each(|step| step.by_another = false);
+            }
+        }
+        Sabotage::TwoAtOnce | Sabotage::Rewrite | Sabotage::RogueAgent | Sabotage::NoCopy => {}
     }
 }
 

@@ -33,6 +33,7 @@ fn with(change: impl FnOnce(&mut Told)) -> View {
     change(&mut told);
     View {
         masters: [(name(1), Ok(told)), (name(2), Ok(well()))].into(),
+        vip: Some("10.0.0.100".parse().unwrap()),
     }
 }
 
@@ -178,4 +179,20 @@ fn a_part_that_no_master_has_is_nobodys_loss() {
         Some(name(2)),
         "unknown is not well"
     );
+}
+
+#[test]
+fn who_has_the_virtual_address_is_told_with_what_is_wrong_about_it() {
+    let words = |view: &View| view.vip_words(None).unwrap();
+    let have = |told: &mut Told| told.addresses = vec!["10.0.0.1".to_owned(), "10.0.0.100".to_owned()];
+    assert!(words(&with(|_| {})).contains("on no master"));
+    assert!(words(&with(have)).contains("on m1, whose API server is well"));
+    let blind = with(|told| {
+        have(told);
+        told.parts[0].health = Health::Not;
+    });
+    assert!(words(&blind).contains("its check script"));
+    let mut both = with(have);
+    both.masters.values_mut().flatten().for_each(have);
+    assert!(words(&both).contains("on m1, m2 at once"));
 }

@@ -198,22 +198,23 @@ pub(super) async fn agents(
                 Answer::Failed
             } else {
                 agents.answered.insert(command_id.clone());
+                let mut mended = Answer::Done;
                 let what = match action {
                     Action::StopKubelet { .. } => {
                         agents.stopped.insert(node.0.clone());
                         double.with(|world| world.stop_kubelet(&node.0));
-                        "stop"
+                        "stop".to_owned()
                     }
                     Action::StartKubelet { .. } | Action::RestartUnit { .. } => {
                         agents.stopped.remove(&node.0);
                         agents.hung.remove(&node.0);
                         double.with(|world| world.start_kubelet(&node.0));
-                        "start"
+                        "start".to_owned()
                     }
-                    Action::ReleaseKubelet { .. } => "release",
-                    Action::HoldManifest { .. } => "hold",
-                    Action::ReleaseManifest { .. } => "put back",
-                    Action::Etcd { .. } => "etcd",
+                    Action::ReleaseKubelet { .. } => "release".to_owned(),
+                    Action::HoldManifest { .. } => "hold".to_owned(),
+                    Action::ReleaseManifest { .. } => "put back".to_owned(),
+                    Action::Etcd { .. } => "etcd".to_owned(),
                     Action::ControlPlane { part, act, .. } => {
                         let it = (node.0.clone(), part);
                         let helps = !agents.stuck.contains(&it);
@@ -228,23 +229,14 @@ pub(super) async fn agents(
                                 format!("{to} for {part} of {node}")
                             }
                         };
-                        agents.done.push(what);
-                        let answer = if helps { Answer::Done } else { Answer::Failed };
-                        drop(agents);
-                        drop(double);
-                        let result = OrderResult {
-                            node,
-                            command_id,
-                            answer,
-                            detail: "as a test wants it".to_owned(),
-                        };
-                        // The coordinator may be gone by now.
-                        let _gone = results.send(result).await;
-                        continue;
+                        if !helps {
+                            mended = Answer::Failed;
+                        }
+                        what
                     }
                 };
-                agents.done.push(what.to_owned());
-                Answer::Done
+                agents.done.push(what);
+                mended
             }
         };
         drop(double);

@@ -105,11 +105,7 @@ async fn a_restart_waits_for_another_of_its_kind_to_be_well() {
     within("the wait", async {
         loop {
             let run = bed.runbooks().run(&run.id).unwrap();
-            let waits = run
-                .waiting_on
-                .as_ref()
-                .map(ToString::to_string)
-                .unwrap_or_default();
+            let waits = run.waiting.as_ref().map(ToString::to_string).unwrap_or_default();
             if waits.contains("API server of master-2 to be well first") {
                 return;
             }
@@ -141,11 +137,7 @@ async fn a_bounce_that_does_not_help_stops_the_run_with_what_is_known() {
     let run = bed.runbooks().start(asked(Options::default())).await.unwrap();
     let run = ended(&bed, &run.id).await;
     assert_eq!(run.state, RunState::Halted, "{run:?}");
-    let why = run
-        .waiting_on
-        .as_ref()
-        .map(ToString::to_string)
-        .unwrap_or_default();
+    let why = run.waiting.as_ref().map(ToString::to_string).unwrap_or_default();
     assert!(
         why.contains("the bounce did not help") && why.contains("panic: as a test wants it"),
         "{why}"

@@ -52,6 +52,7 @@ fn lawful() -> Chronicle {
             before: "x".to_owned(),
             wanted: "x".to_owned(),
             after: Some("x".to_owned()),
+            rewritten: false,
             kept: false,
         }],
         ..Chronicle::default()
@@ -112,6 +113,7 @@ fn each_law_finds_who_breaks_it() {
     assert_eq!(with(|it| it.manifests[0].after = None), [Law::Manifests]);
     assert_eq!(
         with(|it| {
+            it.manifests[0].rewritten = true;
             it.manifests[0].wanted = "y".to_owned();
             it.manifests[0].after = Some("y".to_owned());
         }),
