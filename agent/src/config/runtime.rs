@@ -14,6 +14,9 @@ pub struct RuntimeEndpoint {
     pub stacks: PathBuf,
 }
 
+/// What was not answered is asked for again after this at the latest.
+const LONGEST_WHILE_FAILING: Duration = Duration::from_secs(3);
+
 /// When a container runtime is hung, and when a container flaps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuntimeSettings {
@@ -21,7 +24,7 @@ pub struct RuntimeSettings {
     pub docker: RuntimeEndpoint,
     /// containerd.
     pub containerd: RuntimeEndpoint,
-    /// How often a real call is made.
+    /// How often a real call is made while it is answered.
     pub interval: Duration,
     /// How long an answer may take.
     pub deadline: Duration,
@@ -42,6 +45,11 @@ pub struct RuntimeSettings {
 }
 
 impl RuntimeSettings {
+    /// From one call to the next while calls fail: failures are counted, and a runtime that answers again is noticed.
+    pub fn while_failing(&self) -> Duration {
+        self.interval.min(LONGEST_WHILE_FAILING)
+    }
+
     /// What every pod of the node needs, each after what it needs itself.
     pub fn start_order<'a>(&'a self, kubelet_unit: &'a str) -> [&'a str; 3] {
         [&self.containerd.unit, &self.docker.unit, kubelet_unit]
@@ -61,7 +69,7 @@ impl Default for RuntimeSettings {
                 unit: "containerd.service".to_owned(),
                 stacks: "/tmp".into(),
             },
-            interval: Duration::from_secs(3),
+            interval: Duration::from_secs(5),
             deadline: Duration::from_secs(3),
             failures_to_raise: 3,
             flapping_restarts: 5,

@@ -132,13 +132,17 @@ async fn ask(
                 why: format!("{} is gone", endpoint.socket.display()),
             }),
         };
+        let period = match &answer {
+            None | Some(RuntimeAnswer::Answered) => settings.interval,
+            Some(_) => settings.while_failing(),
+        };
         if let Some(answer) = answer {
             let told = Signal::Runtime(RuntimeSignal { runtime, answer });
             if signals.send(told).await.is_err() {
                 return;
             }
         }
-        sleep_until(beat.due(begun, settings.interval)).await;
+        sleep_until(beat.due(begun, period)).await;
     }
 }
 
