@@ -151,7 +151,7 @@ impl View {
         let Some(vip) = self.vip.map(|vip| vip.to_string()) else {
             return Vec::new();
         };
-        let has = |told: &&(&NodeName, &Result<Told, String>)| {
+        let has = |told: &(&NodeName, &Result<Told, String>)| {
             told.1.as_ref().is_ok_and(|told| told.addresses.contains(&vip))
         };
         self.masters.iter().filter(has).map(|(node, _)| node).collect()

@@ -121,6 +121,23 @@ fn each_law_finds_who_breaks_it() {
         "the old one is not kept"
     );
     assert_eq!(with(|it| it.wrong.push("x".to_owned())), [Law::End]);
+    assert_eq!(with(|it| it.lost.push("key".to_owned())), [Law::Data]);
+    assert_eq!(with(|it| it.no_copy.push("x".to_owned())), [Law::Copies]);
+    assert_eq!(
+        with(|it| {
+            it.runs.push(RunStory {
+                id: "etcd-quorum-1".to_owned(),
+                asked_ms: 10_000,
+                steps: vec![StepStory {
+                    wants_approval: true,
+                    approved_ms: Some(11_000),
+                    ..step("fence-etcd:a")
+                }],
+                ..RunStory::default()
+            });
+        }),
+        [Law::TwoPersons]
+    );
     assert_eq!(
         with(|it| it.ledgers.push((
             "c".to_owned(),
