@@ -12,6 +12,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "blackstart/v1/enrolment.proto",
             "blackstart/v1/audit.proto",
             "blackstart/v1/etcd.proto",
+            "blackstart/v1/control_plane.proto",
         ],
         ["proto"],
     )?;

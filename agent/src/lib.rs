@@ -29,6 +29,7 @@ mod causes;
 pub mod cli;
 pub mod condition;
 pub mod config;
+pub mod control_plane;
 pub mod decide;
 pub mod diagnose;
 pub mod enrol;

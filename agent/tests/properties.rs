@@ -775,6 +775,7 @@ fn mends(remedy: &Remedy, standing: &Condition, settings: &Settings) -> bool {
         | Remedy::StopKubelet { .. }
         | Remedy::StartKubelet { .. }
         | Remedy::Etcd(_)
+        | Remedy::ControlPlane(_)
         | Remedy::HoldManifest { .. }
         | Remedy::ReleaseManifest { .. } => false,
     }

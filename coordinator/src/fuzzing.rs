@@ -14,7 +14,8 @@ use crate::fleet::EtcdAnswer;
 use crate::inventory::{ClusterName, NodeName};
 use crate::pki::CertificateRequest;
 use crate::power::redfish;
-use crate::quorum::judge::{self, Answers};
+use crate::quorum::judge::{self, Answers, View};
+use crate::quorum::sources;
 use crate::store::backup;
 use crate::trust::oidc;
 use crate::upkeep::check;
@@ -75,7 +76,13 @@ pub fn agent_messages(bytes: &[u8]) {
             let _leave = convert::leave(goodbye);
         }
         // Their names and texts are bounded, and go no further than the keeper.
-        Some(Body::PermitRequest(_) | Body::PermitReturn(_) | Body::EtcdAnswer(_)) | None => {}
+        Some(
+            Body::PermitRequest(_)
+            | Body::PermitReturn(_)
+            | Body::EtcdAnswer(_)
+            | Body::ControlPlaneAnswer(_),
+        )
+        | None => {}
     }
 }
 
@@ -135,6 +142,15 @@ pub fn etcd_answers(bytes: &[u8]) {
                 assert!(checks.len() <= 256);
                 None
             }
+            EtcdAnswer::Found(sources, _) => {
+                assert!(sources.len() <= 256);
+                let found = [(NodeName("m1".to_owned()), Ok(sources))].into();
+                if let Ok(choice) = sources::choose(&found, &View::default(), None) {
+                    assert!(choice.source.damage.is_none());
+                }
+                None
+            }
+            EtcdAnswer::Piece(_) => None,
         }
     };
     let mut answers = Answers::new();

@@ -27,6 +27,7 @@ pub mod audit;
 pub mod brakes;
 pub mod cli;
 pub mod config;
+pub mod control_plane;
 mod etcd;
 pub mod events;
 pub mod execute;

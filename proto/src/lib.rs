@@ -12,6 +12,7 @@
 //! | [`mod@line`] | a session's messages right over TLS |
 //! | [`listen`] | listeners that take a few connections at a time |
 //! | [`machine`] | names a machine without giving its id away |
+//! | [`part`] | what of a control plane a run can bounce |
 //! | [`remedy`] | the remedies that can be held, by name |
 //! | [`tls`] | the three PEM files, and mutual TLS on the client side |
 //! | [`etcd`] | messages and clients of etcd's own API, generated from `etcd/etcd.proto` |
@@ -28,6 +29,7 @@ pub mod leader;
 pub mod line;
 pub mod listen;
 pub mod machine;
+pub mod part;
 pub mod remedy;
 pub mod tls;
 pub mod yaml;

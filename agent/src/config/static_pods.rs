@@ -19,6 +19,8 @@ pub struct StaticPodSettings {
     pub manifests: PathBuf,
     /// Where a manifest lies while it is out. On the file system of `manifests`, and outside of it.
     pub held: PathBuf,
+    /// Where the kubelet keeps what pods write.
+    pub logs: PathBuf,
     /// How often health ports are asked.
     pub interval: Duration,
     /// How long an answer may take.
@@ -97,6 +99,7 @@ impl Default for StaticPodSettings {
         Self {
             manifests: "/etc/kubernetes/manifests".into(),
             held: "/etc/kubernetes/blackstart-held".into(),
+            logs: "/var/log/pods".into(),
             interval: Duration::from_secs(5),
             deadline: Duration::from_secs(2),
             failures_to_raise: 10,
@@ -137,7 +140,11 @@ impl fmt::Display for ComponentSettings {
 
 /// The section as written.
 pub(super) fn read(mut table: Table, to: &mut StaticPodSettings) {
-    for (key, to) in [("manifests", &mut to.manifests), ("held", &mut to.held)] {
+    for (key, to) in [
+        ("manifests", &mut to.manifests),
+        ("held", &mut to.held),
+        ("logs", &mut to.logs),
+    ] {
         set(to, table.item(key).and_then(|item| absolute(&item)));
     }
     if to.held.starts_with(&to.manifests) || to.manifests.starts_with(&to.held) {
@@ -199,6 +206,7 @@ pub(super) fn fields(settings: &StaticPodSettings) -> Vec<(&'static str, String)
     let StaticPodSettings {
         manifests,
         held,
+        logs,
         interval,
         deadline,
         failures_to_raise,
@@ -218,6 +226,7 @@ pub(super) fn fields(settings: &StaticPodSettings) -> Vec<(&'static str, String)
     vec![
         ("static_pods.manifests", manifests.display().to_string()),
         ("static_pods.held", held.display().to_string()),
+        ("static_pods.logs", logs.display().to_string()),
         ("static_pods.interval", Span(*interval).to_string()),
         ("static_pods.deadline", Span(*deadline).to_string()),
         ("static_pods.failures_to_raise", failures_to_raise.to_string()),

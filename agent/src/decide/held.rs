@@ -92,7 +92,8 @@ pub(crate) fn protected(remedy: &Remedy, settings: &Settings) -> Option<String> 
         | Remedy::ReleaseManifest { .. }
         | Remedy::StopKubelet { .. }
         | Remedy::StartKubelet { .. }
-        | Remedy::Etcd(_) => None,
+        | Remedy::Etcd(_)
+        | Remedy::ControlPlane(_) => None,
     }
 }
 

@@ -66,7 +66,8 @@ impl Rung {
             | Remedy::ReleaseManifest { .. }
             | Remedy::StopKubelet { .. }
             | Remedy::StartKubelet { .. }
-            | Remedy::Etcd(_) => None,
+            | Remedy::Etcd(_)
+            | Remedy::ControlPlane(_) => None,
         }
     }
 

@@ -120,7 +120,7 @@ pub(super) fn expired(files: &[PathBuf]) -> Option<Trouble> {
     })
 }
 
-fn out_of_time(path: &Path, not_before: i64, not_after: i64, now: i64) -> Option<String> {
+pub(crate) fn out_of_time(path: &Path, not_before: i64, not_after: i64, now: i64) -> Option<String> {
     let at = |second| {
         jiff::Timestamp::from_second(second).map_or_else(|_| second.to_string(), |at| at.to_string())
     };
@@ -151,7 +151,7 @@ fn days(seconds: i64) -> String {
 }
 
 /// The wall clock. Certificates are measured by it, and people.
-pub(super) fn unix_seconds() -> i64 {
+pub(crate) fn unix_seconds() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }

@@ -135,6 +135,17 @@ pub(super) fn runs(places: &Places) -> PathBuf {
     places.held.with_file_name(DIR)
 }
 
+/// The directory of each run, with its name.
+pub(crate) fn dirs(places: &Places) -> Vec<(String, PathBuf)> {
+    let entries = fs::read_dir(runs(places)).into_iter().flatten().flatten();
+    let mut dirs: Vec<_> = entries
+        .filter(|entry| entry.path().is_dir())
+        .filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path())))
+        .collect();
+    dirs.sort();
+    dirs
+}
+
 /// The manifest of etcd that a run has taken out last, and which run.
 pub(super) fn taken_out(places: &Places) -> Option<(String, Found)> {
     let mut all: Vec<_> = fs::read_dir(runs(places))

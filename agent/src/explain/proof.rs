@@ -3,8 +3,10 @@
 //! Every kind and every remedy has to be here, or this does not compile; `document` writes it down and holds it to the tests that there are.
 
 use blackstart_proto::component::Component;
+use blackstart_proto::part::Part;
 
 use crate::condition::ConditionKind as Kind;
+use crate::control_plane;
 use crate::etcd::{Act, Change};
 use crate::remedy::Remedy;
 
@@ -276,6 +278,9 @@ pub(super) fn of_remedy(remedy: &Remedy) -> &'static [Proof] {
         Remedy::StopKubelet { .. } | Remedy::StartKubelet { .. } => const { &[
             proof(Simulated, "commands by hand", "agent/src/run/tests/orders.rs", "a_kubelet_is_stopped_and_started_by_the_coordinators_word_while_its_node_is_silenced", &[]),
         ] },
+        Remedy::ControlPlane(_) => const { &[
+            proof(Real, "an API server that hangs, one of an expired certificate, and one without a manifest", "cli/tests/master_drills.rs", "a_hung_api_server_is_bounced_and_what_a_bounce_does_not_mend_is_named", &[]),
+        ] },
         Remedy::Etcd(_) => const { &[
             proof(Real, "snapshots of three members", "cli/tests/etcd/snapshots.rs", "snapshots_are_verified_kept_on_two_masters_and_restored_by_etcds_own_tool", &[]),
             proof(Real, "a member whose database is damaged, while others write", "cli/tests/etcd/member.rs", "a_damaged_member_is_replaced_on_its_node_and_nothing_acknowledged_is_lost", &[]),
@@ -288,7 +293,7 @@ pub(super) fn of_remedy(remedy: &Remedy) -> &'static [Proof] {
 }
 
 /// One of each remedy.
-pub(super) fn remedies() -> [Remedy; 16] {
+pub(super) fn remedies() -> [Remedy; 17] {
     let log = crate::signal::LogId {
         dev: 0,
         ino: 0,
@@ -326,6 +331,11 @@ pub(super) fn remedies() -> [Remedy; 16] {
             run_id: name(),
             cluster_id: 0,
             act: Act::TakeSnapshot,
+        }),
+        Remedy::ControlPlane(control_plane::Change {
+            run_id: name(),
+            part: Part::ApiServer,
+            act: control_plane::Act::Bounce,
         }),
     ]
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use blackstart_proto::boot::{BootIdentity, PreviousShutdown};
 use blackstart_proto::component;
+use blackstart_proto::part;
 use blackstart_proto::remedy::RemedyKind;
 use blackstart_proto::v1 as wire;
 use blackstart_proto::v1::agent_message::Body as Up;
@@ -12,6 +13,7 @@ use tokio::time::Instant;
 use crate::brakes::book::LONGEST_FREEZE;
 use crate::brakes::{Freeze, Held, Hold, Scope, Word};
 use crate::condition::{Condition, Severity};
+use crate::control_plane;
 use crate::etcd::{Act, Change, OutOf, Restore};
 use crate::explain::kind;
 use crate::gate::GateState;
@@ -288,6 +290,10 @@ pub(crate) fn order(command: wire::Command, now: Instant) -> Result<Order, Order
             let reason = asked.reason.clone();
             etcd(asked).map(|change| (Remedy::Etcd(change), reason))
         }
+        Some(wire::command::Action::ControlPlaneChange(asked)) => {
+            let reason = asked.reason.clone();
+            control_plane(asked).map(|change| (Remedy::ControlPlane(change), reason))
+        }
         None => None,
     };
     let Some((remedy, reason)) = asked else {
@@ -349,6 +355,29 @@ fn etcd(asked: wire::EtcdChange) -> Option<Change> {
     Some(Change {
         run_id: asked.run_id,
         cluster_id: asked.cluster_id,
+        act,
+    })
+}
+
+/// `None`: of a later version.
+fn control_plane(asked: wire::ControlPlaneChange) -> Option<control_plane::Change> {
+    use wire::control_plane_change::Change as Wire;
+
+    let part = part::from_wire(asked.part())?;
+    let act = match asked.change? {
+        Wire::Bounce(wire::PartBounce {}) => control_plane::Act::Bounce,
+        Wire::SetFlag(set) => control_plane::Act::SetFlag {
+            flag: match set.flag() {
+                wire::PartFlag::EtcdServers => control_plane::Flag::EtcdServers,
+                wire::PartFlag::Unspecified => return None,
+            },
+            from: set.from,
+            to: set.to,
+        },
+    };
+    Some(control_plane::Change {
+        run_id: asked.run_id,
+        part,
         act,
     })
 }

@@ -205,7 +205,8 @@ impl Coordinator {
             | Up::Goodbye(_)
             | Up::PermitRequest(_)
             | Up::PermitReturn(_)
-            | Up::EtcdAnswer(_) => None,
+            | Up::EtcdAnswer(_)
+            | Up::ControlPlaneAnswer(_) => None,
         })
         .await
     }
@@ -218,7 +219,8 @@ impl Coordinator {
             | Up::Goodbye(_)
             | Up::PermitRequest(_)
             | Up::PermitReturn(_)
-            | Up::EtcdAnswer(_) => None,
+            | Up::EtcdAnswer(_)
+            | Up::ControlPlaneAnswer(_) => None,
         })
         .await
     }
@@ -231,7 +233,8 @@ impl Coordinator {
             | Up::Goodbye(_)
             | Up::PermitRequest(_)
             | Up::PermitReturn(_)
-            | Up::EtcdAnswer(_) => None,
+            | Up::EtcdAnswer(_)
+            | Up::ControlPlaneAnswer(_) => None,
         })
         .await
     }

@@ -37,6 +37,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::brakes::Word;
 use crate::config::CoordinatorSettings;
+use crate::control_plane;
 use crate::etcd;
 use crate::ledger::SharedLedger;
 use crate::order::{Order, OrderAnswer};
@@ -141,6 +142,8 @@ pub struct LinkPorts {
     pub etcd: etcd::Desk,
     /// Told when coordinators do not take this node's certificate any more, or want it renewed.
     pub renewal_wanted: Arc<Notify>,
+    /// And about the rest of the control plane.
+    pub control_plane: control_plane::Desk,
 }
 
 /// What lasts from one session to the next.
@@ -162,6 +165,7 @@ struct Link {
     permits: mpsc::Sender<Answer>,
     beat: Beat,
     etcd: etcd::Desk,
+    control_plane: control_plane::Desk,
     set_aside: SetAside,
     renewal_wanted: Arc<Notify>,
     /// The coordinator of this attempt.
@@ -197,6 +201,7 @@ pub async fn run(ports: LinkPorts, stop: CancellationToken) {
         permits: ports.permits,
         beat: ports.beat,
         etcd: ports.etcd,
+        control_plane: ports.control_plane,
         set_aside: ports.set_aside,
         renewal_wanted: ports.renewal_wanted,
         address: None,

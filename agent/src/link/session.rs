@@ -89,6 +89,7 @@ pub(super) async fn hold(link: &mut Link, dialled: Dialled, stop: &CancellationT
         said: BTreeMap::new(),
         wished: true,
         answers: JoinSet::new(),
+        looks: JoinSet::new(),
     };
     session.send(Up::Hello(wire::Hello {
         node: link.node.clone(),
@@ -142,6 +143,8 @@ struct Session {
     wished: bool,
     /// Answers to questions about etcd that are being looked for; they end with the session.
     answers: JoinSet<wire::EtcdAnswer>,
+    /// The same of the control plane.
+    looks: JoinSet<wire::ControlPlaneAnswer>,
 }
 
 impl Session {
@@ -182,6 +185,11 @@ impl Session {
                     // One that finds no room is asked for again.
                     if let Ok(answer) = answered {
                         self.send(Up::EtcdAnswer(answer));
+                    }
+                }
+                Some(looked) = self.looks.join_next() => {
+                    if let Ok(answer) = looked {
+                        self.send(Up::ControlPlaneAnswer(answer));
                     }
                 }
                 // HTTP/2 sees to that itself.
@@ -303,6 +311,9 @@ impl Session {
             }
             Some(Down::PermitAnswer(answer)) => self.take_permit(link, answer),
             Some(Down::EtcdQuestion(question)) => link.etcd.ask(question, &mut self.answers),
+            Some(Down::ControlPlaneQuestion(question)) => {
+                link.control_plane.ask(question, &mut self.looks);
+            }
             Some(Down::Command(command)) if command.command_id.is_empty() => {
                 warn!("a command without an id is ignored: it could not be answered");
             }

@@ -96,6 +96,11 @@ impl Agent {
                 watch::channel(Arc::new(crate::config::Settings::for_node(NODE))).1,
                 false,
             ),
+            control_plane: crate::control_plane::Desk::new(
+                watch::channel(Arc::new(crate::config::Settings::for_node(NODE))).1,
+                SetAside::none(dir.path(), ""),
+                false,
+            ),
         };
         let link = tokio::spawn(run(ports, stop.clone()));
         Self {
@@ -434,7 +439,8 @@ async fn remedies_are_told_until_they_are_known() {
                 | Up::Goodbye(_)
                 | Up::PermitRequest(_)
                 | Up::PermitReturn(_)
-                | Up::EtcdAnswer(_) => None,
+                | Up::EtcdAnswer(_)
+                | Up::ControlPlaneAnswer(_) => None,
             })
             .await
     };
@@ -456,7 +462,8 @@ async fn remedies_are_told_until_they_are_known() {
         | Up::Goodbye(_)
         | Up::PermitRequest(_)
         | Up::PermitReturn(_)
-        | Up::EtcdAnswer(_) => None,
+        | Up::EtcdAnswer(_)
+        | Up::ControlPlaneAnswer(_) => None,
     };
     coordinator.hears("a report without it", quiet).await;
 }
@@ -534,7 +541,8 @@ async fn it_says_goodbye_and_why() {
             | Up::Result(_)
             | Up::PermitRequest(_)
             | Up::PermitReturn(_)
-            | Up::EtcdAnswer(_) => None,
+            | Up::EtcdAnswer(_)
+            | Up::ControlPlaneAnswer(_) => None,
         };
         assert_eq!(coordinator.hears("a goodbye", heard).await, told);
     }
@@ -581,7 +589,8 @@ async fn a_request_for_a_permit_is_said_in_each_session_and_an_answer_of_an_olde
         | Up::Result(_)
         | Up::Goodbye(_)
         | Up::PermitReturn(_)
-        | Up::EtcdAnswer(_) => None,
+        | Up::EtcdAnswer(_)
+        | Up::ControlPlaneAnswer(_) => None,
     };
     let first = coordinator.hears("a request", asks).await;
     assert_eq!(first.kind(), wire::PermitKind::RuntimeRestart);
@@ -613,7 +622,8 @@ async fn a_request_for_a_permit_is_said_in_each_session_and_an_answer_of_an_olde
         | Up::Result(_)
         | Up::Goodbye(_)
         | Up::PermitRequest(_)
-        | Up::EtcdAnswer(_) => None,
+        | Up::EtcdAnswer(_)
+        | Up::ControlPlaneAnswer(_) => None,
     };
     let over = coordinator.hears("the return", returns).await;
     assert_eq!(

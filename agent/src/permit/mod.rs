@@ -68,7 +68,8 @@ pub fn needed(remedy: &Remedy, settings: &Settings) -> Option<PermitKind> {
         | Remedy::ReleaseKubelet { .. }
         | Remedy::StopKubelet { .. }
         | Remedy::StartKubelet { .. }
-        | Remedy::Etcd(_) => None,
+        | Remedy::Etcd(_)
+        | Remedy::ControlPlane(_) => None,
     }
 }
 

@@ -11,8 +11,9 @@
 //! runtimes are not asked.
 
 use std::fmt;
+use std::fs::{self, File};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::task::spawn_blocking;
@@ -39,7 +40,7 @@ const RECOVERIES: u32 = 10;
 #[derive(Debug, Clone)]
 pub struct BounceRules {
     settings: StaticPodSettings,
-    places: Places,
+    pub(super) places: Places,
     eyes: Eyes,
     aside: SetAside,
 }
@@ -120,6 +121,14 @@ pub enum BounceError {
         /// Why not.
         source: io::Error,
     },
+    /// The new one could not be put in its place.
+    #[error("put the new {file} in its place: {source}; the old one is back")]
+    Exchange {
+        /// The manifest.
+        file: String,
+        /// Why not.
+        source: io::Error,
+    },
     /// The kubelet did not stop it.
     #[error("{pod} was still there {} after its manifest was moved out; it is back", Span(*after))]
     NotGone {
@@ -187,8 +196,8 @@ pub async fn recover(pod: &str, rules: &BounceRules) -> Option<String> {
 
 /// What is bounced.
 #[derive(Debug)]
-struct Subject {
-    file: String,
+pub(super) struct Subject {
+    pub(super) file: String,
     manifest: Manifest,
     /// All static pods here, for which one may be mistaken.
     names: Vec<String>,
@@ -200,6 +209,16 @@ struct Subject {
 /// # Errors
 /// It was not done, or it did not help. The manifest is back in either case, unless somebody has put another one there.
 pub async fn bounce(pod: &str, rules: &BounceRules) -> Result<Bounced, BounceError> {
+    bounce_with(pod, rules, None).await
+}
+
+/// The same; with `next`, a file beside [`BounceRules::places`], that comes back in the manifest's place once nothing of the pod is left. A
+/// bounce that is broken off brings back one of the two, whole.
+pub(super) async fn bounce_with(
+    pod: &str,
+    rules: &BounceRules,
+    next: Option<&Path>,
+) -> Result<Bounced, BounceError> {
     if rules.settings.component(pod).is_none() {
         return Err(BounceError::NotAComponent(pod.to_owned()));
     }
@@ -215,6 +234,9 @@ pub async fn bounce(pod: &str, rules: &BounceRules) -> Result<Bounced, BounceErr
     };
     out.move_out(&subject.file).await?;
     let gone = rules.gone(&subject, begun).await;
+    if gone && let Some(next) = next {
+        out.exchange(&subject.file, next).await?;
+    }
     let long = begun.elapsed();
     let superseded = out.put_back().await;
     if !gone {
@@ -235,7 +257,7 @@ pub async fn bounce(pod: &str, rules: &BounceRules) -> Result<Bounced, BounceErr
 }
 
 impl BounceRules {
-    async fn find(&self, pod: &str) -> Result<Subject, BounceError> {
+    pub(super) async fn find(&self, pod: &str) -> Result<Subject, BounceError> {
         let (places, name) = (self.places.clone(), pod.to_owned());
         let looked = spawn_blocking(move || Ok((places.out()?, directory::read(&places.manifests)?))).await;
         let looked = looked.unwrap_or_else(|error| Err(io::Error::other(error)));
@@ -294,7 +316,7 @@ impl BounceRules {
         }
     }
 
-    async fn ready(&self, subject: &Subject) -> Result<(), BounceError> {
+    pub(super) async fn ready(&self, subject: &Subject) -> Result<(), BounceError> {
         let begun = Instant::now();
         let names: Vec<_> = subject.names.iter().map(String::as_str).collect();
         loop {
@@ -338,6 +360,22 @@ impl Out {
                 source,
             }),
         }
+    }
+
+    /// While it is out: another one in its place, in one step.
+    async fn exchange(&self, file: &str, next: &Path) -> Result<(), BounceError> {
+        let dir = self.places.held.join(&self.pod);
+        let (from, to) = (next.to_owned(), dir.join(file));
+        let work = move || {
+            fs::rename(&from, &to)?;
+            File::open(&dir)?.sync_all()
+        };
+        let done = spawn_blocking(work).await;
+        done.unwrap_or_else(|error| Err(io::Error::other(error)))
+            .map_err(|source| BounceError::Exchange {
+                file: file.to_owned(),
+                source,
+            })
     }
 
     /// Tries until it is back; where it is instead, if somebody has put another one there.

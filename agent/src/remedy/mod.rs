@@ -13,6 +13,7 @@ pub mod relieve_memory;
 pub mod restart_container;
 pub mod restart_runtime;
 mod set_aside;
+mod set_flag;
 pub mod vacuum_journal;
 
 use std::fmt;
@@ -21,6 +22,7 @@ use std::path::PathBuf;
 use blackstart_proto::component::Component;
 use blackstart_proto::remedy::RemedyKind;
 
+use crate::control_plane;
 use crate::etcd::Change;
 use crate::signal::LogId;
 
@@ -108,6 +110,8 @@ pub enum Remedy {
     },
     /// What is done to the etcd member on this node, or through it. Only by the coordinator's word.
     Etcd(Change),
+    /// What is done to another static pod of the control plane on this node. Only by the coordinator's word.
+    ControlPlane(control_plane::Change),
 }
 
 /// By what a remedy is known.
@@ -153,6 +157,7 @@ impl Remedy {
             Self::StopKubelet { .. } => Named::OfRun("stop-kubelet"),
             Self::StartKubelet { .. } => Named::OfRun("start-kubelet"),
             Self::Etcd(change) => Named::OfRun(change.act.name()),
+            Self::ControlPlane(change) => Named::OfRun(change.act.name()),
         }
     }
 
@@ -178,6 +183,7 @@ impl Remedy {
             }
             // As a bounce of its pod, so that one waits for the other.
             Self::Etcd(_) => ETCD_POD.to_owned(),
+            Self::ControlPlane(change) => change.part.pod().to_owned(),
         }
     }
 }

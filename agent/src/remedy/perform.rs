@@ -22,9 +22,11 @@ use super::reclaim_log::reclaim_log;
 use super::relieve_memory::{self, RelieveRules};
 use super::restart_container::{ContainerRules, restart_container};
 use super::restart_runtime::{RuntimeRules, restart_runtime};
+use super::set_flag::set_flag;
 use super::vacuum_journal::{VacuumRules, vacuum_journal};
 use super::{Remedy, release, set_aside};
 use crate::config::{ProtectSettings, Settings, StaticPodSettings};
+use crate::control_plane;
 use crate::decide::held::protected_unit;
 use crate::etcd;
 use crate::etcd::act::{Act, EtcdRules};
@@ -141,6 +143,15 @@ impl<H: Host> Hands<H> {
             Remedy::ReleaseManifest { component } => {
                 set_aside::release(&self.aside, *component, &self.static_pods).await
             }
+            Remedy::ControlPlane(_) if self.host.machine().is_none() => {
+                Err("the node's static pods are not this machine's".to_owned())
+            }
+            Remedy::ControlPlane(change) => match change.act {
+                control_plane::Act::Bounce => {
+                    return bounce_static_pod(change.part.pod(), &self.bounce, self.dry_run).await;
+                }
+                control_plane::Act::SetFlag { .. } => set_flag(change, &self.bounce).await,
+            },
             Remedy::Etcd(_) if self.host.machine().is_none() => {
                 Err("the node's etcd is not this machine's".to_owned())
             }
@@ -187,7 +198,9 @@ impl<H: Host> Hands<H> {
             }
             // The others look before they change anything, and go on where they were.
             name if name.starts_with("etcd-") && name != "etcd-bounce" => return None,
-            "bounce-static-pod" | "etcd-bounce" if self.host.machine().is_some() => {
+            "bounce-static-pod" | "etcd-bounce" | "control-plane-bounce" | "control-plane-set-flag"
+                if self.host.machine().is_some() =>
+            {
                 Err(format!("{LOST}; {}", recover(subject, &self.bounce).await?))
             }
             _ => Err(LOST.to_owned()),

@@ -415,7 +415,8 @@ impl<H: Host> Mind<H> {
             | Remedy::ReleaseManifest { .. }
             | Remedy::StopKubelet { .. }
             | Remedy::StartKubelet { .. }
-            | Remedy::Etcd(_) => None,
+            | Remedy::Etcd(_)
+            | Remedy::ControlPlane(_) => None,
         };
         // The gate may have come to hold since it was looked at.
         let bounce = matches!(proposal.remedy, Remedy::BounceStaticPod { .. });

@@ -49,6 +49,7 @@ use tracing::{error, info, warn};
 
 use crate::brakes::{self, SharedBrakes};
 use crate::config::Settings;
+use crate::control_plane;
 use crate::enrol::renew::{self, Renewal};
 use crate::etcd;
 use crate::host::Host;
@@ -174,6 +175,11 @@ pub async fn run_reloading<H: Host>(
     let etcd = etcd::Desk::new(agent.in_force.subscribe(), host.machine().is_some());
     let snapshots = etcd.clone().keep_snapshots(hang_up.clone());
     let _snapshots = AbortOnDropHandle::new(tokio::spawn(snapshots));
+    let control_plane = control_plane::Desk::new(
+        agent.in_force.subscribe(),
+        agent.set_aside.clone(),
+        host.machine().is_some(),
+    );
     let link = settings.coordinator.clone().map(|coordinator| {
         let ports = LinkPorts {
             settings: coordinator,
@@ -194,6 +200,7 @@ pub async fn run_reloading<H: Host>(
             beat,
             etcd,
             renewal_wanted,
+            control_plane,
         };
         AbortOnDropHandle::new(tokio::spawn(link::run(ports, hang_up.clone())))
     });

@@ -104,6 +104,7 @@ fn allowed(remedy: &Remedy, settings: &Settings, standing: &Standing) -> Result<
         | Remedy::StopKubelet { .. }
         | Remedy::StartKubelet { .. }
         | Remedy::Etcd(_)
+        | Remedy::ControlPlane(_)
         | Remedy::RestartUnit { .. } => Ok(()),
         Remedy::KillRestartUnit { .. }
         | Remedy::ReclaimLog { .. }

@@ -39,7 +39,9 @@ Examples:
   blackstart runbook plan cold-start-verify --cluster business
   blackstart runbook plan etcd-member biz-3
   blackstart runbook plan etcd-quorum --cluster business
-  blackstart runbook plan etcd-all --cluster business")]
+  blackstart runbook plan etcd-all --cluster business
+  blackstart runbook plan control-plane --cluster business
+  blackstart runbook plan control-plane --cluster business --etcd-servers https://10.0.0.1:2379,https://10.0.0.2:2379")]
     Plan(Asked),
     /// Begin a runbook
     #[command(after_help = "\
@@ -51,7 +53,9 @@ Examples:
   blackstart runbook run overload biz-4 --threshold 70 --hold 5m --at-most 3 --wait
   blackstart runbook run network-loss biz-4 --workload gateway-system/deployment/gateway-proxy --tolerate 3s
   blackstart runbook run resource-shortage --cluster business --wait
-  blackstart runbook run cold-start-verify --cluster business --wait")]
+  blackstart runbook run cold-start-verify --cluster business --wait
+  blackstart runbook run control-plane biz-1 --component apiserver --wait
+  blackstart runbook run control-plane --cluster business --restart --wait")]
     Run(RunArgs),
     /// Approve of the step that waits for it; after a failure, have it tried again
     #[command(after_help = "\
@@ -162,7 +166,7 @@ pub struct Asked {
     /// The node; not for runbooks of a whole cluster
     #[arg(value_name = "NODE", required_unless_present = "cluster")]
     node: Option<String>,
-    /// The cluster, of a runbook that is about no node (resource-shortage, cold-start-verify, etcd-snapshot, etcd-quorum, etcd-all)
+    /// The cluster, of a runbook that is about no node (resource-shortage, cold-start-verify, etcd-snapshot, etcd-quorum, etcd-all, control-plane)
     #[arg(long, value_name = "CLUSTER", conflicts_with = "node")]
     cluster: Option<String>,
     #[command(flatten)]
@@ -192,6 +196,15 @@ pub(crate) struct More {
     /// No more pods than this are moved (overload) [default: 5]
     #[arg(long, value_name = "PODS", value_parser = clap::value_parser!(u32).range(1..=100))]
     at_most: Option<u32>,
+    /// This static pod only: apiserver, controller-manager, scheduler (control-plane)
+    #[arg(long, value_name = "NAME", default_value = "")]
+    component: String,
+    /// Bounce them one after the other, also those that are well (control-plane)
+    #[arg(long, conflicts_with = "etcd_servers")]
+    restart: bool,
+    /// What API servers are told of etcd from now on, one after the other, after your approval of the difference (control-plane)
+    #[arg(long, value_name = "URL,...", default_value = "")]
+    etcd_servers: String,
 }
 
 /// What a runbook may do.
@@ -351,6 +364,9 @@ fn with(request: v1::RunbookRequest, more: More) -> v1::RunbookRequest {
         threshold_percent: more.threshold.unwrap_or_default(),
         hold_seconds: seconds(more.hold),
         at_most: more.at_most.unwrap_or_default(),
+        component: more.component,
+        restart: more.restart,
+        etcd_servers: more.etcd_servers,
         ..request
     }
 }

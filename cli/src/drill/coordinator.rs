@@ -164,7 +164,7 @@ cold_start:
     }
 }
 
-fn free_port() -> io::Result<SocketAddr> {
+pub(super) fn free_port() -> io::Result<SocketAddr> {
     let mut random = rand::rng();
     let mut last = io::Error::from(io::ErrorKind::AddrInUse);
     for _ in 0..100 {

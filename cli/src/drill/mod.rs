@@ -14,6 +14,7 @@ mod fleet;
 mod follow;
 mod history;
 mod laws;
+mod masters;
 mod power_loss;
 mod report;
 mod saboteur;
@@ -35,6 +36,7 @@ use crate::output::table::Table;
 use api::{ApiArgs, Chapter};
 use coordinator::CoordinatorArgs;
 use laws::Law;
+use masters::{EtcdArgs, MastersArgs};
 use report::Report;
 use topology::Topology;
 
@@ -117,6 +119,44 @@ Exit code 0: every law held and the cold start succeeded; 6: not; 130: interrupt
     /// Have a declared Deployment lack pods: restarted, and followed until it is whole
     #[command(after_help = examples!("workload"))]
     Workload(ApiArgs),
+    /// Have static pods of masters hang, expire and break: named, bounced one at a time, stopped where that does not help
+    #[command(after_help = "\
+Examples:
+  blackstart drill control-plane                         needs nothing; ends within a minute
+  blackstart drill control-plane --seed 7                the same scenario again
+  blackstart drill control-plane --report report.json    the whole outcome for programs
+
+Coordinator, agents, runbooks and mTLS are real; static pods are processes, run from real manifests by
+stand-ins for the kubelet. The seed draws which master each trouble comes to.
+Nothing of a drill stays behind but what --report and --keep ask for.
+
+Exit code 0: every law held and the chapter's end was reached; 6: not; 130: interrupted.")]
+    ControlPlane(MastersArgs),
+    /// Damage an etcd member while others write: replaced on its node, and nothing acknowledged is lost
+    #[command(after_help = "\
+Examples:
+  blackstart drill etcd-member                         needs etcd (apt-get install etcd-server etcd-client)
+  blackstart drill etcd-member --seed 7                the same member again
+  blackstart drill etcd-member --database 256          with a database of 256 MiB
+  blackstart drill etcd-member --etcd /opt/etcd/etcd   another etcd, with its etcdutl beside it
+
+etcd, coordinator, agents, runbooks and mTLS are real; members are run from real manifests by stand-ins
+for the kubelet. Nothing of a drill stays behind but what --report and --keep ask for.
+
+Exit code 0: every law held and the chapter's end was reached; 6: not; 130: interrupted.")]
+    EtcdMember(EtcdArgs),
+    /// Have two of three etcd members lose their data: restored by the word of two persons, and grown back to three
+    #[command(after_help = "\
+Examples:
+  blackstart drill etcd-quorum                         needs etcd (apt-get install etcd-server etcd-client)
+  blackstart drill etcd-quorum --database 256          with a database of 256 MiB
+  blackstart drill etcd-quorum --report report.json    the whole outcome for programs
+
+etcd, coordinator, agents, runbooks and mTLS are real; members are run from real manifests by stand-ins
+for the kubelet. Nothing of a drill stays behind but what --report and --keep ask for.
+
+Exit code 0: every law held and the chapter's end was reached; 6: not; 130: interrupted.")]
+    EtcdQuorum(EtcdArgs),
     /// List the drills and the laws that they check
     #[command(after_help = "\
 Examples:
@@ -124,6 +164,8 @@ Examples:
     List,
     #[command(hide = true, name = coordinator::SUBCOMMAND)]
     Coordinator(CoordinatorArgs),
+    #[command(hide = true, name = masters::part::SUBCOMMAND)]
+    Part(masters::part::PartArgs),
 }
 
 #[derive(Debug, Args)]
@@ -201,6 +243,10 @@ pub async fn run(args: DrillArgs, output: &mut Output) -> Result<(), Failure> {
         DrillCommand::ImagePull(args) => api::run(Chapter::ImagePull, args, output).await,
         DrillCommand::NetworkLoss(args) => api::run(Chapter::NetworkLoss, args, output).await,
         DrillCommand::Workload(args) => api::run(Chapter::Workload, args, output).await,
+        DrillCommand::ControlPlane(args) => masters::run(masters::Chapter::ControlPlane, args, output).await,
+        DrillCommand::EtcdMember(args) => masters::run_etcd(masters::Chapter::EtcdMember, args, output).await,
+        DrillCommand::EtcdQuorum(args) => masters::run_etcd(masters::Chapter::EtcdQuorum, args, output).await,
+        DrillCommand::Part(args) => masters::part::serve(args).await,
         DrillCommand::List => list(output),
         DrillCommand::Coordinator(args) => coordinator::serve(args).await,
     }
@@ -274,6 +320,9 @@ fn list(output: &mut Output) -> Result<(), Failure> {
     for chapter in Chapter::ALL {
         drills.row(vec![chapter.name().into(), chapter.rehearses().into()]);
     }
+    for chapter in masters::Chapter::ALL {
+        drills.row(vec![chapter.name().into(), chapter.rehearses().into()]);
+    }
     output.table(&drills)?;
     output.line("")?;
     let mut laws = Table::new(["LAWS OF", "LAW", "SAYS"]);
@@ -287,6 +336,13 @@ fn list(output: &mut Output) -> Result<(), Failure> {
     for law in api::Law::ALL {
         laws.row(vec![
             "the others".into(),
+            law.name().into(),
+            law.sentence().into(),
+        ]);
+    }
+    for law in masters::Law::ALL {
+        laws.row(vec![
+            "those on masters".into(),
             law.name().into(),
             law.sentence().into(),
         ]);

@@ -35,12 +35,13 @@ use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::auth;
-use super::convert::{agent as convert, brakes, etcd};
+use super::convert::{agent as convert, brakes, control_plane, etcd};
 use super::handshake::Secured;
 use super::line::LAST_WORD;
 use super::permits::Asking;
 use crate::brakes::{Book, BrakesHandle, NodeBrakes};
 use crate::events::{EventKind, Events, NewEvent, Severity};
+use crate::fleet::Reply;
 use crate::fleet::{Fleet, SessionLine, ToNode};
 use crate::inventory::NodeName;
 use crate::leader::Tenure;
@@ -307,6 +308,7 @@ impl Session {
                     wire.send(match next {
                         ToNode::Order(order) => convert::command(order),
                         ToNode::Ask(question) => etcd::question(&question),
+                        ToNode::LookAtControlPlane { id, within } => control_plane::question(id, within),
                     })?;
                     continue;
                 }
@@ -359,7 +361,13 @@ impl Session {
                 Some(Body::EtcdAnswer(answer)) => {
                     let id = answer.question_id;
                     if let Some(answer) = etcd::answer(answer) {
-                        line.told(id, answer);
+                        line.told(id, Reply::Etcd(answer));
+                    }
+                }
+                Some(Body::ControlPlaneAnswer(answer)) => {
+                    let id = answer.question_id;
+                    if let Some(report) = answer.report {
+                        line.told(id, Reply::ControlPlane(Box::new(control_plane::told(report))));
                     }
                 }
                 Some(Body::Hello(_)) => {

@@ -24,10 +24,13 @@ use super::message::{Hello, Leave, Report};
 use super::node::SessionId;
 use super::state::State;
 use super::view::FleetView;
-use super::{Ask, EtcdAnswer, Order, OrderResult, Question, ToNode, boots};
+use super::{Ask, EtcdAnswer, Order, OrderResult, Question, Reply, ToNode, boots};
 use crate::events::{Events, NewEvent};
 use crate::inventory::{Inventory, NodeName};
 use crate::store::{Store, StoreError};
+
+/// To a question.
+const OTHER: &str = "its agent answered another question";
 
 /// Orders that may wait for one session. The executor has at most a few for each node.
 const ORDERS: usize = 16;
@@ -105,7 +108,7 @@ struct Inner {
     /// Boxed: a queue has room for all that may wait, and in most sessions nothing ever does.
     lines: BTreeMap<NodeName, mpsc::Sender<Box<ToNode>>>,
     /// Who waits for an answer.
-    asking: BTreeMap<u64, (NodeName, oneshot::Sender<EtcdAnswer>)>,
+    asking: BTreeMap<u64, (NodeName, oneshot::Sender<Reply>)>,
     /// The last question's number.
     asked: u64,
 }
@@ -222,6 +225,35 @@ impl Fleet {
     /// # Errors
     /// It is not in session, or does not answer within this time: for people.
     pub async fn ask(&self, node: &NodeName, ask: Ask, within: Duration) -> Result<EtcdAnswer, String> {
+        let question = |id| ToNode::Ask(Question { id, within, ask });
+        match self.question(node, within, question).await? {
+            Reply::Etcd(answer) => Ok(answer),
+            Reply::ControlPlane(_) => Err(OTHER.to_owned()),
+        }
+    }
+
+    /// Asks the agent of a node about the static pods of its control plane.
+    ///
+    /// # Errors
+    /// It is not in session, or does not answer within this time: for people.
+    pub async fn ask_control_plane(
+        &self,
+        node: &NodeName,
+        within: Duration,
+    ) -> Result<crate::control_plane::told::Told, String> {
+        let question = |id| ToNode::LookAtControlPlane { id, within };
+        match self.question(node, within, question).await? {
+            Reply::ControlPlane(told) => Ok(*told),
+            Reply::Etcd(_) => Err(OTHER.to_owned()),
+        }
+    }
+
+    async fn question(
+        &self,
+        node: &NodeName,
+        within: Duration,
+        question: impl FnOnce(u64) -> ToNode,
+    ) -> Result<Reply, String> {
         let (to, answer) = oneshot::channel();
         let id = {
             let mut inner = self.inner();
@@ -230,8 +262,7 @@ impl Fleet {
             };
             inner.asked += 1;
             let id = inner.asked;
-            let question = Question { id, within, ask };
-            line.try_send(Box::new(ToNode::Ask(question)))
+            line.try_send(Box::new(question(id)))
                 .map_err(|_| "its agent is behind with what it is told".to_owned())?;
             // Whoever was not answered has gone.
             inner.asking.retain(|_, (_, waits)| !waits.is_closed());
@@ -369,7 +400,7 @@ impl SessionLine {
     }
 
     /// Passes on what was answered to a question, if anybody still waits for it.
-    pub fn told(&self, question: u64, answer: EtcdAnswer) {
+    pub fn told(&self, question: u64, answer: Reply) {
         let mut inner = self.fleet.inner();
         if inner
             .asking

@@ -19,6 +19,7 @@ pub use state::State;
 use std::time::Duration;
 
 use blackstart_proto::component::Component;
+use blackstart_proto::part::Part;
 
 use crate::inventory::NodeName;
 use crate::quorum::sources::{OutOf, Source};
@@ -84,6 +85,31 @@ pub enum Action {
         /// What.
         act: EtcdAct,
     },
+    /// Something with another static pod of the control plane there.
+    ControlPlane {
+        /// The run that asks.
+        run: String,
+        /// Why, for people.
+        reason: String,
+        /// Which.
+        part: Part,
+        /// What.
+        act: PartAct,
+    },
+}
+
+/// What is done with a static pod of the control plane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PartAct {
+    /// Move its manifest out and back.
+    Bounce,
+    /// The same, and what an API server is told of etcd (`--etcd-servers`) is another when it comes back.
+    EtcdServers {
+        /// What it is now, or nothing is done.
+        from: String,
+        /// What it is to be.
+        to: String,
+    },
 }
 
 /// What is done with an etcd member.
@@ -139,6 +165,22 @@ pub enum ToNode {
     Order(Order),
     /// To be answered, if it can be.
     Ask(Question),
+    /// The same, about the rest of its control plane.
+    LookAtControlPlane {
+        /// Tells its answer from others.
+        id: u64,
+        /// Nobody waits for longer.
+        within: Duration,
+    },
+}
+
+/// What was answered to either question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// About etcd.
+    Etcd(EtcdAnswer),
+    /// About the rest of the control plane.
+    ControlPlane(Box<crate::control_plane::told::Told>),
 }
 
 /// A question about the etcd member of one node. It changes nothing, and what is lost is asked anew.

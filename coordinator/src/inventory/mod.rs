@@ -78,6 +78,8 @@ pub struct Cluster {
     pub name: ClusterName,
     /// Clusters that must serve before this one is begun.
     pub after: Vec<ClusterName>,
+    /// The address that keepalived moves between its masters, if it has one.
+    pub vip: Option<IpAddr>,
     /// Its nodes, control planes first, each group in the order written.
     pub nodes: Vec<NodeName>,
 }
@@ -176,6 +178,7 @@ mod tests {
             }
             inventory.clusters.push(Cluster {
                 name: cluster,
+                vip: None,
                 after: after
                     .map(|name| ClusterName(name.to_owned()))
                     .into_iter()

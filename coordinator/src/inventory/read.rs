@@ -91,6 +91,7 @@ pub(super) struct WrittenCluster {
     /// `None`: missing, or cannot be one.
     pub(super) name: Option<ClusterName>,
     pub(super) after: Vec<(Item, ClusterName)>,
+    pub(super) vip: Option<IpAddr>,
     pub(super) nodes: Vec<WrittenNode>,
 }
 
@@ -146,11 +147,13 @@ fn cluster(whole: Item) -> Option<WrittenCluster> {
     let mut table = whole.clone().table()?;
     let name = table.required("name");
     let after = names(table.list("after").unwrap_or_default());
+    let vip = table.item("vip").as_ref().and_then(address);
     let nodes = table.required("nodes").and_then(Item::list).unwrap_or_default();
     Some(WrittenCluster {
         name: name.as_ref().and_then(valid).map(ClusterName),
         place: name.unwrap_or(whole),
         after,
+        vip,
         nodes: nodes.into_iter().filter_map(node).collect(),
     })
 }
@@ -310,6 +313,7 @@ fn inventory(written: &Written, order: &[usize]) -> Inventory {
         clusters.push(Cluster {
             name: name.clone(),
             after: cluster.after.iter().map(|(_, name)| name.clone()).collect(),
+            vip: cluster.vip,
             nodes: members.iter().map(|node| node.name.clone()).collect(),
         });
         nodes.extend(members.into_iter().map(|node| (node.name.clone(), node)));

@@ -132,6 +132,7 @@ fn cluster(name: &str, count: usize) -> Inventory {
         clusters: vec![Cluster {
             name: cluster,
             after: Vec::new(),
+            vip: None,
             nodes: nodes.iter().map(|node| node.name.clone()).collect(),
         }],
         nodes: nodes.into_iter().map(|node| (node.name.clone(), node)).collect(),

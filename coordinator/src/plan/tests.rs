@@ -49,6 +49,7 @@ fn fleet(shapes: &[Shape<'_>]) -> Inventory {
         }
         inventory.clusters.push(Cluster {
             name: cluster,
+            vip: None,
             after: after.iter().map(|name| name_of(name)).collect(),
             nodes,
         });

@@ -9,6 +9,7 @@ use super::RunError;
 use super::house::House;
 use crate::brakes::BrakesHandle;
 use crate::config::Settings;
+use crate::control_plane;
 use crate::execute::{Driver, Executor, Ports};
 use crate::fleet::{Fleet, FleetParts, Holds, Order, OrderResult};
 use crate::inventory::Inventory;
@@ -118,6 +119,7 @@ pub(super) async fn open(house: &House, store: &Arc<dyn Store>, tenure: &Tenure)
         declared: Arc::new(house.settings.workloads.clone()),
         bmcs: house.bmcs.clone(),
         etcd: Eyes::of(&fleet),
+        control_plane: control_plane::Eyes::of(&fleet),
     };
     let opened = spawn_blocking(move || Runbooks::open(of_runbooks));
     let (runbooks, work) = opened.await.map_err(RunError::Broke)??;

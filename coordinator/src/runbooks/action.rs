@@ -94,6 +94,12 @@ pub enum Action {
     RestoreEtcd,
     /// Puts the control plane back.
     StartControlPlane,
+    /// Its agent moves the manifest of one static pod of the control plane out and back.
+    BouncePart,
+    /// The same, with another `--etcd-servers`.
+    SetEtcdServers,
+    /// All static pods that the run has touched are well.
+    AwaitControlPlane,
 }
 
 impl Action {
@@ -142,6 +148,9 @@ impl Action {
             Self::StopControlPlane => "stop-control-plane",
             Self::RestoreEtcd => "restore-etcd",
             Self::StartControlPlane => "start-control-plane",
+            Self::BouncePart => "bounce",
+            Self::SetEtcdServers => "set-etcd-servers",
+            Self::AwaitControlPlane => "await-control-plane",
         }
     }
 
@@ -188,7 +197,10 @@ impl Action {
             | Self::FenceEtcd
             | Self::StopControlPlane
             | Self::RestoreEtcd
-            | Self::StartControlPlane => None,
+            | Self::StartControlPlane
+            | Self::BouncePart
+            | Self::SetEtcdServers
+            | Self::AwaitControlPlane => None,
         }
     }
 
@@ -225,6 +237,9 @@ impl Action {
             Self::StopControlPlane => Some(
                 "control planes whose manifests were set aside stay so: they are in blackstart-etcd beside the manifests",
             ),
+            Self::SetEtcdServers => Some(
+                "API servers whose manifests were written anew keep them; the old ones are in blackstart-edits beside the manifests that are out",
+            ),
             Self::RestoreEtcd => Some("the data was restored; the old data is kept as member.set-aside.RUN"),
             Self::ShortenTolerations
             | Self::RestoreTolerations
@@ -245,7 +260,9 @@ impl Action {
             | Self::BounceEtcd
             | Self::AwaitEtcdSync
             | Self::AwaitEtcdHealthy
-            | Self::StartControlPlane => None,
+            | Self::StartControlPlane
+            | Self::BouncePart
+            | Self::AwaitControlPlane => None,
         }
     }
 
@@ -293,7 +310,10 @@ impl Action {
             | Self::FenceEtcd
             | Self::StopControlPlane
             | Self::RestoreEtcd
-            | Self::StartControlPlane => false,
+            | Self::StartControlPlane
+            | Self::BouncePart
+            | Self::SetEtcdServers
+            | Self::AwaitControlPlane => false,
         }
     }
 }

@@ -1,7 +1,9 @@
 //! What a step does to the world: the closed list.
 
+use blackstart_proto::part::Part;
+
 use super::journal::Memo;
-use crate::fleet::EtcdAct;
+use crate::fleet::{EtcdAct, PartAct};
 use crate::kubernetes::calls::ApiCall;
 
 /// What is done to the world. Each may be done again without harm.
@@ -31,6 +33,15 @@ pub enum Call {
         attempt: u32,
         /// What.
         act: EtcdAct,
+    },
+    /// A command about a static pod of the control plane, to the agent of the step's node.
+    ControlPlane {
+        /// Counted from 1.
+        attempt: u32,
+        /// Which.
+        part: Part,
+        /// What.
+        act: PartAct,
     },
     /// Written down before what comes after it.
     Note(Memo),

@@ -303,7 +303,9 @@ impl Driver {
     async fn act(&mut self, at: usize, calls: Vec<Call>, waiting: WaitingOn) -> bool {
         let step = &self.run.steps[at];
         let command = calls.iter().find_map(|call| match call {
-            Call::Order { attempt, .. } | Call::Etcd { attempt, .. } => Some(self.run.command(at, *attempt)),
+            Call::Order { attempt, .. } | Call::Etcd { attempt, .. } | Call::ControlPlane { attempt, .. } => {
+                Some(self.run.command(at, *attempt))
+            }
             Call::Api(_) | Call::Silence | Call::LiftSilence | Call::PowerOff { .. } | Call::Note(_) => None,
         });
         let anew = command.is_some() && command != step.command;
@@ -338,6 +340,7 @@ impl Driver {
                 Call::Order { order, .. } => self.send(at, self.of_kubelet(order)),
                 Call::PowerOff { uuid } => self.power_off(&uuid).await,
                 Call::Etcd { act, .. } => self.send(at, self.of_etcd(act)),
+                Call::ControlPlane { part, act, .. } => self.send(at, self.of_control_plane(part, act)),
                 Call::Note(memo) => {
                     // What cannot be written down is not done.
                     if !self.write(Event::Noted { step: at, memo }).await {

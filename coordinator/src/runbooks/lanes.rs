@@ -154,7 +154,7 @@ pub fn admit<'a>(
     let repairs = matches!(
         plan.request.runbook,
         Runbook::NodeDown | Runbook::NetworkLoss | Runbook::EtcdMember
-    );
+    ) || plan.request.runbook == Runbook::ControlPlane && !plan.request.options.restart;
     let away = away(plan, inventory, book);
     let limit = match plan.role {
         Role::ControlPlane | Role::Etcd => 1,
@@ -229,7 +229,8 @@ pub const fn minds_storm(request: &Request) -> bool {
         | Runbook::EtcdSnapshot
         | Runbook::EtcdMember
         | Runbook::EtcdQuorum
-        | Runbook::EtcdAll => false,
+        | Runbook::EtcdAll
+        | Runbook::ControlPlane => false,
     }
 }
 
@@ -241,7 +242,8 @@ pub const fn takes(runbook: Runbook) -> bool {
         | Runbook::NodeDown
         | Runbook::NetworkLoss
         | Runbook::Overload
-        | Runbook::EtcdMember => true,
+        | Runbook::EtcdMember
+        | Runbook::ControlPlane => true,
         Runbook::MaintenanceEnd
         | Runbook::EtcdSnapshot
         | Runbook::EtcdQuorum

@@ -4,6 +4,7 @@
 //! look, a call that was done already is not repeated, and one that may be sent twice carries what it rests on (uid,
 //! resource version).
 
+mod control_plane;
 mod etcd;
 mod heal;
 mod pods;
@@ -201,6 +202,9 @@ impl At<'_> {
             }
             Action::RestoreEtcd => self.restore_etcd(),
             Action::StartControlPlane => self.start_control_plane(),
+            Action::BouncePart => self.bounce_part(),
+            Action::SetEtcdServers => self.set_etcd_servers(),
+            Action::AwaitControlPlane => self.await_control_plane(),
         }
     }
 

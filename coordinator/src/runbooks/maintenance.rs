@@ -148,6 +148,7 @@ pub(super) fn empty(request: Request, world: &World) -> RunbookPlan {
         readiness: None,
         mends: super::mends::Mends::default(),
         etcd: None,
+        flags: Vec::new(),
     }
 }
 
@@ -164,5 +165,6 @@ pub(super) fn step(action: Action, evidence: impl Into<String>, deadline: Durati
         deadline,
         approval: None,
         on: None,
+        part: None,
     }
 }

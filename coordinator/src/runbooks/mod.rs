@@ -22,6 +22,7 @@ pub mod action;
 pub mod around;
 pub mod call;
 pub mod conditions;
+pub mod control_plane;
 mod driver;
 pub mod etcd_all;
 mod etcd_keeper;
@@ -140,6 +141,10 @@ pub const fn describe(runbook: Runbook) -> (&'static str, &'static str) {
             "bring an etcd of which no member answers back in place, or restore it from what loses least: data on any master, or a snapshot",
             "etcd 节点故障",
         ),
+        Runbook::ControlPlane => (
+            "name what is wrong with the static pods of a control plane, and bounce them one at a time; --restart, --etcd-servers",
+            "静态 Pod 故障",
+        ),
     }
 }
 
@@ -161,6 +166,7 @@ pub fn plan(request: Request, world: &World) -> RunbookPlan {
         Runbook::EtcdMember => etcd_member::plan(request, world),
         Runbook::EtcdQuorum => etcd_quorum::plan(request, world),
         Runbook::EtcdAll => etcd_all::plan(request, world),
+        Runbook::ControlPlane => control_plane::plan(request, world),
     }
 }
 

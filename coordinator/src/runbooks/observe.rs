@@ -49,6 +49,12 @@ pub(super) async fn ask(ports: &Ports, request: &Request) {
     let Some(name) = cluster(ports, request) else {
         return;
     };
+    if request.runbook == Runbook::ControlPlane {
+        let etcd = ports.etcd.look_again(&ports.inventory, &name, ETCD);
+        let others = ports.control_plane.look_again(&ports.inventory, &name, ETCD);
+        tokio::join!(etcd, others);
+        return;
+    }
     if request.runbook.wants_etcd() {
         return ports.etcd.look_again(&ports.inventory, &name, ETCD).await;
     }
@@ -69,7 +75,8 @@ pub(super) async fn ask(ports: &Ports, request: &Request) {
         | Runbook::EtcdSnapshot
         | Runbook::EtcdMember
         | Runbook::EtcdQuorum
-        | Runbook::EtcdAll => {}
+        | Runbook::EtcdAll
+        | Runbook::ControlPlane => {}
     }
 }
 
@@ -89,6 +96,7 @@ pub(super) async fn search(ports: &Ports, request: &Request) {
 
 /// Agents are asked about etcd so often while a run needs it.
 const ETCD: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// Asks a machine's management controller for what the plan of a request needs. Takes seconds at most.
 pub(super) async fn ask_power(ports: &Ports, request: &Request) {
     let view = Arc::clone(&ports.view.borrow());
@@ -117,6 +125,15 @@ pub(super) fn world(
         world.etcd = ports.etcd.seen(&world.cluster);
         world.found = ports.etcd.found(&world.cluster);
         world.last = ports.etcd.last(&world.cluster);
+    }
+    if request.runbook == Runbook::ControlPlane {
+        world.etcd = ports.etcd.seen(&world.cluster);
+        world.control_plane = ports.control_plane.seen(&world.cluster);
+        let masters = ports.inventory.members(&world.cluster);
+        world.masters = masters
+            .filter(|spec| spec.role == Role::ControlPlane)
+            .filter_map(|spec| Some((spec.name.clone(), agent(view.nodes.get(&spec.name)?))))
+            .collect();
     }
     world.around = around(
         ports,
@@ -167,6 +184,8 @@ fn bare(ports: &Ports, node: &NodeName, cluster: ClusterName) -> World {
         etcd: None,
         found: None,
         last: None,
+        control_plane: None,
+        masters: BTreeMap::new(),
         cluster,
     }
 }
@@ -204,7 +223,8 @@ fn around(
         | Runbook::EtcdSnapshot
         | Runbook::EtcdMember
         | Runbook::EtcdQuorum
-        | Runbook::EtcdAll => {}
+        | Runbook::EtcdAll
+        | Runbook::ControlPlane => {}
         Runbook::NodeDown => to.neighbours = neighbours(ports, cluster, spec, view),
         Runbook::Overload => {
             to.conditions = findings(ports, &request.node);

@@ -1,5 +1,6 @@
 //! What only some runbooks are told. Each has a default, so that a journal of an earlier version can be read.
 
+use blackstart_proto::part::Part;
 use serde::{Deserialize, Serialize};
 
 use crate::inventory::ClusterName;
@@ -24,6 +25,14 @@ pub struct Options {
     pub hold_seconds: Option<u32>,
     /// `overload`: no more pods than this are evicted.
     pub at_most: Option<u32>,
+    /// `control-plane`: this part only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub part: Option<Part>,
+    /// `control-plane`: also those that are well.
+    pub restart: bool,
+    /// `control-plane`: what API servers are told of etcd from now on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub etcd_servers: Option<String>,
     /// `node-down`: the machine's power may be cut, by policy.
     pub fence: bool,
     /// It may begin although much of its cluster is not well.

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use blackstart_proto::part::Part;
 use serde::{Deserialize, Serialize};
 
 pub use super::action::Action;
@@ -53,11 +54,13 @@ pub enum Runbook {
     EtcdQuorum,
     /// An etcd of which no member answers.
     EtcdAll,
+    /// Static pods of a control plane that are not well.
+    ControlPlane,
 }
 
 impl Runbook {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Drain,
         Self::MaintenanceBegin,
         Self::MaintenanceEnd,
@@ -73,6 +76,7 @@ impl Runbook {
         Self::EtcdMember,
         Self::EtcdQuorum,
         Self::EtcdAll,
+        Self::ControlPlane,
     ];
 
     /// Its name on the wire, in run ids and in the terminal.
@@ -93,6 +97,7 @@ impl Runbook {
             Self::EtcdMember => "etcd-member",
             Self::EtcdQuorum => "etcd-quorum",
             Self::EtcdAll => "etcd-all",
+            Self::ControlPlane => "control-plane",
         }
     }
 
@@ -103,7 +108,8 @@ impl Runbook {
             | Self::ColdStartVerify
             | Self::EtcdSnapshot
             | Self::EtcdQuorum
-            | Self::EtcdAll => true,
+            | Self::EtcdAll
+            | Self::ControlPlane => true,
             Self::Drain
             | Self::MaintenanceBegin
             | Self::MaintenanceEnd
@@ -137,7 +143,8 @@ impl Runbook {
             | Self::EtcdSnapshot
             | Self::EtcdMember
             | Self::EtcdQuorum
-            | Self::EtcdAll => false,
+            | Self::EtcdAll
+            | Self::ControlPlane => false,
         }
     }
 
@@ -157,7 +164,8 @@ impl Runbook {
             | Self::EtcdSnapshot
             | Self::EtcdMember
             | Self::EtcdQuorum
-            | Self::EtcdAll => false,
+            | Self::EtcdAll
+            | Self::ControlPlane => false,
         }
     }
 
@@ -175,7 +183,8 @@ impl Runbook {
             | Self::ColdStartVerify
             | Self::PodsHeal
             | Self::WorkloadHeal
-            | Self::NodeComponent => false,
+            | Self::NodeComponent
+            | Self::ControlPlane => false,
         }
     }
 
@@ -305,6 +314,20 @@ pub struct RunbookPlan {
     /// The etcd member that its steps are about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub etcd: Option<Replaced>,
+    /// What API servers are told of etcd.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flags: Vec<FlagChange>,
+}
+
+/// `--etcd-servers` of one API server, as it was and as it is to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlagChange {
+    /// On which node.
+    pub node: NodeName,
+    /// As written when it was planned.
+    pub from: String,
+    /// As it is to be written.
+    pub to: String,
 }
 
 /// A pod by name.
@@ -385,14 +408,21 @@ pub struct Step {
     /// Whose agent does it, where that is not the node that the run is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on: Option<NodeName>,
+    /// Of which static pod, where it is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<Part>,
 }
 
 impl Step {
     /// Its name within its run, with whose agent does it where that is another node's.
     pub fn id(&self) -> String {
-        match &self.on {
-            Some(node) => format!("{}:{node}", self.action),
+        let what = match self.part {
+            Some(part) => format!("{}-{}", self.action, part.as_str()),
             None => self.action.to_string(),
+        };
+        match &self.on {
+            Some(node) => format!("{what}:{node}"),
+            None => what,
         }
     }
 }

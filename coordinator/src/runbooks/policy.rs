@@ -78,7 +78,8 @@ impl Triggers {
             | Runbook::EtcdSnapshot
             | Runbook::EtcdMember
             | Runbook::EtcdQuorum
-            | Runbook::EtcdAll => Trigger::Off,
+            | Runbook::EtcdAll
+            | Runbook::ControlPlane => Trigger::Off,
         }
     }
 }

@@ -10,6 +10,7 @@ use super::declared::Declared;
 use super::policy::RunbookPolicy;
 use super::world::Timing;
 use crate::brakes::BrakesHandle;
+use crate::control_plane;
 use crate::events::Events;
 use crate::execute::Runs;
 use crate::fleet::Order;
@@ -64,6 +65,8 @@ pub struct Ports {
     pub declared: Arc<Vec<Declared>>,
     /// What agents tell of etcd.
     pub etcd: Eyes,
+    /// And of the rest of the control plane.
+    pub control_plane: control_plane::Eyes,
 }
 
 impl std::fmt::Debug for Ports {

@@ -325,6 +325,7 @@ impl Record {
                 deadline: step.step.deadline.max(PUT_BACK),
                 approval: None,
                 on: None,
+                part: step.step.part,
             };
             Some(StepRecord::new(
                 step_back,

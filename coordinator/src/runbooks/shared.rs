@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 use super::driver::Driver;
 use super::handle::Line;
 use super::observe::{self, Known};
-use super::plan::{Request, RunbookPlan};
+use super::plan::{Request, Runbook, RunbookPlan};
 use super::readiness::Readiness;
 use super::record::Record;
 use super::status::RunbookStatus;
@@ -44,11 +44,12 @@ impl Shared {
         let takes = |run: &&Arc<RunbookStatus>| {
             run.state.is_active() && !run.is_proposal && lanes::takes(run.plan.request.runbook)
         };
-        let nodes = runs
-            .values()
-            .filter(takes)
-            .map(|run| run.plan.request.node.clone());
-        let nodes: BTreeSet<NodeName> = nodes.collect();
+        let nodes = runs.values().filter(takes).flat_map(|run| {
+            let on = run.plan.steps.iter().filter_map(|step| step.on.clone());
+            on.filter(|_| run.plan.request.runbook == Runbook::ControlPlane)
+                .chain([run.plan.request.node.clone()])
+        });
+        let nodes: BTreeSet<NodeName> = nodes.filter(|node| !node.0.is_empty()).collect();
         self.ports.in_hand.send_if_modified(|before| {
             let is_other = *before != nodes;
             *before = nodes;

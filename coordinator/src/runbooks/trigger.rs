@@ -175,6 +175,7 @@ mod tests {
             readiness: None,
             mends: Mends::default(),
             etcd: None,
+            flags: Vec::new(),
         };
         let plan = Box::new(plan);
         let mut record = Record::begin(

@@ -37,6 +37,8 @@ pub enum WaitingOn {
     Power(String),
     /// etcd to be as it should, by the agents' word.
     Etcd(String),
+    /// A static pod of a control plane, by the agents' word.
+    ControlPlane(String),
     /// Something that the store does not tell.
     Leader,
 }
@@ -53,6 +55,7 @@ impl fmt::Display for WaitingOn {
             | Self::Pods(why)
             | Self::Load(why)
             | Self::Space(why)
+            | Self::ControlPlane(why)
             | Self::Etcd(why) => f.write_str(why),
             Self::Power(why) => write!(f, "its management controller: {why}"),
             Self::Change(what) => write!(f, "{what} to be seen in the API"),

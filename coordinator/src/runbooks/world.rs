@@ -1,5 +1,6 @@
 //! What is known of one node and its cluster, as one value: all that plans and steps of a runbook are decided on.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use tokio::time::Instant;
 use super::around::Around;
 use super::case::Case;
 use super::declared::Declared;
+use crate::control_plane;
 use crate::inventory::{ClusterName, NodeName, Role};
 use crate::kubernetes::objects::Node;
 pub use crate::kubernetes::view::{Api, ApiView, Life};
@@ -80,6 +82,10 @@ pub struct World {
     pub found: Option<Findings>,
     /// What was last seen of its etcd while that was well.
     pub last: Option<Last>,
+    /// What they told of the rest of the control plane; `None`: they were not asked.
+    pub control_plane: Option<control_plane::Glance>,
+    /// What the agents of its masters say of themselves, where the runbook needs it.
+    pub masters: BTreeMap<NodeName, Agent>,
     /// The workloads that operators declared.
     pub declared: Arc<Vec<Declared>>,
 }

@@ -49,6 +49,7 @@ fn inventory() -> Inventory {
         }
         inventory.clusters.push(Cluster {
             name: cluster(name),
+            vip: None,
             after,
             nodes,
         });

@@ -223,7 +223,7 @@ impl World {
             Action::StopKubelet { run, reason } => (Remedy::StopKubelet { run_id: run }, reason),
             Action::StartKubelet { run, reason } => (Remedy::StartKubelet { run_id: run }, reason),
             // No cold start asks for it, and no simulated node has one.
-            Action::Etcd { .. } => return,
+            Action::Etcd { .. } | Action::ControlPlane { .. } => return,
         };
         let this = &mut self.nodes[node];
         let known = |known: &order::Order| known.command_id == order.command_id;

@@ -122,7 +122,8 @@ impl World {
             | Action::RestartUnit { .. }
             | Action::StopKubelet { .. }
             | Action::StartKubelet { .. }
-            | Action::Etcd { .. } => return,
+            | Action::Etcd { .. }
+            | Action::ControlPlane { .. } => return,
         }
         let Some(spec) = self.script.inventory.node(&order.node) else {
             return;

@@ -165,6 +165,7 @@ impl<'a> World<'a> {
                 nodes.insert(spec.name.clone(), spec);
             }
             clusters.push(Cluster {
+                vip: None,
                 name: ClusterName((*name).to_owned()),
                 after: after.iter().map(|name| ClusterName((*name).to_owned())).collect(),
                 nodes: names,

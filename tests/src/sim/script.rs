@@ -275,6 +275,7 @@ fn inventory(rng: &mut SmallRng) -> Inventory {
         };
         inventory.clusters.push(Cluster {
             name: cluster,
+            vip: None,
             after,
             nodes,
         });

@@ -1,6 +1,4 @@
-use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;

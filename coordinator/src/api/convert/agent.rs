@@ -10,7 +10,7 @@ use blackstart_proto::{boot, component, v1};
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::{etcd, milliseconds};
+use super::{control_plane, etcd, milliseconds};
 use crate::events;
 use crate::fleet::message::{
     Condition, DiskStatus, HeavyPod, Hello, Leave, NodeHold, RemedyOutcome, RemedyRecord, Report, UnitStatus,
@@ -281,6 +281,17 @@ pub(in crate::api) fn command(order: Order) -> v1::coordinator_message::Body {
             reason,
             cluster_id,
             change: Some(etcd::change(act)),
+        }),
+        Action::ControlPlane {
+            run,
+            reason,
+            part,
+            act,
+        } => v1::command::Action::ControlPlaneChange(v1::ControlPlaneChange {
+            run_id: run,
+            reason,
+            part: v1::ControlPlanePart::from(part).into(),
+            change: Some(control_plane::change(act)),
         }),
     };
     v1::coordinator_message::Body::Command(v1::Command {

@@ -1,5 +1,6 @@
 //! What only some runbooks are told, from the wire.
 
+use blackstart_proto::part::Part;
 use blackstart_proto::v1;
 use tonic::Status;
 
@@ -30,9 +31,28 @@ pub(super) fn asked(wire: &v1::RunbookRequest) -> Result<Options, Status> {
         threshold_percent: given(wire.threshold_percent),
         hold_seconds: given(wire.hold_seconds),
         at_most: given(wire.at_most),
+        part: part(&wire.component)?,
+        restart: wire.restart,
+        etcd_servers: (!wire.etcd_servers.is_empty()).then(|| wire.etcd_servers.clone()),
         fence: false,
         despite_storm: wire.despite_storm,
         proposed: None,
+    })
+}
+
+fn part(text: &str) -> Result<Option<Part>, Status> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let part = Part::named(text);
+    part.map(Some).ok_or_else(|| {
+        let names = Part::ALL.map(Part::as_str).join(", ");
+        let hint = if text == "etcd" {
+            "; etcd has runbooks of its own: etcd-member, etcd-quorum"
+        } else {
+            ""
+        };
+        Status::invalid_argument(format!("{text:?} is no part of a control plane: {names}{hint}"))
     })
 }
 

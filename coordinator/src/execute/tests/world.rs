@@ -68,6 +68,7 @@ pub(super) fn inventory(shapes: &[Shape<'_>]) -> Inventory {
         }
         inventory.clusters.push(Cluster {
             name: cluster,
+            vip: None,
             after: after.iter().map(|name| ClusterName((*name).to_owned())).collect(),
             nodes,
         });
@@ -327,7 +328,8 @@ impl World {
             Action::RestartUnit { .. }
             | Action::StopKubelet { .. }
             | Action::StartKubelet { .. }
-            | Action::Etcd { .. } => Some(format!("a cold start asked for {:?}", order.action)),
+            | Action::Etcd { .. }
+            | Action::ControlPlane { .. } => Some(format!("a cold start asked for {:?}", order.action)),
         };
         let machine = self.machines.get_mut(&order.node).unwrap();
         if machine.back_at.is_none_or(|at| at > now) {
@@ -369,7 +371,8 @@ impl World {
                     Action::RestartUnit { .. }
                     | Action::StopKubelet { .. }
                     | Action::StartKubelet { .. }
-                    | Action::Etcd { .. } => {
+                    | Action::Etcd { .. }
+                    | Action::ControlPlane { .. } => {
                         self.breaches.extend(breach);
                     }
                 }

@@ -74,6 +74,7 @@ fn inventory(nodes: usize) -> Inventory {
         clusters: vec![Cluster {
             name: cluster.clone(),
             after: Vec::new(),
+            vip: None,
             nodes: (0..nodes).map(name).collect(),
         }],
     }

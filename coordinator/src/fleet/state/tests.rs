@@ -28,6 +28,7 @@ fn inventory() -> Inventory {
         clusters: vec![Cluster {
             name: cluster,
             after: Vec::new(),
+            vip: None,
             nodes: vec![name()],
         }],
         nodes: [(name(), node)].into(),

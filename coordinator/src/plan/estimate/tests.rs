@@ -37,6 +37,7 @@ fn fleet(shapes: &[(&str, &[&str], usize, usize)], phase: Phase) -> (Inventory, 
         clusters.push(Cluster {
             name: cluster,
             after: after.iter().map(|name| ClusterName((*name).to_owned())).collect(),
+            vip: None,
             nodes: names,
         });
     }

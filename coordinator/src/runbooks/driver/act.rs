@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use blackstart_proto::part::Part;
 use futures_util::future::join_all;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
@@ -14,7 +15,7 @@ use super::super::proof::rests_on_bmc;
 use super::super::waiting::WaitingOn;
 use super::{Driver, JOURNAL_RETRY, PACE};
 use crate::brakes::{Held, Scope};
-use crate::fleet::{Action, EtcdAct, Order, OrderResult};
+use crate::fleet::{Action, EtcdAct, Order, OrderResult, PartAct};
 use crate::inventory::NodeName;
 use crate::kubernetes::calls::ApiCall;
 use crate::kubernetes::connection::CallError;
@@ -179,6 +180,16 @@ impl Driver {
             run,
             reason,
             cluster_id: self.run.plan.etcd.as_ref().map_or(0, |etcd| etcd.cluster_id),
+            act,
+        }
+    }
+
+    pub(super) fn of_control_plane(&self, part: Part, act: PartAct) -> Action {
+        let (run, reason) = self.in_name_of();
+        Action::ControlPlane {
+            run,
+            reason,
+            part,
             act,
         }
     }

@@ -5,14 +5,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use blackstart_apiserver::Double;
+use blackstart_proto::part::Part;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
 use super::super::conditions::Conditions;
+use crate::control_plane::Eyes;
+use crate::control_plane::told::{Health, PartTold, Told};
 use crate::events::Severity;
 use crate::fleet::message::{Condition, HeavyPod};
 use crate::fleet::view::{Attestation, FleetView, GateState, NodeView, Phase};
-use crate::fleet::{Action, Answer, Order, OrderResult};
+use crate::fleet::{Action, Answer, Order, OrderResult, PartAct};
 use crate::inventory::NodeName;
 
 /// The agents of all nodes.
@@ -34,6 +37,12 @@ pub(super) struct Agents {
     pub(super) findings: Vec<(String, &'static str, String)>,
     /// The pods that they find the heaviest, with every finding.
     pub(super) heaviest: Vec<HeavyPod>,
+    /// Static pods of control planes that do not answer.
+    pub(super) ill: BTreeSet<(String, Part)>,
+    /// Those that a bounce does not mend.
+    pub(super) stuck: BTreeSet<(String, Part)>,
+    /// What API servers are told of etcd.
+    pub(super) etcd_servers: BTreeMap<String, String>,
     /// So many commands fail before one is done.
     pub(super) fail: u32,
     /// What was done, each command once.
@@ -82,6 +91,43 @@ pub(super) fn picture(agents: &Agents, since: &BTreeMap<String, Instant>) -> Fle
             .collect(),
         own_unclean_boot: false,
         began_at: now,
+    }
+}
+
+/// What API servers are told of etcd before anything is changed.
+pub(super) const OLD_ETCD: &str = "https://127.0.0.1:2379";
+
+/// What they tell of the static pods of control planes.
+pub(super) fn control_plane(agents: &Arc<Mutex<Agents>>) -> Eyes {
+    let agents = Arc::clone(agents);
+    Eyes::new(move |node, _| {
+        let agents = agents.lock().unwrap();
+        let told = if agents.silent.contains(&node.0) {
+            Err("its agent is not in session".to_owned())
+        } else {
+            Ok(Told {
+                parts: Part::ALL.map(|part| told(&agents, &node, part)).into(),
+                ..Told::default()
+            })
+        };
+        Box::pin(async { told })
+    })
+}
+
+fn told(agents: &Agents, node: &NodeName, part: Part) -> PartTold {
+    let ill = agents.ill.contains(&(node.0.clone(), part));
+    let servers = agents.etcd_servers.get(&node.0);
+    PartTold {
+        part,
+        manifest: format!("/etc/kubernetes/manifests/{part}.yaml"),
+        out_by: None,
+        url: "https://127.0.0.1:6443/readyz".to_owned(),
+        health: if ill { Health::Not } else { Health::Healthy },
+        health_words: if ill { "refuses connections" } else { "answers 200" }.to_owned(),
+        not_running: Vec::new(),
+        certificates: Vec::new(),
+        log: vec!["panic: as a test wants it".to_owned()],
+        etcd_servers: servers.cloned().unwrap_or_else(|| OLD_ETCD.to_owned()),
     }
 }
 
@@ -152,25 +198,45 @@ pub(super) async fn agents(
                 Answer::Failed
             } else {
                 agents.answered.insert(command_id.clone());
+                let mut mended = Answer::Done;
                 let what = match action {
                     Action::StopKubelet { .. } => {
                         agents.stopped.insert(node.0.clone());
                         double.with(|world| world.stop_kubelet(&node.0));
-                        "stop"
+                        "stop".to_owned()
                     }
                     Action::StartKubelet { .. } | Action::RestartUnit { .. } => {
                         agents.stopped.remove(&node.0);
                         agents.hung.remove(&node.0);
                         double.with(|world| world.start_kubelet(&node.0));
-                        "start"
+                        "start".to_owned()
                     }
-                    Action::ReleaseKubelet { .. } => "release",
-                    Action::HoldManifest { .. } => "hold",
-                    Action::ReleaseManifest { .. } => "put back",
-                    Action::Etcd { .. } => "etcd",
+                    Action::ReleaseKubelet { .. } => "release".to_owned(),
+                    Action::HoldManifest { .. } => "hold".to_owned(),
+                    Action::ReleaseManifest { .. } => "put back".to_owned(),
+                    Action::Etcd { .. } => "etcd".to_owned(),
+                    Action::ControlPlane { part, act, .. } => {
+                        let it = (node.0.clone(), part);
+                        let helps = !agents.stuck.contains(&it);
+                        if helps {
+                            agents.ill.remove(&it);
+                        }
+                        let what = match act {
+                            PartAct::Bounce => format!("bounce {part} of {node}"),
+                            PartAct::EtcdServers { from, to } => {
+                                let told = agents.etcd_servers.insert(node.0.clone(), to.clone());
+                                assert_eq!(told.unwrap_or_else(|| OLD_ETCD.to_owned()), from);
+                                format!("{to} for {part} of {node}")
+                            }
+                        };
+                        if !helps {
+                            mended = Answer::Failed;
+                        }
+                        what
+                    }
                 };
-                agents.done.push(what.to_owned());
-                Answer::Done
+                agents.done.push(what);
+                mended
             }
         };
         drop(double);

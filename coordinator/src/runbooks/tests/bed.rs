@@ -237,6 +237,7 @@ impl Bed {
             declared: Arc::clone(&self.declared),
             bmcs: self.bmcs.clone(),
             etcd: crate::quorum::Eyes::default(),
+            control_plane: super::agents::control_plane(&self.agents),
         };
         let Ok((runbooks, work)) = Runbooks::open(ports) else {
             return false;

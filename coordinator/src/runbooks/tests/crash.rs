@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use blackstart_apiserver::Release;
+use blackstart_proto::part::Part;
 use serde_json::json;
 
 use super::super::options::Options;
 use super::super::plan::{Proof, Request, Runbook};
 use super::super::record::{RunState, StepRecord};
 use super::bed::{Bed, NODE, request, within};
+use super::control_plane::asked;
 use crate::execute::tests::memory::{Fault, MemoryStore, Wrong};
 use crate::kubernetes::objects::workload::{TOLERATIONS_BEFORE, TOLERATIONS_BY, WorkloadName};
 use crate::kubernetes::objects::{CORDONED_BY, OUT_OF_SERVICE, TAINTED_BY};
@@ -244,6 +246,26 @@ async fn an_abort_puts_tolerations_back_after_a_crash_at_any_write() {
     };
     at_every_write(bed, request, Some("shorten-tolerations"), |end| {
         is_put_back(end) && end.tolerations == r#"[{"key":"role","operator":"Exists"}]"#
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn static_pods_are_bounced_once_each_after_a_crash_at_any_write() {
+    let bed = async || {
+        let bed = with_web().await;
+        for (node, part) in [("master-1", Part::ApiServer), ("master-2", Part::Scheduler)] {
+            bed.agents.lock().unwrap().ill.insert((node.to_owned(), part));
+        }
+        bed
+    };
+    at_every_write(bed, asked(Options::default()), None, |end| {
+        end.state == RunState::Succeeded
+            && end.done
+                == [
+                    "bounce kube-apiserver of master-1",
+                    "bounce kube-scheduler of master-2",
+                ]
     })
     .await;
 }

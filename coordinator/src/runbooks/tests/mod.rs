@@ -2,6 +2,7 @@
 
 mod agents;
 mod bed;
+mod control_plane;
 mod crash;
 mod etcd;
 mod maintenance;

@@ -42,6 +42,8 @@ pub(super) fn world() -> World {
         etcd: None,
         found: None,
         last: None,
+        control_plane: None,
+        masters: std::collections::BTreeMap::new(),
         timing: Timing::default(),
         now,
         unix_ms: 1_800_000_000_000,

@@ -1,0 +1,159 @@
+//! Drills on masters, as users hold them: the built command, its coordinator process, its agents, and static pods that are processes.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// Holds a drill; nothing but its report is left behind.
+fn drill(args: &[&str]) -> (Output, Value) {
+    let dir = tempfile::tempdir().unwrap();
+    let report = dir.path().join("report.json");
+    let output = Command::new(env!("CARGO_BIN_EXE_blackstart"))
+        .arg("drill")
+        .args(args)
+        .arg("--report")
+        .arg(&report)
+        .env("TMPDIR", dir.path())
+        .output()
+        .unwrap();
+    let text = std::fs::read_to_string(&report).unwrap_or_else(|error| {
+        panic!("{args:?}: {error}: {}", String::from_utf8_lossy(&output.stderr));
+    });
+    let left: Vec<_> = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(left, ["report.json"], "{args:?}");
+    (output, serde_json::from_str(&text).unwrap())
+}
+
+fn broken(report: &Value) -> Vec<&str> {
+    let laws = report["laws"].as_array().unwrap().iter();
+    laws.filter(|law| !law["violations"].as_array().unwrap().is_empty())
+        .map(|law| law["law"].as_str().unwrap())
+        .collect()
+}
+
+#[test]
+fn a_hung_api_server_is_bounced_and_what_a_bounce_does_not_mend_is_named() {
+    let (output, report) = drill(&["control-plane", "--seed", "1"]);
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success(),
+        "{told}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert_eq!(broken(&report), Vec::<&str>::new(), "{report:#}");
+    let states: Vec<_> = report["runs"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|run| run["state"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        states,
+        ["succeeded", "succeeded", "halted", "succeeded"],
+        "{told}"
+    );
+    let said = report["refused"].to_string();
+    for part in [
+        "has expired, at 2021-01-01",
+        "the bounce did not help",
+        "- --etcd-servers=",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    // One API server, three schedulers, one controller manager, three API servers.
+    assert_eq!(
+        report["outs"].as_array().unwrap().len(),
+        8,
+        "{:#}",
+        report["outs"]
+    );
+    assert!(told.contains("passed (seed 1"), "{told}");
+}
+
+/// A real etcd is on this machine. Without one a test says SKIPPED; in CI it has to run.
+fn has_etcd(test: &str) -> bool {
+    let is_there = ["/usr/bin/etcd", "/usr/bin/etcdctl"]
+        .iter()
+        .all(|path| std::path::Path::new(path).exists());
+    if !is_there {
+        assert!(
+            std::env::var("CI").as_deref() != Ok("true"),
+            "{test}: there is no /usr/bin/etcd; make needs-testbed installs it"
+        );
+        println!("SKIPPED {test}: there is no /usr/bin/etcd; make needs-testbed installs it");
+    }
+    is_there
+}
+
+/// It passes; how long what took, milliseconds.
+fn passes_with_timings(name: &str) -> Value {
+    let (output, report) = drill(&[name, "--seed", "1"]);
+    let told = String::from_utf8_lossy(&output.stdout);
+    println!("{told}");
+    assert!(
+        output.status.success(),
+        "{told}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert_eq!(broken(&report), Vec::<&str>::new(), "{report:#}");
+    assert!(report["acknowledged"].as_u64().unwrap() > 10, "{report:#}");
+    assert!(!report["timings"].as_array().unwrap().is_empty(), "{report:#}");
+    report
+}
+
+#[test]
+fn a_member_of_etcd_that_loses_its_data_is_replaced() {
+    if has_etcd("the drill of an etcd member") {
+        passes_with_timings("etcd-member");
+    }
+}
+
+#[test]
+fn a_lost_quorum_is_restored_by_the_word_of_two_persons() {
+    if has_etcd("the drill of an etcd quorum") {
+        let report = passes_with_timings("etcd-quorum");
+        let said = report["refused"].to_string();
+        assert!(said.contains("wants two persons"), "{said}");
+        let runs = report["runs"].as_array().unwrap();
+        assert_eq!(runs.len(), 3, "{runs:#?}");
+    }
+}
+
+#[test]
+fn a_drill_of_etcd_finds_that_the_old_data_is_gone() {
+    if has_etcd("a saboteur of the drill of an etcd member") {
+        let (output, report) = drill(&["etcd-member", "--seed", "2", "--sabotage", "no-copy"]);
+        assert_eq!(output.status.code(), Some(6));
+        assert_eq!(broken(&report), ["copies"], "{report:#}");
+    }
+}
+
+#[test]
+fn without_an_etcd_it_is_said_what_to_install() {
+    let output = Command::new(env!("CARGO_BIN_EXE_blackstart"))
+        .args(["drill", "etcd-member", "--etcd", "/nowhere/etcd"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("apt-get install etcd-server"), "{said}");
+}
+
+#[test]
+fn the_drill_finds_who_breaks_a_law() {
+    for (sabotage, laws) in [
+        ("two-at-once", &["one-at-a-time", "only-planned"][..]),
+        ("rewrite", &["only-planned", "manifests"]),
+        ("mute", &["missing-evidence"]),
+        ("rogue-agent", &["agents"]),
+        ("undone", &["chapter-end"]),
+    ] {
+        let (output, report) = drill(&["control-plane", "--seed", "2", "--sabotage", sabotage]);
+        assert_eq!(output.status.code(), Some(6), "{sabotage}");
+        assert_eq!(broken(&report), laws, "{sabotage}: {report:#}");
+    }
+}
