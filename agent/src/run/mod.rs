@@ -171,12 +171,7 @@ pub async fn run_reloading<H: Host>(
     let _keeping = AbortOnDropHandle::new(tokio::spawn(keeping));
     let clock = Arc::new(ClockFloor::open(&settings.state_dir.join(FLOOR_FILE)));
     let renewing = renewing(&settings, &clock, hang_up.clone());
-    let etcd = etcd::Desk::new(agent.in_force.subscribe(), host.machine().is_some());
-    let control_plane = control_plane::Desk::new(
-        agent.in_force.subscribe(),
-        agent.set_aside.clone(),
-        host.machine().is_some(),
-    );
+    let machine = host.machine().is_some();
     let link = settings.coordinator.clone().map(|coordinator| {
         let ports = LinkPorts {
             settings: coordinator,
@@ -190,13 +185,13 @@ pub async fn run_reloading<H: Host>(
             answers: agent.answers,
             goodbye,
             state: link_state,
+            control_plane: control_plane::Desk::new(agent.in_force.subscribe(), &agent.set_aside, machine),
             set_aside: agent.set_aside,
             words,
             wishes: agent.wishes,
             permits: agent.permits,
             beat,
-            etcd,
-            control_plane,
+            etcd: etcd::Desk::new(agent.in_force.subscribe(), machine),
         };
         AbortOnDropHandle::new(tokio::spawn(link::run(ports, hang_up.clone())))
     });

@@ -366,7 +366,7 @@ impl Agent {
                 }
                 Told::Command(command) => commands.push(command),
                 // For those who wait for it.
-                Told::Brakes(_) | Told::EtcdQuestion(_) => {}
+                Told::Brakes(_) | Told::EtcdQuestion(_) | Told::ControlPlaneQuestion(_) => {}
                 Told::PermitAnswer(answer) => self.permits.push(answer),
                 Told::Welcome(_) => panic!("a second welcome"),
             }
