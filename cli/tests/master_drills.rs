@@ -1,6 +1,6 @@
 //! Drills on masters, as users hold them: the built command, its coordinator process, its agents, and static pods that are processes.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
 
 use std::process::{Command, Output};
 

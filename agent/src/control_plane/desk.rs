@@ -27,10 +27,10 @@ pub struct Desk {
 
 impl Desk {
     /// By the settings in force; `machine`: the node is no simulated one.
-    pub fn new(settings: watch::Receiver<Arc<Settings>>, aside: SetAside, machine: bool) -> Self {
+    pub fn new(settings: watch::Receiver<Arc<Settings>>, aside: &SetAside, machine: bool) -> Self {
         Self {
             settings,
-            aside,
+            aside: aside.clone(),
             machine,
         }
     }

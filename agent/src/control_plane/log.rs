@@ -114,8 +114,8 @@ mod tests {
             lines(text),
             ["one", "two", "three [31mred", "plain words of a program"]
         );
-        let many: String = (0..20).map(|line| format!("{line}\n")).collect();
-        assert_eq!(lines(&many), ["15", "16", "17", "18", "19"]);
+        let many: Vec<_> = (0..20).map(|line| line.to_string()).collect();
+        assert_eq!(lines(&many.join("\n")), ["15", "16", "17", "18", "19"]);
     }
 
     #[test]

@@ -98,7 +98,7 @@ impl Agent {
             ),
             control_plane: crate::control_plane::Desk::new(
                 watch::channel(Arc::new(crate::config::Settings::for_node(NODE))).1,
-                SetAside::none(dir.path(), ""),
+                &SetAside::none(dir.path(), ""),
                 false,
             ),
         };

@@ -107,7 +107,10 @@ impl<H: Host> Hands<H> {
             Remedy::Prune { .. } | Remedy::VacuumJournal { .. } if self.host.machine().is_none() => {
                 Err("the node's disks are not this machine's".to_owned())
             }
-            Remedy::BounceStaticPod { .. } | Remedy::HoldManifest { .. } | Remedy::ReleaseManifest { .. }
+            Remedy::BounceStaticPod { .. }
+            | Remedy::HoldManifest { .. }
+            | Remedy::ReleaseManifest { .. }
+            | Remedy::ControlPlane(_)
                 if self.host.machine().is_none() =>
             {
                 Err("the node's static pods are not this machine's".to_owned())
@@ -142,9 +145,6 @@ impl<H: Host> Hands<H> {
             // Also in a dry run: that it is out is the agent's own doing.
             Remedy::ReleaseManifest { component } => {
                 set_aside::release(&self.aside, *component, &self.static_pods).await
-            }
-            Remedy::ControlPlane(_) if self.host.machine().is_none() => {
-                Err("the node's static pods are not this machine's".to_owned())
             }
             Remedy::ControlPlane(change) => match change.act {
                 control_plane::Act::Bounce => {

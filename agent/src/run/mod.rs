@@ -172,14 +172,10 @@ pub async fn run_reloading<H: Host>(
     let clock = Arc::new(ClockFloor::open(&settings.state_dir.join(FLOOR_FILE)));
     let renewal_wanted = Arc::new(sync::Notify::new());
     let renewing = renewing(&settings, &clock, &renewal_wanted, hang_up.clone());
-    let etcd = etcd::Desk::new(agent.in_force.subscribe(), host.machine().is_some());
+    let machine = host.machine().is_some();
+    let etcd = etcd::Desk::new(agent.in_force.subscribe(), machine);
     let snapshots = etcd.clone().keep_snapshots(hang_up.clone());
     let _snapshots = AbortOnDropHandle::new(tokio::spawn(snapshots));
-    let control_plane = control_plane::Desk::new(
-        agent.in_force.subscribe(),
-        agent.set_aside.clone(),
-        host.machine().is_some(),
-    );
     let link = settings.coordinator.clone().map(|coordinator| {
         let ports = LinkPorts {
             settings: coordinator,
@@ -193,6 +189,7 @@ pub async fn run_reloading<H: Host>(
             answers: agent.answers,
             goodbye,
             state: link_state,
+            control_plane: control_plane::Desk::new(agent.in_force.subscribe(), &agent.set_aside, machine),
             set_aside: agent.set_aside,
             words,
             wishes: agent.wishes,
@@ -200,7 +197,6 @@ pub async fn run_reloading<H: Host>(
             beat,
             etcd,
             renewal_wanted,
-            control_plane,
         };
         AbortOnDropHandle::new(tokio::spawn(link::run(ports, hang_up.clone())))
     });
@@ -214,7 +210,7 @@ pub async fn run_reloading<H: Host>(
         hang_up.cancel();
     };
     tokio::join!(Box::pin(agent.mind.run(stop.clone())), leave);
-    for (name, task) in [
+    end([
         ("watchers", Some(agent.watchers)),
         ("link", link),
         ("renewal of the certificate", renewing),
@@ -222,14 +218,20 @@ pub async fn run_reloading<H: Host>(
         ("metrics", metrics),
         ("kubernetes", Some(kubernetes)),
         ("privileges", privileges),
-    ] {
+    ])
+    .await;
+    info!("agent ends");
+    Ok(())
+}
+
+/// Waits for what was told to end.
+async fn end(tasks: impl IntoIterator<Item = (&'static str, Option<AbortOnDropHandle<()>>)>) {
+    for (name, task) in tasks {
         let Some(task) = task else { continue };
         if timeout(LEAVE, task).await.is_err() {
             warn!(name, "did not end in time and is cut off");
         }
     }
-    info!("agent ends");
-    Ok(())
 }
 
 /// Keeps the certificate valid.

@@ -76,7 +76,7 @@ pub(crate) async fn run(cli: Cli, environment: &Environment, output: &mut Output
         Command::Audit(command) => audit::run(command, &mut context).await,
         Command::Token(command) => trust::token(command, &mut context).await,
         Command::Certificate(command) => trust::certificate(command, &mut context).await,
-        Command::Runbook(command) => runbook::run(command, &mut context).await,
+        Command::Runbook(command) => Box::pin(runbook::run(command, &mut context)).await,
         Command::Maintenance(command) => runbook::maintenance(command, &mut context).await,
         Command::Drain(args) => runbook::drain(args, &mut context).await,
         Command::Pods(command) => heal::pods(command, &mut context).await,

@@ -173,6 +173,22 @@ pub struct Asked {
     options: Options,
     #[command(flatten)]
     more: More,
+    #[command(flatten)]
+    masters: Masters,
+}
+
+/// What `control-plane` is told.
+#[derive(Debug, Default, Args)]
+struct Masters {
+    /// This static pod only: apiserver, controller-manager, scheduler (control-plane)
+    #[arg(long, value_name = "NAME", default_value = "")]
+    component: String,
+    /// Bounce them one after the other, also those that are well (control-plane)
+    #[arg(long, conflicts_with = "etcd_servers")]
+    restart: bool,
+    /// What API servers are told of etcd from now on, one after the other, after your approval of the difference (control-plane)
+    #[arg(long, value_name = "URL,...", default_value = "")]
+    etcd_servers: String,
 }
 
 /// What only some runbooks are told.
@@ -196,15 +212,6 @@ pub(crate) struct More {
     /// No more pods than this are moved (overload) [default: 5]
     #[arg(long, value_name = "PODS", value_parser = clap::value_parser!(u32).range(1..=100))]
     at_most: Option<u32>,
-    /// This static pod only: apiserver, controller-manager, scheduler (control-plane)
-    #[arg(long, value_name = "NAME", default_value = "")]
-    component: String,
-    /// Bounce them one after the other, also those that are well (control-plane)
-    #[arg(long, conflicts_with = "etcd_servers")]
-    restart: bool,
-    /// What API servers are told of etcd from now on, one after the other, after your approval of the difference (control-plane)
-    #[arg(long, value_name = "URL,...", default_value = "")]
-    etcd_servers: String,
 }
 
 /// What a runbook may do.
@@ -343,9 +350,13 @@ fn of_asked(asked: Asked) -> v1::RunbookRequest {
         cluster,
         options,
         more,
+        masters,
     } = asked;
     v1::RunbookRequest {
         cluster: cluster.unwrap_or_default(),
+        component: masters.component,
+        restart: masters.restart,
+        etcd_servers: masters.etcd_servers,
         ..with(request(runbook, node.unwrap_or_default(), options), more)
     }
 }
@@ -364,9 +375,6 @@ fn with(request: v1::RunbookRequest, more: More) -> v1::RunbookRequest {
         threshold_percent: more.threshold.unwrap_or_default(),
         hold_seconds: seconds(more.hold),
         at_most: more.at_most.unwrap_or_default(),
-        component: more.component,
-        restart: more.restart,
-        etcd_servers: more.etcd_servers,
         ..request
     }
 }

@@ -130,6 +130,7 @@ fn cluster(name: &str, count: usize) -> Inventory {
         .collect();
     Inventory {
         clusters: vec![Cluster {
+            vip: None,
             name: cluster,
             after: Vec::new(),
             vip: None,

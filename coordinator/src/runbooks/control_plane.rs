@@ -77,9 +77,8 @@ fn judge(
 ) {
     let etcd = world.etcd.as_ref().map(|glance| glance.view.as_ref());
     let evidence = match view.state(node, part, etcd) {
-        State::Nowhere => return,
-        // Told once of each master.
-        State::Ill(Cause::Unseen(_)) => return,
+        // What is not known is told once of each master.
+        State::Nowhere | State::Ill(Cause::Unseen(_)) => return,
         State::Well(words) if plan.request.options.restart => format!("a restart was asked for; {words}"),
         State::Well(words) => {
             well.push(format!("{} of {node} {words}", part.words()));
@@ -176,7 +175,7 @@ fn set_etcd(
             view.state(node, Part::ApiServer, None),
             view.told(node, Part::ApiServer),
         ) {
-            (State::Nowhere, _) => {}
+            (State::Nowhere, _) | (State::Well(_), None) => {}
             (State::Well(words), Some(told)) if told.etcd_servers == to => {
                 done.push(format!("API server of {node} has it, and {words}"));
             }
@@ -209,7 +208,6 @@ fn set_etcd(
                     .words(Part::ApiServer, node)
                     .replace("CLUSTER", &world.cluster.0),
             }),
-            (State::Well(_), None) => {}
         }
     }
     if let Some(first) = plan.steps.first_mut() {

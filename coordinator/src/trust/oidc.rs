@@ -1,4 +1,4 @@
-//! Operators who come with a token of an identity provider (OpenID Connect Core 1.0) in place of a certificate.
+//! Operators who come with a token of an identity provider (`OpenID` Connect Core 1.0) in place of a certificate.
 //!
 //! ```text
 //!  authorization: Bearer TOKEN ─► signed by a key of the file? ─► issuer, audience, times ─► a claim ─► the operator's name
@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use blackstart_proto::identity::valid_name;
 use blackstart_proto::machine::hex;
+use jsonwebtoken::errors::{Error, ErrorKind};
 use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use ring::digest::{SHA256, digest};
@@ -145,21 +146,24 @@ impl Oidc {
         for key in keys.iter().filter(named) {
             match decode::<Map<String, Value>>(token, &key.key, &rules) {
                 Ok(read) => return Ok(read.claims),
-                Err(error) => match error.kind() {
-                    // Another key may have signed it.
-                    jsonwebtoken::errors::ErrorKind::InvalidSignature
-                    | jsonwebtoken::errors::ErrorKind::InvalidAlgorithm => {}
-                    jsonwebtoken::errors::ErrorKind::InvalidIssuer => {
-                        why = format!("the token is not of {}", self.settings.issuer);
-                    }
-                    jsonwebtoken::errors::ErrorKind::InvalidAudience => {
-                        why = format!("the token is not for {}", self.settings.audience);
-                    }
-                    _ => why = format!("the token does not count: {error}"),
-                },
+                Err(error) => why = self.why_not(&error).unwrap_or(why),
             }
         }
         Err(why)
+    }
+
+    /// `None`: another key may have signed it.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the library's list grows, and whatever else it says is no token"
+    )]
+    fn why_not(&self, error: &Error) -> Option<String> {
+        match error.kind() {
+            ErrorKind::InvalidSignature | ErrorKind::InvalidAlgorithm => None,
+            ErrorKind::InvalidIssuer => Some(format!("the token is not of {}", self.settings.issuer)),
+            ErrorKind::InvalidAudience => Some(format!("the token is not for {}", self.settings.audience)),
+            _ => Some(format!("the token does not count: {error}")),
+        }
     }
 
     /// Those of the file as it is now.

@@ -134,7 +134,7 @@ pub(super) struct Bed {
 }
 
 /// As kubeadm writes it, with this health port and certificate.
-fn text(part: Part, port: u16, certificate: &Path) -> String {
+fn text(part: Part, health: SocketAddr, certificate: &Path) -> String {
     let etcd = match part {
         Part::ApiServer => format!("    - --etcd-servers={OLD_ETCD}\n"),
         Part::ControllerManager | Part::Scheduler => String::new(),
@@ -157,10 +157,11 @@ spec:
     - {part}
 {etcd}    - --tls-cert-file={}
     livenessProbe:
-      httpGet: {{host: 127.0.0.1, path: /{path}, port: {port}, scheme: HTTP}}
+      httpGet: {{host: 127.0.0.1, path: /{path}, port: {}, scheme: HTTP}}
   hostNetwork: true
 ",
-        certificate.display()
+        certificate.display(),
+        health.port()
     )
 }
 
@@ -340,7 +341,7 @@ impl Master {
             Mood::Well.write(&dir.join("moods").join(part.pod()))?;
             fs::write(
                 dir.join("manifests").join(format!("{part}.yaml")),
-                text(part, address.port(), &certificate),
+                text(part, address, &certificate),
             )?;
         }
         let mut settings = Settings {

@@ -43,6 +43,7 @@ impl Cast {
     }
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "the end of a map_err")]
 fn failed(error: io::Error) -> Failure {
     Failure::other(format!("make trouble for the drill: {error}"))
 }

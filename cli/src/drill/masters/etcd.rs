@@ -45,6 +45,7 @@ const RESTORED: [&str; 11] = [
     "start-control-plane",
 ];
 
+#[allow(clippy::needless_pass_by_value, reason = "the end of a map_err")]
 fn failed(error: io::Error) -> Failure {
     Failure::other(format!("make trouble for the drill: {error}"))
 }
@@ -88,10 +89,7 @@ fn of_node(rehearsal: &Rehearsal, at: usize) -> RunbookRequest {
 /// A manifest without what it says of the members, where that is to change.
 fn but_for_members(text: &str, changes: bool) -> String {
     let stays = |line: &&str| !(changes && line.contains("--initial-cluster"));
-    text.lines()
-        .filter(stays)
-        .map(|line| format!("{line}\n"))
-        .collect()
+    text.lines().filter(stays).flat_map(|line| [line, "\n"]).collect()
 }
 
 /// What is to be kept of every manifest of etcd: `joined` are those that are written anew.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -229,7 +230,6 @@ fn start(dir: &Path, node: &str, program: &Path, pod: &Pod) -> io::Result<Child>
             .arg(dir.join("moods").join(&pod.name));
         command
     };
-    use std::os::unix::process::CommandExt;
     command
         .env_clear()
         .stdin(Stdio::piped())

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::chronicle::{Chronicle, Out, RunStory};
+use super::chronicle::{Chronicle, Out, RunStory, StepStory};
 
 /// What the drills on masters check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -194,25 +194,20 @@ const STOP: &str = "stop-control-plane";
 /// Steps that take several manifests out, and leave them out.
 const DELIBERATE: [&str; 3] = [STOP, "fence-etcd", "restore-etcd"];
 
-/// It is taken out for a restore.
+/// It is taken out for a restore, after an approval: bounces come before any.
 fn is_deliberate(chronicle: &Chronicle, out: &Out) -> bool {
-    let runs = chronicle.runs.iter().filter(|run| at_work(run, out.gone_ms));
-    runs.filter_map(|run| {
-        let begun = |step: &&super::chronicle::StepStory| {
+    let does = |run: &RunStory| {
+        let approved = |step: &StepStory| step.approved_ms.is_some_and(|at| at <= out.gone_ms);
+        let takes = |step: &StepStory| {
             let (what, node) = step.id.split_once(':').unwrap_or((&step.id, &run.node));
             DELIBERATE.contains(&what)
                 && node == out.node
                 && step.ended_ms.is_none_or(|ended| ended >= out.gone_ms)
         };
-        run.steps.iter().find(begun).filter(|_| {
-            // Bounces come before any approval.
-            run.steps
-                .iter()
-                .any(|step| step.approved_ms.is_some_and(|at| at <= out.gone_ms))
-        })
-    })
-    .next()
-    .is_some()
+        run.steps.iter().any(approved) && run.steps.iter().any(takes)
+    };
+    let mut runs = chronicle.runs.iter().filter(|run| at_work(run, out.gone_ms));
+    runs.any(does)
 }
 
 fn only_planned(chronicle: &Chronicle) -> Vec<String> {

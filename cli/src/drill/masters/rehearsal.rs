@@ -224,7 +224,7 @@ impl Rehearsal {
                 self.tell(&format!("{id} has stopped: it is aborted"));
                 // The coordinator goes on until it is told; nothing of it may come after.
                 self.operator.abort_runbook(id).await?;
-                self.chronicle.runs[at].state = "halted".to_owned();
+                "halted".clone_into(&mut self.chronicle.runs[at].state);
                 self.chronicle.runs[at].ended_ms = Some(self.bed.now_ms());
                 return Ok(());
             }

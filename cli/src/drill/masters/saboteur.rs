@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use tokio::time::sleep;
 
 use super::bed::Bed;
-use super::chronicle::{Chronicle, Heard};
+use super::chronicle::{Chronicle, Heard, Out};
 use crate::failure::Failure;
 
 /// What is broken.
@@ -59,7 +59,13 @@ pub(super) async fn work(what: Sabotage, bed: &Bed) -> Result<(), Failure> {
         Sabotage::Rewrite => {
             let path = bed.masters[0].manifest(Part::ControllerManager);
             let text = fs::read_to_string(&path).map_err(failed)?;
-            fs::write(path, text + "# by somebody else\n").map_err(failed)
+            fs::write(path, text + "# by somebody else\n").map_err(failed)?;
+            let is_it =
+                |out: &Out| out.node == bed.masters[0].name && out.pod == Part::ControllerManager.pod();
+            while !bed.outs().iter().any(is_it) {
+                sleep(Duration::from_millis(20)).await;
+            }
+            Ok(())
         }
         Sabotage::NoCopy => {
             for master in &bed.masters {

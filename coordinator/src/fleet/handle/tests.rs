@@ -72,6 +72,7 @@ fn inventory(nodes: usize) -> Inventory {
     Inventory {
         nodes: (0..nodes).map(|index| (name(index), spec(index))).collect(),
         clusters: vec![Cluster {
+            vip: None,
             name: cluster.clone(),
             after: Vec::new(),
             vip: None,

@@ -26,6 +26,7 @@ fn inventory() -> Inventory {
     };
     Inventory {
         clusters: vec![Cluster {
+            vip: None,
             name: cluster,
             after: Vec::new(),
             vip: None,

@@ -35,6 +35,7 @@ fn fleet(shapes: &[(&str, &[&str], usize, usize)], phase: Phase) -> (Inventory, 
             }
         }
         clusters.push(Cluster {
+            vip: None,
             name: cluster,
             after: after.iter().map(|name| ClusterName((*name).to_owned())).collect(),
             vip: None,

@@ -69,14 +69,14 @@ impl At<'_> {
                 }),
                 (None, State::Well(_)) => match at.others(view, node, part) {
                     Some(look) if !asked => look,
-                    Some(_) | None => at.tell_part(PartAct::Bounce, part, "bounce it"),
+                    Some(_) | None => at.tell_part(&PartAct::Bounce, part, "bounce it"),
                 },
                 (None, State::Nowhere) => {
                     Look::Failed(format!("no master has a manifest of {part} any more"))
                 }
                 // While it is being bounced its manifest is out.
                 (None, State::Ill(cause)) if cause.is_mendable() || asked => {
-                    at.tell_part(PartAct::Bounce, part, "bounce it")
+                    at.tell_part(&PartAct::Bounce, part, "bounce it")
                 }
                 (None, State::Ill(Cause::Unseen(why))) => {
                     Look::Wait(WaitingOn::Agent(format!("{why} ({node})")))
@@ -154,7 +154,7 @@ impl At<'_> {
                         .filter(|_| !asked);
                     first.unwrap_or_else(|| {
                         at.tell_part(
-                            PartAct::EtcdServers {
+                            &PartAct::EtcdServers {
                                 from: change.from.clone(),
                                 to: change.to.clone(),
                             },
@@ -192,7 +192,7 @@ impl At<'_> {
     }
 
     /// Sends it to the agent of the step's node.
-    fn tell_part(&self, act: PartAct, part: Part, name: &'static str) -> Look {
+    fn tell_part(&self, act: &PartAct, part: Part, name: &'static str) -> Look {
         self.command(
             name,
             |attempt| Call::ControlPlane {

@@ -1,4 +1,4 @@
-use super::super::chronicle::{Health, Manifest, StepStory};
+use super::super::chronicle::{Health, Manifest};
 use super::*;
 
 fn step(id: &str) -> StepStory {
