@@ -35,7 +35,6 @@ release: needs-rust ## Every binary, optimized: blackstart, blackstart-agent, bl
 TARGET ?=
 PACKAGED := $(TARGET_DIR)/$(if $(TARGET),$(TARGET)/)dist
 packages: needs-rust needs-packaging ## Debian packages and RPMs, into target/packages (TARGET=x86_64-unknown-linux-musl: static)
-	deploy/ensure-packages rpm
 	$(CARGO) build --profile dist --bins -p blackstart-agent -p blackstart-coordinator -p blackstart $(if $(TARGET),--target $(TARGET))
 	$(PACKAGED)/package-files $(PACKAGED)/package
 	deploy/packages/build $(PACKAGED)
@@ -55,7 +54,7 @@ packages-for-tests: needs-rust needs-packaging ## The same of what tests are bui
 
 needs-packaging:
 	@$(CARGO) deb --version >/dev/null 2>&1 || $(CARGO) install --debug --locked cargo-deb # as cargo-deny
-	deploy/ensure-packages dpkg-dev
+	deploy/ensure-packages dpkg-dev rpm
 
 # On the testbed it takes what nodes run as well.
 drill: needs-rust $(if $(findstring testbed,$(ARGS)),needs-testbed build) ## Rehearse a power loss of 18 simulated nodes (ARGS="--seed 7"), on real ones (ARGS="--on testbed"), or another chapter (DRILL=node-down)

@@ -70,6 +70,28 @@ impl Packages {
         only(&self.dir, package)
     }
 
+    /// The RPM of the same content, or `None` after saying what is missing. Where `CI=true` nothing is skipped.
+    ///
+    /// # Panics
+    /// It is missing, and `CI=true`.
+    pub fn rpm_or_skip(&self, package: &str) -> Option<PathBuf> {
+        let prefix = format!("{package}-");
+        let named = |name: &str| {
+            let version = name.strip_prefix(&prefix)?.strip_suffix(".rpm")?;
+            version
+                .starts_with(|first: char| first.is_ascii_digit())
+                .then_some(())
+        };
+        let mut entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let found = entries.find(|entry| named(&entry.file_name().to_string_lossy()).is_some());
+        if found.is_none() {
+            let why = "no RPM beside the packages: apt-get install rpm, make packages-for-tests";
+            assert!(!std::env::var("CI").is_ok_and(|ci| ci == "true"), "{why}");
+            say(&format!("SKIPPED: {why}"));
+        }
+        found.map(|entry| entry.path())
+    }
+
     /// Makes a package of the same content with another version, in `to`.
     ///
     /// # Errors

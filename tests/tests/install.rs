@@ -1,6 +1,8 @@
-//! docs/install.md, typed on fresh machines: a coordinator's, a master and two workers.
+//! docs/install.md, typed on fresh machines: a coordinator's, three masters' and two workers'. What it makes comes back from a power loss, and from
+//! one that lasted until every certificate had ended, with a clock that is a year behind.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,10 +19,12 @@ const GUIDE: &str = include_str!("../../docs/install.md");
 const MOST_COMMANDS: usize = 9;
 const LONG: Duration = Duration::from_mins(3);
 /// The guide's machines, in the order of its inventory, and the coordinator's.
-const NODES: [(&str, &str); 3] = [
+const NODES: [(&str, &str); 5] = [
     ("master-1", "10.128.38.1"),
-    ("worker-1", "10.128.38.2"),
-    ("worker-2", "10.128.38.3"),
+    ("master-2", "10.128.38.2"),
+    ("master-3", "10.128.38.3"),
+    ("worker-1", "10.128.38.4"),
+    ("worker-2", "10.128.38.5"),
 ];
 const COORDINATOR: (&str, &str) = ("worker-3", "10.128.38.100");
 
@@ -156,8 +160,8 @@ async fn joins(bed: &Bed, here: &impl Fn(&str) -> String, join: &str) {
     }
 }
 
-/// What it is all for.
-async fn comes_back(bed: &Bed, coordinator: &Node) {
+/// What it is all for. `nth` power loss of this fleet.
+async fn comes_back(bed: &Bed, coordinator: &Node, nth: usize) {
     let boots = |list: &Value| -> Vec<String> {
         let items = list["items"].as_array().unwrap().iter();
         items.map(|node| node["boot_id"].to_string()).collect()
@@ -169,9 +173,131 @@ async fn comes_back(bed: &Bed, coordinator: &Node) {
         node["phase"] == "ready" && !before.contains(&node["boot_id"].to_string())
     })
     .await;
-    let runs = ask(coordinator, "get runs").await.unwrap();
-    let runs = runs["items"].as_array().unwrap();
-    assert_eq!(runs.len(), 1, "a cold start by itself: {runs:#?}");
+    wait::until("the end of its cold start", LONG, async || {
+        let runs = ask(coordinator, "get runs").await?;
+        let runs = runs["items"].as_array().cloned().unwrap_or_default();
+        assert!(runs.len() <= nth, "one cold start for each: {runs:#?}");
+        let ended = runs.iter().filter(|run| run["state"] == "succeeded").count();
+        Ok((ended == nth).then_some(()))
+    })
+    .await
+    .unwrap();
+    in_order(bed).await;
+}
+
+/// No worker's kubelet began before those of a quorum of masters had.
+async fn in_order(bed: &Bed) {
+    // One kernel, so one clock.
+    let (mut masters, mut workers) = (Vec::new(), Vec::new());
+    for (name, _) in NODES {
+        let node = bed.node(name).unwrap();
+        let at = node.property("kubelet.service", "ActiveEnterTimestampMonotonic");
+        let at: u64 = at.await.unwrap().parse().unwrap();
+        let those = if name.starts_with("master") {
+            &mut masters
+        } else {
+            &mut workers
+        };
+        those.push(at);
+    }
+    masters.sort_unstable();
+    let (quorum, first) = (masters[masters.len() / 2], workers.iter().min().unwrap());
+    assert!(
+        0 < masters[0] && quorum < *first,
+        "kubelets of masters began at {masters:?}, of workers at {workers:?}"
+    );
+}
+
+/// So long the fleet is dark: longer than a certificate of ninety days is good for, and less than the grace after its end.
+const DARK_DAYS: i64 = 100;
+/// The node whose battery died.
+const WRONG_CLOCK: &str = "worker-2";
+
+/// From its next start on a unit's clock is off by so many days. The machine's own is everybody's, and cannot be set.
+async fn shift_clock(node: &Node, unit: &str, days: i64) {
+    let preload = node
+        .exec(&["sh", "-c", "echo /usr/lib/*/faketime/libfaketimeMT.so.1"])
+        .await
+        .unwrap();
+    let drop_in = format!(
+        "[Service]\nEnvironment=LD_PRELOAD={preload} FAKETIME={days:+}d FAKETIME_DONT_FAKE_MONOTONIC=1 NO_FAKE_STAT=1\n"
+    );
+    let path = format!("/etc/systemd/system/{unit}.service.d/90-clock.conf");
+    node.write(&path, &drop_in).unwrap();
+}
+
+/// The certificate that the coordinator last gave each node: its number and its end.
+async fn certificates(coordinator: &Node) -> BTreeMap<String, (String, String)> {
+    let listed = ask(coordinator, "certificate list").await.unwrap();
+    let items = listed["items"].as_array().unwrap().iter();
+    items
+        .map(|item| {
+            let text = |field: &str| item[field].as_str().unwrap_or_default().to_owned();
+            (text("node"), (text("serial"), text("ends_at")))
+        })
+        .collect()
+}
+
+/// Dark for so long that no node's certificate is good any more; and one node's clock shows last year.
+async fn comes_back_after_months(bed: &Bed, coordinator: &Node) {
+    let before = certificates(coordinator).await;
+    shift_clock(coordinator, "blackstart-coordinator", DARK_DAYS).await;
+    for (name, _) in NODES {
+        let node = bed.node(name).unwrap();
+        // As an agent keeps it whose clock is kept, which the testbed's is not.
+        node.exec(&["sh", "-c", "date +%s >/var/lib/blackstart/clock-floor && sync"])
+            .await
+            .unwrap();
+        let days = if name == WRONG_CLOCK {
+            DARK_DAYS - 365
+        } else {
+            DARK_DAYS
+        };
+        for unit in ["blackstart-agent", "blackstart-gate"] {
+            shift_clock(node, unit, days).await;
+        }
+    }
+    comes_back(bed, coordinator, 2).await;
+    let after = certificates(coordinator).await;
+    for (name, _) in NODES {
+        assert!(
+            before[name].0 != after[name].0 && before[name].1 < after[name].1,
+            "{name} has {:?}, before the outage {:?}",
+            after[name],
+            before[name]
+        );
+    }
+    // And it is named, and nobody else.
+    let conditions = ask(coordinator, "get conditions").await.unwrap();
+    let items = conditions["items"].as_array().unwrap().iter();
+    let behind: Vec<_> = items.filter(|item| item["condition"] == "ClockBehind").collect();
+    assert!(
+        behind.len() == 1 && behind[0]["node"] == WRONG_CLOCK,
+        "{conditions:#}"
+    );
+    let found = doctor(coordinator).await;
+    let named = [findings(&found, "wrong"), findings(&found, "warning")].concat();
+    assert!(
+        named
+            .iter()
+            .any(|finding| finding.contains("ClockBehind") && finding.contains(WRONG_CLOCK)),
+        "{named:#?}"
+    );
+    // Once it is set right nothing of it is left.
+    let node = bed.node(WRONG_CLOCK).unwrap();
+    shift_clock(node, "blackstart-agent", DARK_DAYS).await;
+    node.exec(&["systemctl", "daemon-reload"]).await.unwrap();
+    node.exec(&["systemctl", "restart", "blackstart-agent"])
+        .await
+        .unwrap();
+    wait::until("its clock to be right", LONG, async || {
+        let conditions = ask(coordinator, "get conditions").await?;
+        let items = conditions["items"].as_array().cloned().unwrap_or_default();
+        let gone = !items.iter().any(|item| item["condition"] == "ClockBehind");
+        Ok(gone.then_some(()))
+    })
+    .await
+    .unwrap();
 }
 
 /// Real faults, and the doctor finds each.
@@ -211,10 +337,11 @@ async fn who_follows_the_guide_has_a_fleet_that_comes_back_from_a_power_loss() {
     };
     let wish = Wish {
         topology: Topology {
-            masters: 1,
+            masters: 3,
             workers: 3,
         },
         runs: Runs::Kubelets,
+        packages: vec!["libfaketime"],
         ..Wish::fleet(0, 0)
     };
     let bed = Bed::raise(&docker, "install", &wish).await.unwrap();
@@ -271,7 +398,8 @@ async fn who_follows_the_guide_has_a_fleet_that_comes_back_from_a_power_loss() {
         say(&said);
     }
 
-    comes_back(&bed, coordinator).await;
+    comes_back(&bed, coordinator, 1).await;
+    comes_back_after_months(&bed, coordinator).await;
     faults_are_found(&bed, coordinator).await;
     bed.take_down().await.unwrap();
 }

@@ -167,6 +167,83 @@ async fn an_agent_comes_changes_and_goes_and_the_kubelet_does_not_notice() {
     bed.take_down().await.unwrap();
 }
 
+/// By the same files and scripts of its own, on a node that has `rpm`: Debian's, which knows of no other packages.
+#[tokio::test]
+async fn an_rpm_comes_changes_and_goes_and_the_kubelet_does_not_notice() {
+    let (Some(docker), Some(packages)) = (Docker::or_skip().await, Packages::or_skip()) else {
+        return;
+    };
+    let Some(shipped) = packages.rpm_or_skip("blackstart-agent") else {
+        return;
+    };
+    let wish = Wish {
+        packages: vec!["rpm"],
+        ..Wish::single(Runs::Kubelets)
+    };
+    let bed = Bed::raise(&docker, "packages-rpm", &wish).await.unwrap();
+    bed.kubelets_answer(bed.nodes(), LONG).await.unwrap();
+    let node = bed.node("worker-1").unwrap();
+    forget(node).await.unwrap();
+    let kubelet = property(node, KUBELET, "MainPID").await;
+    let before = inventory(node).await;
+    let inside = "/root/agent.rpm";
+    std::fs::copy(&shipped, node.path(inside).unwrap()).unwrap();
+    let rpm = async |arguments: &[&str]| {
+        let command = [&["rpm", "--force-debian", "--nodeps"], arguments].concat();
+        node.exec_within(LONG, &command).await.unwrap()
+    };
+
+    rpm(&["--install", inside]).await;
+    node.exec(&["systemctl", "start", AGENT, GATE]).await.unwrap();
+    assert_eq!(
+        property(node, AGENT, "ActiveState").await,
+        "inactive",
+        "it has not joined"
+    );
+    node.write(CONFIG, YAML).unwrap();
+    node.exec(&["systemctl", "enable", "--now", AGENT, GATE])
+        .await
+        .unwrap();
+    active(node, AGENT).await;
+    let gate = property(node, GATE, "InvocationID").await;
+    let agent = property(node, AGENT, "MainPID").await;
+
+    // An upgrade to what is there already runs the same scripts as one to something newer.
+    rpm(&[
+        "--upgrade",
+        "--replacepkgs",
+        "--replacefiles",
+        "--oldpackage",
+        inside,
+    ])
+    .await;
+    active(node, AGENT).await;
+    assert_ne!(property(node, AGENT, "MainPID").await, agent, "the new program");
+    assert_eq!(property(node, KUBELET, "MainPID").await, kubelet);
+    assert_eq!(property(node, GATE, "InvocationID").await, gate);
+
+    rpm(&["--erase", "blackstart-agent"]).await;
+    assert_eq!(property(node, KUBELET, "MainPID").await, kubelet);
+    let wants = property(node, KUBELET, "Wants").await;
+    assert!(!wants.contains(GATE), "the kubelet wants {wants}");
+    // Who the node is stays, and is removed by hand; so is what `rpm` itself keeps.
+    for path in [
+        "/etc/blackstart",
+        "/var/lib/blackstart/*",
+        "/root/agent.rpm",
+        "/var/lib/rpm",
+    ] {
+        node.exec(&["sh", "-c", &format!("rm -rf {path}")]).await.unwrap();
+    }
+    let mine = |line: &String| line.contains("blackstart") && !line.contains("/var/lib/blackstart");
+    let left: Vec<_> = difference(&before, &inventory(node).await)
+        .into_iter()
+        .filter(|line| mine(line))
+        .collect();
+    assert!(left.is_empty(), "left behind: {left:#?}");
+    bed.take_down().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_gate_that_holds_goes_on_holding_through_an_upgrade_and_a_removal_ends_it() {
     let (Some(docker), Some(packages)) = (Docker::or_skip().await, Packages::or_skip()) else {

@@ -66,13 +66,13 @@ fn ca(world: &World, words: &[&str]) -> Output {
     command.output().unwrap()
 }
 
-async fn asked(world: &World, words: &'static [&'static str]) -> Output {
+fn asked(world: &World, words: &'static [&'static str]) -> Output {
     // Beside the coordinator that runs here, which answers it.
     tokio::task::block_in_place(|| ca(world, words))
 }
 
-async fn behind(world: &World) -> Vec<String> {
-    let output = asked(world, &["status", "--output", "json"]).await;
+fn behind(world: &World) -> Vec<String> {
+    let output = asked(world, &["status", "--output", "json"]);
     assert!(output.status.success(), "{output:?}");
     let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     serde_json::from_value(told["behind"].clone()).unwrap()
@@ -109,7 +109,7 @@ async fn in_session(world: &World, expected: u32) {
 
 async fn renewed(world: &World, expected: &[&str]) {
     within("the others to renew", async {
-        while behind(world).await != expected {
+        while behind(world) != expected {
             sleep(Duration::from_millis(100)).await;
         }
     })
@@ -123,10 +123,10 @@ async fn a_fleet_follows_from_one_authority_to_the_next_and_nobody_is_left_behin
     let kept = copied(&files["biz-1"], &world.path("kept"));
     let cluster = Arc::new(SimCluster::new(2, Duration::from_millis(100)));
     let (old, _) = marks(&files["biz-1"]);
-    let none = asked(&world, &["finish"]).await;
+    let none = asked(&world, &["finish"]);
     assert!(!none.status.success(), "{none:?}");
 
-    let rotated = asked(&world, &["rotate"]).await;
+    let rotated = asked(&world, &["rotate"]);
     assert!(rotated.status.success(), "{rotated:?}");
     world.stop().await;
     world.start(enrols).await;
@@ -141,13 +141,13 @@ async fn a_fleet_follows_from_one_authority_to_the_next_and_nobody_is_left_behin
             "{name} is of {by} and trusts {trusted}"
         );
     }
-    let early = asked(&world, &["finish"]).await;
+    let early = asked(&world, &["finish"]);
     let said = String::from_utf8_lossy(&early.stderr);
     assert!(!early.status.success() && said.contains("biz-3"), "{early:?}");
 
     machines.extend(begin(&world, &NODES[2..], &files, &cluster));
     renewed(&world, &[]).await;
-    let finished = asked(&world, &["finish"]).await;
+    let finished = asked(&world, &["finish"]);
     assert!(finished.status.success(), "{finished:?}");
     for machine in &mut machines {
         machine.cut_power();

@@ -310,7 +310,10 @@ async fn what_agents_of_other_versions_said_is_understood() {
         let id = run.expect("the gate was held");
         let detail = world.operator().await.get_run(GetRunRequest { id }).await;
         let detail = detail.unwrap().into_inner();
-        let state = detail.summary.as_ref().map(|run| run.state());
+        let state = detail
+            .summary
+            .as_ref()
+            .map(blackstart_proto::v1::RunSummary::state);
         assert!(
             matches!(state, Some(RunState::Running | RunState::Succeeded)),
             "{detail:#?}"
@@ -372,10 +375,10 @@ async fn speaks(
         let wants = matches!(body, Up::Hello(_) | Up::Report(_));
         let hello = matches!(body, Up::Hello(_));
         let _gone = tell.send(body);
-        while wants {
-            let Some(next) = script.pop_front().or_else(|| last.clone()) else {
-                break;
-            };
+        if !wants {
+            continue;
+        }
+        while let Some(next) = script.pop_front().or_else(|| last.clone()) {
             say(&mut stream, &next).await;
             if hello || is_ack(&next) {
                 break;
@@ -409,9 +412,10 @@ async fn what_a_later_agent_adds_costs_it_no_session() {
         sequence: 1,
         ..Default::default()
     };
-    let mut attested = blackstart_proto::v1::Attestation::default();
-    attested.gate = 99;
-    report.attestation = Some(attested);
+    report.attestation = Some(blackstart_proto::v1::Attestation {
+        gate: 99,
+        ..Default::default()
+    });
     report.conditions.push(Condition {
         kind: "NotYetInvented".to_owned(),
         severity: 99,
@@ -419,8 +423,10 @@ async fn what_a_later_agent_adds_costs_it_no_session() {
         ..Condition::default()
     });
     say(&mut to, &later(2, &report)).await;
-    let mut result = blackstart_proto::v1::CommandResult::default();
-    result.status = 99;
+    let result = blackstart_proto::v1::CommandResult {
+        status: 99,
+        ..Default::default()
+    };
     say(&mut to, &later(3, &result)).await;
     report.sequence = 2;
     say(&mut to, &later(2, &report)).await;
@@ -489,7 +495,11 @@ async fn what_a_later_coordinator_adds_costs_the_agent_no_session() {
                 match told.recv().await.unwrap() {
                     Up::Report(_) => break,
                     Up::Hello(_) => panic!("a new session"),
-                    _ => {}
+                    Up::Result(_)
+                    | Up::Goodbye(_)
+                    | Up::PermitRequest(_)
+                    | Up::PermitReturn(_)
+                    | Up::EtcdAnswer(_) => {}
                 }
             }
         }
