@@ -133,7 +133,6 @@ fn cluster(name: &str, count: usize) -> Inventory {
             vip: None,
             name: cluster,
             after: Vec::new(),
-            vip: None,
             nodes: nodes.iter().map(|node| node.name.clone()).collect(),
         }],
         nodes: nodes.into_iter().map(|node| (node.name.clone(), node)).collect(),

@@ -75,7 +75,6 @@ fn inventory(nodes: usize) -> Inventory {
             vip: None,
             name: cluster.clone(),
             after: Vec::new(),
-            vip: None,
             nodes: (0..nodes).map(name).collect(),
         }],
     }

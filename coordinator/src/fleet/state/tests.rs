@@ -29,7 +29,6 @@ fn inventory() -> Inventory {
             vip: None,
             name: cluster,
             after: Vec::new(),
-            vip: None,
             nodes: vec![name()],
         }],
         nodes: [(name(), node)].into(),

@@ -38,7 +38,6 @@ fn fleet(shapes: &[(&str, &[&str], usize, usize)], phase: Phase) -> (Inventory, 
             vip: None,
             name: cluster,
             after: after.iter().map(|name| ClusterName((*name).to_owned())).collect(),
-            vip: None,
             nodes: names,
         });
     }
