@@ -76,7 +76,7 @@ pub(super) async fn revision(database: &Path, tools: &[PathBuf]) -> Result<i64, 
                 // A revision of 0 is that of a database in which nothing was ever written.
                 match json {
                     Some(said) if said.revision > 0 => return Ok(said.revision),
-                    Some(_) => why = "it is empty".to_owned(),
+                    Some(_) => "it is empty".clone_into(&mut why),
                     None => why = format!("{} does not tell its revision", tool.display()),
                 }
             }

@@ -2,7 +2,7 @@
 //!
 //! A log file is a row of frames: eight bytes with the length of the record (in the lower 56 bits) and of its padding, then the record, a
 //! protobuf of type, CRC and data. Each file begins with the CRC of the one before it and then has the metadata, a protobuf of the
-//! member's id and the cluster's (etcd 3.5: server/wal/decoder.go, wal.go, api/etcdserverpb/raft_internal.proto).
+//! member's id and the cluster's (etcd 3.5: server/wal/decoder.go, wal.go, `raft_internal.proto`).
 
 use std::fs::{self, File};
 use std::io::{self, Read};

@@ -4,6 +4,7 @@
 
 mod all;
 mod bed;
+mod crash;
 mod kubelet;
 mod machine;
 mod member;

@@ -29,7 +29,7 @@ pub(super) fn load(store: &dyn Store) -> Result<BTreeMap<ClusterName, Last>, Sto
         match serde_json::from_slice(&value) {
             Ok(last) => drop(all.insert(name, last)),
             Err(error) => {
-                tracing::warn!(cluster = %name, %error, "what was last seen of an etcd cannot be read")
+                tracing::warn!(cluster = %name, %error, "what was last seen of an etcd cannot be read");
             }
         }
     }
@@ -77,15 +77,16 @@ impl Keeper {
                 format!("{PREFIX}{name}"),
                 serde_json::to_vec(&last).unwrap_or_default(),
             );
-            match spawn_blocking(move || store.put(&key, &value)).await {
-                Ok(Ok(())) => drop(kept.insert(name.clone(), last)),
-                Ok(Err(error)) => {
-                    tracing::warn!(cluster = %name, %error, "what was seen of an etcd was not kept")
+            let kept_now = spawn_blocking(move || store.put(&key, &value)).await;
+            let why = match kept_now {
+                Ok(Ok(())) => {
+                    kept.insert(name.clone(), last);
+                    continue;
                 }
-                Err(error) => {
-                    tracing::warn!(cluster = %name, %error, "what was seen of an etcd was not kept")
-                }
-            }
+                Ok(Err(error)) => error.to_string(),
+                Err(error) => error.to_string(),
+            };
+            tracing::warn!(cluster = %name, why, "what was seen of an etcd was not kept");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A snapshot is written beside its place as `.partial`, gone on with after a break, and gets its name once its hash is that which was told.
 
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -112,7 +113,10 @@ fn verify(path: &Path, snapshot: &EtcdSnapshot) -> Result<(), String> {
     let mut tail = Vec::new();
     file.read_to_end(&mut tail).map_err(failed)?;
     let hash = hash.finish();
-    let hex: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = hash.as_ref().iter().fold(String::new(), |mut hex, byte| {
+        let _always = write!(hex, "{byte:02x}");
+        hex
+    });
     if hash.as_ref() != tail.as_slice() || hex != snapshot.sha256 {
         return Err(format!("its hash is {hex}, and {} was told", snapshot.sha256));
     }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::super::call::Call;
-use super::super::plan::Replaced;
+use super::super::plan::{Replaced, Runbook};
 use super::super::waiting::WaitingOn;
 use super::super::world::seconds;
 use super::{At, Look};
@@ -207,6 +207,17 @@ impl At<'_> {
             && let Some(seen) = self.answers_again(view, replaced)
         {
             return Look::Done(seen);
+        }
+        // Those that were fenced before it came back by itself join anew by another run.
+        if self.context.request.runbook == Runbook::EtcdQuorum
+            && let Some(replaced) = &self.context.plan.etcd
+            && view.has_quorum()
+            && view.cluster_id == Some(replaced.cluster_id)
+        {
+            return Look::Done(format!(
+                "the quorum is back: {}; who is not well joins anew by blackstart runbook run etcd-member NODE",
+                view.words()
+            ));
         }
         if view.has_quorum()
             && view.healthy() == view.voters()

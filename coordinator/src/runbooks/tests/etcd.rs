@@ -520,3 +520,23 @@ async fn a_master_whose_agent_is_away_has_to_be_proved_to_stay_away_before_anyth
         missing(&nothing)
     );
 }
+
+#[tokio::test]
+async fn a_quorum_that_comes_back_by_itself_ends_a_restore_though_others_were_fenced() {
+    let lost = told([Ok(well(1, 0, "3.5.16")), refused(), refused()]);
+    let plan = plan_of(Runbook::EtcdQuorum, &lost);
+    let back = two_of_three("3.5.16", refused());
+    for step in plan.steps.iter().filter(|step| {
+        matches!(
+            step.action,
+            Action::FenceEtcd | Action::StopControlPlane | Action::RestoreEtcd | Action::AwaitEtcdHealthy
+        )
+    }) {
+        let look = look_at(step, &plan, &world_of(&back, &Sources::new()));
+        assert!(
+            matches!(&look, Look::Done(why) if why.contains("the quorum is back")),
+            "{}: {look:?}",
+            step.id()
+        );
+    }
+}
