@@ -161,7 +161,7 @@ fn the_shipped_alerts_and_the_dashboard_ask_for_what_there_is() {
         }
         known.insert(name);
     }
-    let kinds: BTreeSet<_> = ConditionKind::ALL.iter().map(|kind| kind.to_string()).collect();
+    let kinds: BTreeSet<_> = ConditionKind::ALL.iter().map(ToString::to_string).collect();
     let files = [
         include_str!("../../../deploy/prometheus/blackstart-alerts.yaml"),
         include_str!("../../../deploy/grafana/blackstart-agents.json"),
