@@ -499,7 +499,8 @@ async fn what_a_later_coordinator_adds_costs_the_agent_no_session() {
                     | Up::Goodbye(_)
                     | Up::PermitRequest(_)
                     | Up::PermitReturn(_)
-                    | Up::EtcdAnswer(_) => {}
+                    | Up::EtcdAnswer(_)
+                    | Up::ControlPlaneAnswer(_) => {}
                 }
             }
         }

@@ -54,11 +54,11 @@ async fn a_token_is_as_good_as_a_certificate_of_the_same_name() {
         reason: "a test".to_owned(),
         ..v1::SetHoldRequest::default()
     };
-    let held = fleet
+    let set = fleet
         .set_hold(with(&ben, hold(v1::HoldScope::Node, "biz-1")))
         .await
         .unwrap();
-    assert_eq!(held.into_inner().hold.unwrap().by, "ben");
+    assert_eq!(set.into_inner().hold.unwrap().by, "ben");
     let told = fleet
         .set_hold(with(&ben, hold(v1::HoldScope::Fleet, "")))
         .await
