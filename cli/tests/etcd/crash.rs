@@ -52,6 +52,7 @@ fn newest(program: &Path, data: &Path) -> Option<i64> {
     look().max(look())
 }
 
+#[allow(clippy::too_many_lines, reason = "one story, from the loss to one cluster")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_quorum_is_restored_through_crashes_at_every_step_and_a_master_that_comes_back_splits_nothing() {
     // What is killed is ours: of etcd one version will do, the newest.
@@ -77,7 +78,7 @@ async fn a_quorum_is_restored_through_crashes_at_every_step_and_a_master_that_co
         .await;
         let acknowledged = writer.stop_with_revisions().await;
         let last = acknowledged.iter().map(|(_, revision)| *revision).max().unwrap();
-        let begin = [
+        let command = [
             "runbook",
             "run",
             "etcd-quorum",
@@ -87,12 +88,12 @@ async fn a_quorum_is_restored_through_crashes_at_every_step_and_a_master_that_co
             "-o",
             "json",
         ];
-        let unproved = bed.blackstart(&begin);
+        let unproved = bed.blackstart(&command);
         assert!(
             !unproved.status.success(),
             "who is dark may come back: {unproved:?}"
         );
-        let begun = bed.blackstart(&[&begin[..], &["--proof", "its rack has no power"]].concat());
+        let begun = bed.blackstart(&[&command[..], &["--proof", "its rack has no power"]].concat());
         assert!(begun.status.success(), "{begun:?}");
         let run: Value = serde_json::from_slice(&begun.stdout).unwrap();
         let run = run["id"].as_str().unwrap().to_owned();
