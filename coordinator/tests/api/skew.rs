@@ -159,11 +159,17 @@ fn held(report: &Up) -> bool {
         if report.attestation.as_ref().is_some_and(|attested| attested.gate() == GateState::Held))
 }
 
-/// A node that had its power cut, and whose agent speaks with whoever is at this address.
-async fn after_a_power_loss(world: &World, at: SocketAddr) -> SimMachine {
+/// A node whose agent speaks with whoever is at this address.
+fn switched_on(world: &World, at: SocketAddr) -> SimMachine {
     let cluster = Arc::new(SimCluster::new(1, Duration::from_millis(100)));
     let mut machine = master_at(world, NODE, &cluster, world.files(NODE), at);
     machine.power_on().unwrap();
+    machine
+}
+
+/// The same, and its power was cut.
+async fn after_a_power_loss(world: &World, at: SocketAddr) -> SimMachine {
+    let mut machine = switched_on(world, at);
     // What is cut before it knows its boot has none to remember.
     within("the first boot", async {
         while machine.host().stage(Instant::now()) != SimStage::Healthy {
@@ -478,7 +484,7 @@ async fn what_a_later_coordinator_adds_costs_the_agent_no_session() {
     ]
     .into();
     let at = listen(&world, move |stream| speaks(stream, script.clone(), tell.clone())).await;
-    let mut machine = after_a_power_loss(&world, at).await;
+    let mut machine = switched_on(&world, at);
     let refused = within("a refusal", async {
         loop {
             if let Up::Result(result) = told.recv().await.unwrap() {
