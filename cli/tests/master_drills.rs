@@ -125,6 +125,20 @@ fn a_lost_quorum_is_restored_by_the_word_of_two_persons() {
 }
 
 #[test]
+fn all_members_that_lose_their_data_are_restored_from_what_loses_least() {
+    if has_etcd("the drill of an etcd of which nobody is left") {
+        let report = passes_with_timings("etcd-all");
+        let said = report["refused"].to_string();
+        assert!(
+            said.contains("wants two persons") && said.contains("is lost for good"),
+            "{said}"
+        );
+        let timeline = report["timeline"].to_string();
+        assert!(timeline.contains("which were told to be lost"), "{timeline}");
+    }
+}
+
+#[test]
 fn a_drill_of_etcd_finds_that_the_old_data_is_gone() {
     if has_etcd("a saboteur of the drill of an etcd member") {
         let (output, report) = drill(&["etcd-member", "--seed", "2", "--sabotage", "no-copy"]);

@@ -157,6 +157,18 @@ for the kubelet. Nothing of a drill stays behind but what --report and --keep as
 
 Exit code 0: every law held and the chapter's end was reached; 6: not; 130: interrupted.")]
     EtcdQuorum(EtcdArgs),
+    /// Have all etcd members lose their data: restored from what loses least by the word of two persons, and what was told is lost
+    #[command(after_help = "\
+Examples:
+  blackstart drill etcd-all                         needs etcd (apt-get install etcd-server etcd-client)
+  blackstart drill etcd-all --database 256          with a database of 256 MiB
+  blackstart drill etcd-all --etcd /opt/etcd/etcd   another etcd, with its etcdutl beside it
+
+etcd, coordinator, agents, runbooks and mTLS are real; members are run from real manifests by stand-ins
+for the kubelet. Nothing of a drill stays behind but what --report and --keep ask for.
+
+Exit code 0: every law held and the chapter's end was reached; 6: not; 130: interrupted.")]
+    EtcdAll(EtcdArgs),
     /// List the drills and the laws that they check
     #[command(after_help = "\
 Examples:
@@ -246,6 +258,7 @@ pub async fn run(args: DrillArgs, output: &mut Output) -> Result<(), Failure> {
         DrillCommand::ControlPlane(args) => masters::run(masters::Chapter::ControlPlane, args, output).await,
         DrillCommand::EtcdMember(args) => masters::run_etcd(masters::Chapter::EtcdMember, args, output).await,
         DrillCommand::EtcdQuorum(args) => masters::run_etcd(masters::Chapter::EtcdQuorum, args, output).await,
+        DrillCommand::EtcdAll(args) => masters::run_etcd(masters::Chapter::EtcdAll, args, output).await,
         DrillCommand::Part(args) => masters::part::serve(args).await,
         DrillCommand::List => list(output),
         DrillCommand::Coordinator(args) => coordinator::serve(args).await,

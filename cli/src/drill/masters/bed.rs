@@ -1,6 +1,7 @@
 //! Three masters of the plan's business cluster: static pods that are processes, each run from its manifest by a stand-in kubelet; the real agents;
 //! a real coordinator, a process of its own.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -186,7 +187,8 @@ impl Bed {
         coordinator.power_on().map_err(failed)?;
         let program = std::env::current_exe().map_err(failed)?;
         let mut masters = Vec::new();
-        let members = members(&topology, etcd.is_some()).map_err(failed)?;
+        let mut ports = Ports::default();
+        let members = members(&topology, etcd.is_some(), &mut ports).map_err(failed)?;
         let list: Vec<_> = members
             .iter()
             .flatten()
@@ -195,7 +197,7 @@ impl Bed {
         for ((_, machine), member) in topology.machines().zip(members) {
             let at = place.nodes().join(&machine.name);
             let member = member.map(|(_, member)| member);
-            let master = Master::lay_out(&machine.name, &at, &pki, coordinator.address());
+            let master = Master::lay_out(&machine.name, &at, &pki, coordinator.address(), &mut ports);
             let mut master = master.map_err(failed)?;
             if let (Some(member), Some(program)) = (member, etcd) {
                 master
@@ -307,8 +309,27 @@ impl Drop for Bed {
     }
 }
 
+/// Ports of one drill. Nobody listens on them before all are laid out, so that a free one could be given out twice.
+#[derive(Debug, Default)]
+struct Ports(BTreeSet<u16>);
+
+impl Ports {
+    fn next(&mut self) -> io::Result<SocketAddr> {
+        loop {
+            let address = free_port()?;
+            if self.0.insert(address.port()) {
+                return Ok(address);
+            }
+        }
+    }
+}
+
 /// Ports for a member of each master; none, where there is no etcd.
-fn members(topology: &Topology, has_etcd: bool) -> io::Result<Vec<Option<(String, Member)>>> {
+fn members(
+    topology: &Topology,
+    has_etcd: bool,
+    ports: &mut Ports,
+) -> io::Result<Vec<Option<(String, Member)>>> {
     let machines = topology.machines().map(|(_, machine)| machine.name.clone());
     machines
         .map(|name| {
@@ -316,9 +337,9 @@ fn members(topology: &Topology, has_etcd: bool) -> io::Result<Vec<Option<(String
                 return Ok(None);
             }
             let member = Member {
-                client: free_port()?,
-                peer: free_port()?,
-                metrics: free_port()?,
+                client: ports.next()?,
+                peer: ports.next()?,
+                metrics: ports.next()?,
             };
             Ok(Some((name, member)))
         })
@@ -327,14 +348,20 @@ fn members(topology: &Topology, has_etcd: bool) -> io::Result<Vec<Option<(String
 
 impl Master {
     /// Its files. Nothing runs yet.
-    fn lay_out(name: &str, dir: &Path, pki: &Path, coordinator: SocketAddr) -> io::Result<Self> {
+    fn lay_out(
+        name: &str,
+        dir: &Path,
+        pki: &Path,
+        coordinator: SocketAddr,
+        ports: &mut Ports,
+    ) -> io::Result<Self> {
         for part in ["manifests", "moods", "logs", "pki"] {
             fs::create_dir_all(dir.join(part))?;
         }
         fs::write(dir.join("boot_id"), fs::read("/proc/sys/kernel/random/uuid")?)?;
         let mut health = Vec::new();
         for part in Part::ALL {
-            let address = free_port()?;
+            let address = ports.next()?;
             health.push((part, address));
             let certificate = dir.join("pki").join(format!("{}.crt", part.as_str()));
             fs::copy(pki.join("coordinator.crt"), &certificate)?;

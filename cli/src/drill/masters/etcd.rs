@@ -1,5 +1,5 @@
 //! etcd 节点故障: one member loses its data and is replaced on its node while others write; or two of three lose theirs, and what is left becomes a
-//! cluster again, first of one, by the word of two persons, and then of three.
+//! cluster again, first of one, by the word of two persons, and then of three; or all three lose it, and what loses least is restored.
 
 use std::fs;
 use std::io;
@@ -35,6 +35,21 @@ const RESTORED: [&str; 11] = [
     "bounce-etcd",
     "bounce-etcd",
     "snapshot-etcd",
+    "fence-etcd",
+    "fence-etcd",
+    "stop-control-plane",
+    "stop-control-plane",
+    "stop-control-plane",
+    "restore-etcd",
+    "await-etcd-healthy",
+    "start-control-plane",
+];
+
+/// How it is restored where nobody is left.
+const ALL_RESTORED: [&str; 11] = [
+    "bounce-etcd",
+    "bounce-etcd",
+    "bounce-etcd",
     "fence-etcd",
     "fence-etcd",
     "stop-control-plane",
@@ -241,6 +256,140 @@ fn timings(rehearsal: &mut Rehearsal, run: usize, lost: u64, words: [&'static st
     }
 }
 
+/// Grows a cluster of one back to three.
+async fn grow(rehearsal: &mut Rehearsal, others: &[usize]) -> Result<(), Failure> {
+    let mut steps = owned(&REPLACED);
+    // What is fenced is not bounced, and its control plane is started at the end.
+    steps.retain(|step| step != "bounce-etcd");
+    steps.push("start-control-plane".to_owned());
+    for (number, at) in others.iter().enumerate() {
+        let mut steps = steps.clone();
+        if number == 0 {
+            // One master alone has a member to take a snapshot of.
+            steps.remove(0);
+        }
+        let request = of_node(rehearsal, *at);
+        rehearsal
+            .run(Run {
+                request,
+                steps: &steps,
+                ends: "succeeded",
+                says: "",
+                two: false,
+            })
+            .await?;
+    }
+    rehearsal
+        .until_well("every static pod to be well at the end")
+        .await
+}
+
+/// Which revision an approval said that everything goes back to.
+fn told(rehearsal: &Rehearsal) -> Option<i64> {
+    let said = rehearsal.chronicle.heard.iter().flat_map(|heard| &heard.said);
+    said.filter_map(|said| said.split_once("everything after revision "))
+        .find_map(|(_, after)| after.split(' ').next()?.parse().ok())
+}
+
+/// Which master a run was to restore it on.
+fn restored_on(rehearsal: &Rehearsal) -> Option<usize> {
+    let mut steps = rehearsal.chronicle.runs.iter().flat_map(|run| &run.steps);
+    let node = steps
+        .find_map(|step| step.id.strip_prefix("restore-etcd:"))?
+        .to_owned();
+    rehearsal
+        .bed
+        .masters
+        .iter()
+        .position(|master| master.name == node)
+}
+
+/// Holds the drill of all of them.
+pub(super) async fn all(rehearsal: &mut Rehearsal, seed: u64, mib: usize) -> Result<Kept, Failure> {
+    let before = manifests(&rehearsal.bed, &[0, 1, 2])?;
+    let [first, ..] = draw(seed);
+    let members = rehearsal.bed.masters.iter();
+    let clients: Vec<_> = members
+        .filter_map(|master| master.etcd.map(|member| member.client))
+        .collect();
+    rehearsal.tell(&format!("{mib} MiB are written"));
+    fill(clients[first], mib).await?;
+    let request = rehearsal.request("etcd-all", "a drill");
+    rehearsal
+        .refused(request.clone(), &[], "a cluster of which no member answers")
+        .await?;
+    let writer = Writer::start(&clients)?;
+    let taken = Run {
+        request: rehearsal.request("etcd-snapshot", "a drill"),
+        steps: &owned(&["snapshot-etcd", "snapshot-etcd"]),
+        ends: "succeeded",
+        says: "",
+        two: false,
+    };
+    rehearsal.run(taken).await?;
+    // Something is to be acknowledged that no snapshot has.
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    rehearsal.trouble("the databases of all members are damaged");
+    let lost = rehearsal.bed.now_ms();
+    for master in &rehearsal.bed.masters {
+        damage(master)?;
+    }
+    let keys = writer.stop().await?;
+    let run = rehearsal.chronicle.runs.len();
+    rehearsal
+        .run(Run {
+            request,
+            steps: &owned(&ALL_RESTORED),
+            ends: "succeeded",
+            says: "is lost for good",
+            two: true,
+        })
+        .await?;
+    timings(
+        rehearsal,
+        run,
+        lost,
+        [
+            "from the loss of all to a cluster of one",
+            "from the approval to a cluster of one",
+        ],
+    );
+    let on = restored_on(rehearsal);
+    let others: Vec<_> = (0..3).filter(|at| Some(*at) != on).collect();
+    grow(rehearsal, &others).await?;
+    let mut kept = Kept {
+        aside: Vec::new(),
+        snapshots: 2,
+    };
+    if !rehearsal.is_stuck()
+        && let (Some(on), Some(told)) = (on, told(rehearsal))
+    {
+        kept.aside.push(name(&rehearsal.bed, on));
+        let ended = rehearsal.bed.now_ms();
+        rehearsal.chronicle.ended_ms = Some(ended);
+        rehearsal.chronicle.timings.push((
+            "from the loss of all to three members",
+            ended.saturating_sub(lost),
+        ));
+        let (kept, gone): (Vec<_>, Vec<_>) = keys.iter().cloned().partition(|key| key.revision <= told);
+        rehearsal.chronicle.lost = missing(clients[on], &kept).await?;
+        let absent = missing(clients[on], &gone).await?;
+        rehearsal.tell(&format!(
+            "{} keys were written up to revision {told}; of {} after it, which were told to be lost, {} are not there",
+            kept.len(),
+            gone.len(),
+            absent.len()
+        ));
+        if absent.len() < gone.len() {
+            let more = "more is there than was told: the approval was for another revision".to_owned();
+            rehearsal.chronicle.wrong.push(more);
+        }
+    }
+    rehearsal.chronicle.acknowledged = keys.len();
+    rehearsal.chronicle.manifests = before;
+    Ok(kept)
+}
+
 /// Holds the drill of a quorum.
 pub(super) async fn quorum(rehearsal: &mut Rehearsal, seed: u64, mib: usize) -> Result<Kept, Failure> {
     let [left, ..] = draw(seed);
@@ -251,12 +400,7 @@ pub(super) async fn quorum(rehearsal: &mut Rehearsal, seed: u64, mib: usize) -> 
     };
     rehearsal.tell(&format!("{mib} MiB are written"));
     fill(client, mib).await?;
-    let request = RunbookRequest {
-        runbook: "etcd-quorum".to_owned(),
-        cluster: rehearsal.bed.cluster.clone(),
-        reason: "a drill".to_owned(),
-        ..RunbookRequest::default()
-    };
+    let request = rehearsal.request("etcd-quorum", "a drill");
     rehearsal.refused(request.clone(), &[], "a lost quorum").await?;
     let writer = Writer::start(&[client])?;
     // Something is to be acknowledged before the loss.
@@ -289,30 +433,7 @@ pub(super) async fn quorum(rehearsal: &mut Rehearsal, seed: u64, mib: usize) -> 
         ],
     );
     let keys = writer.stop().await?;
-    let mut steps = owned(&REPLACED);
-    // What is fenced is not bounced, and its control plane is started at the end.
-    steps.retain(|step| step != "bounce-etcd");
-    steps.push("start-control-plane".to_owned());
-    for at in victims {
-        let mut steps = steps.clone();
-        if rehearsal.chronicle.runs.len() == 1 {
-            // One master alone has a member to take a snapshot of.
-            steps.remove(0);
-        }
-        let request = of_node(rehearsal, at);
-        rehearsal
-            .run(Run {
-                request,
-                steps: &steps,
-                ends: "succeeded",
-                says: "",
-                two: false,
-            })
-            .await?;
-    }
-    rehearsal
-        .until_well("every static pod to be well at the end")
-        .await?;
+    grow(rehearsal, &victims).await?;
     if !rehearsal.is_stuck() {
         let ended = rehearsal.bed.now_ms();
         rehearsal.chronicle.ended_ms = Some(ended);

@@ -86,10 +86,16 @@ pub(super) enum Chapter {
     ControlPlane,
     EtcdMember,
     EtcdQuorum,
+    EtcdAll,
 }
 
 impl Chapter {
-    pub(super) const ALL: [Self; 3] = [Self::ControlPlane, Self::EtcdMember, Self::EtcdQuorum];
+    pub(super) const ALL: [Self; 4] = [
+        Self::ControlPlane,
+        Self::EtcdMember,
+        Self::EtcdQuorum,
+        Self::EtcdAll,
+    ];
 
     /// The drill's name.
     pub(super) const fn name(self) -> &'static str {
@@ -97,6 +103,7 @@ impl Chapter {
             Self::ControlPlane => "control-plane",
             Self::EtcdMember => "etcd-member",
             Self::EtcdQuorum => "etcd-quorum",
+            Self::EtcdAll => "etcd-all",
         }
     }
 
@@ -104,7 +111,7 @@ impl Chapter {
     const fn title(self) -> &'static str {
         match self {
             Self::ControlPlane => "静态 Pod 故障",
-            Self::EtcdMember | Self::EtcdQuorum => "etcd 节点故障",
+            Self::EtcdMember | Self::EtcdQuorum | Self::EtcdAll => "etcd 节点故障",
         }
     }
 
@@ -119,6 +126,9 @@ impl Chapter {
             }
             Self::EtcdQuorum => {
                 "two of three members lose their data: restored from the one that is left by the word of two persons, and grown back to three"
+            }
+            Self::EtcdAll => {
+                "all members lose their data: restored from what loses least by the word of two persons who were told what is lost, and that and no more is"
             }
         }
     }
@@ -213,6 +223,7 @@ async fn rehearse(
         }
         Chapter::EtcdMember => Some(etcd::member(&mut rehearsal, seed, mib).await?),
         Chapter::EtcdQuorum => Some(etcd::quorum(&mut rehearsal, seed, mib).await?),
+        Chapter::EtcdAll => Some(etcd::all(&mut rehearsal, seed, mib).await?),
     };
     if let Some(sabotage) = sabotage {
         saboteur::work(sabotage, &rehearsal.bed).await?;

@@ -24,7 +24,16 @@ fn channel(member: SocketAddr) -> Result<Channel, Failure> {
     Ok(endpoint.connect_timeout(PATIENCE).connect_lazy())
 }
 
-async fn put(channel: &Channel, key: String, size: usize) -> bool {
+/// A key that was acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Acknowledged {
+    pub(super) key: String,
+    /// Of the write, as etcd answered.
+    pub(super) revision: i64,
+}
+
+/// The revision of the write; `None`: it was not acknowledged.
+async fn put(channel: &Channel, key: String, size: usize) -> Option<i64> {
     let put = PutRequest {
         key: key.into_bytes(),
         value: vec![7; size],
@@ -37,7 +46,8 @@ async fn put(channel: &Channel, key: String, size: usize) -> bool {
         ..TxnRequest::default()
     };
     let written = timeout(PATIENCE, KvClient::new(channel.clone()).txn(txn)).await;
-    matches!(written, Ok(Ok(_)))
+    let header = written.ok()?.ok()?.into_inner().header?;
+    Some(header.revision)
 }
 
 /// Writes so many MiB.
@@ -46,7 +56,8 @@ pub(super) async fn fill(member: SocketAddr, mib: usize) -> Result<(), Failure> 
     for number in 0..(mib << 20) / LARGEST {
         // One that is late is written once more.
         let key = format!("fill/{number:06}");
-        if !put(&channel, key.clone(), LARGEST).await && !put(&channel, key, LARGEST).await {
+        let written = put(&channel, key.clone(), LARGEST).await;
+        if written.is_none() && put(&channel, key, LARGEST).await.is_none() {
             return Err(Failure::other(
                 "fill the drill's etcd: a write was not acknowledged",
             ));
@@ -56,10 +67,10 @@ pub(super) async fn fill(member: SocketAddr, mib: usize) -> Result<(), Failure> 
 }
 
 /// Those of the keys that a member does not have, as a majority has them.
-pub(super) async fn missing(member: SocketAddr, keys: &[String]) -> Result<Vec<String>, Failure> {
+pub(super) async fn missing(member: SocketAddr, keys: &[Acknowledged]) -> Result<Vec<String>, Failure> {
     let channel = channel(member)?;
     let mut lost = Vec::new();
-    for key in keys {
+    for Acknowledged { key, .. } in keys {
         let range = RangeRequest {
             key: key.as_bytes().to_vec(),
             ..RangeRequest::default()
@@ -75,7 +86,7 @@ pub(super) async fn missing(member: SocketAddr, keys: &[String]) -> Result<Vec<S
 /// Writes one key after the other, through any of the members. Ends when it is dropped.
 pub(super) struct Writer {
     stop: Arc<AtomicBool>,
-    task: JoinHandle<Vec<String>>,
+    task: JoinHandle<Vec<Acknowledged>>,
 }
 
 impl Writer {
@@ -93,8 +104,8 @@ impl Writer {
                     break;
                 }
                 let key = format!("writer/{number:08}");
-                if put(channel, key.clone(), 64).await {
-                    acknowledged.push(key);
+                if let Some(revision) = put(channel, key.clone(), 64).await {
+                    acknowledged.push(Acknowledged { key, revision });
                 }
                 // A steady load, and not all that etcd can take.
                 sleep(Duration::from_millis(10)).await;
@@ -105,7 +116,7 @@ impl Writer {
     }
 
     /// Every key that was acknowledged.
-    pub(super) async fn stop(mut self) -> Result<Vec<String>, Failure> {
+    pub(super) async fn stop(mut self) -> Result<Vec<Acknowledged>, Failure> {
         self.stop.store(true, Ordering::Relaxed);
         let ended = (&mut self.task).await;
         ended.map_err(|error| Failure::other(format!("write to the drill's etcd: {error}")))
