@@ -71,6 +71,13 @@ async fn a_lost_quorum_is_restored_by_two_persons_and_grows_back_to_three() {
             api_servers.iter().all(|health| runs(*health)),
             "nothing is stopped yet"
         );
+        let begin = ["runbook", "run", "etcd-quorum", "--cluster", "biz", "--yes"];
+        let again = bed.by("ben", &begin);
+        let told = String::from_utf8_lossy(&again.stderr);
+        assert!(
+            !again.status.success() && told.contains(run),
+            "two operators at once: {again:?}"
+        );
         let one = bed.blackstart(&["runbook", "approve", run]);
         assert!(
             String::from_utf8_lossy(&one.stderr).contains("wants two persons"),

@@ -1,7 +1,7 @@
 //! Who may begin: the budget of runbooks. Pure.
 //!
-//! Control planes of a cluster go one at a time; workers a few at a time; a node is in one run's hands; and where a cold start is at
-//! work, nothing else is. Permits that agents have for disruptive remedies count on the same lanes, and nodes in the hands of runs count
+//! Control planes of a cluster go one at a time; workers a few at a time; a node is in one run's hands; who restores a cluster's etcd has its
+//! masters alone; and where a cold start is at work, nothing else is. Permits that agents have for disruptive remedies count on the same lanes, and nodes in the hands of runs count
 //! where permits are given.
 
 use super::plan::{Request, Runbook, RunbookPlan};
@@ -46,6 +46,28 @@ pub enum Busy {
         /// Which run.
         run: String,
         /// Which node.
+        node: NodeName,
+        /// Of which cluster.
+        cluster: ClusterName,
+    },
+    /// Its etcd is being restored, or is about to be.
+    #[error(
+        "run {run} restores the etcd of {cluster}, or waits for the word to: until its end nothing else changes masters there (blackstart runbook status {run})"
+    )]
+    Restore {
+        /// Which run.
+        run: String,
+        /// Of which cluster.
+        cluster: ClusterName,
+    },
+    /// A restore wants all masters.
+    #[error(
+        "run {run} is at work on {node}, a master of {cluster}, and a restore of etcd wants them alone: wait for its end, or abort it"
+    )]
+    Masters {
+        /// Which run.
+        run: String,
+        /// On what.
         node: NodeName,
         /// Of which cluster.
         cluster: ClusterName,
@@ -133,6 +155,20 @@ pub fn admit<'a>(
     {
         let (run, node) = id(run);
         return Err(Busy::Node { run, node });
+    }
+    let side = (plan.request.runbook, plan.role);
+    if let Some(run) = active
+        .iter()
+        .find(|run| are_apart(side, (run.plan.request.runbook, run.plan.role)))
+    {
+        let cluster = plan.cluster.clone();
+        let restores = restores(run.plan.request.runbook);
+        let (run, node) = id(run);
+        return Err(if restores {
+            Busy::Restore { run, cluster }
+        } else {
+            Busy::Masters { run, node, cluster }
+        });
     }
     if let Some(subject) = &plan.request.subject {
         let other = active.iter().find_map(|run| {
@@ -234,6 +270,35 @@ pub const fn minds_storm(request: &Request) -> bool {
     }
 }
 
+/// It makes another cluster of etcd's members: whoever else were at work on one of them could bring back what is fenced.
+const fn restores(runbook: Runbook) -> bool {
+    matches!(runbook, Runbook::EtcdQuorum | Runbook::EtcdAll)
+}
+
+/// It changes something on a master.
+fn changes_masters((runbook, role): (Runbook, Role)) -> bool {
+    match runbook {
+        Runbook::EtcdQuorum | Runbook::EtcdAll | Runbook::EtcdMember | Runbook::ControlPlane => true,
+        Runbook::Drain
+        | Runbook::MaintenanceBegin
+        | Runbook::MaintenanceEnd
+        | Runbook::NodeDown
+        | Runbook::NetworkLoss
+        | Runbook::Overload
+        | Runbook::NodeComponent => matches!(role, Role::ControlPlane | Role::Etcd),
+        Runbook::EtcdSnapshot
+        | Runbook::ResourceShortage
+        | Runbook::ColdStartVerify
+        | Runbook::PodsHeal
+        | Runbook::WorkloadHeal => false,
+    }
+}
+
+/// These two are never at work in a cluster at once.
+fn are_apart(one: (Runbook, Role), other: (Runbook, Role)) -> bool {
+    restores(one.0) && changes_masters(other) || restores(other.0) && changes_masters(one)
+}
+
 /// It takes a node, or pods of it, away.
 pub const fn takes(runbook: Runbook) -> bool {
     match runbook {
@@ -288,6 +353,40 @@ pub fn cold_start(cluster: &ClusterName, cold_starts: &Runs, inventory: &Invento
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_restores_an_etcd_has_the_masters_alone() {
+        use Runbook as R;
+        let (master, worker) = (Role::ControlPlane, Role::Worker);
+        for restore in [(R::EtcdQuorum, worker), (R::EtcdAll, worker)] {
+            for other in [
+                (R::EtcdQuorum, worker),
+                (R::EtcdAll, worker),
+                (R::EtcdMember, master),
+                (R::ControlPlane, worker),
+                (R::NodeDown, master),
+                (R::MaintenanceEnd, master),
+                (R::NodeComponent, Role::Etcd),
+            ] {
+                assert!(
+                    are_apart(restore, other) && are_apart(other, restore),
+                    "{restore:?} {other:?}"
+                );
+            }
+            // Workers are mended, and data is brought to safety, meanwhile.
+            for other in [
+                (R::NodeDown, worker),
+                (R::Drain, worker),
+                (R::EtcdSnapshot, worker),
+            ] {
+                assert!(
+                    !are_apart(restore, other) && !are_apart(other, restore),
+                    "{restore:?} {other:?}"
+                );
+            }
+        }
+        assert!(!are_apart((R::EtcdMember, master), (R::ControlPlane, master)));
+    }
 
     #[test]
     fn only_a_declared_power_event_widens_the_lane_and_only_as_far_as_the_budget_of_requests_reaches() {
