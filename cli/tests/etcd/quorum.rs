@@ -71,8 +71,8 @@ async fn a_lost_quorum_is_restored_by_two_persons_and_grows_back_to_three() {
             api_servers.iter().all(|health| runs(*health)),
             "nothing is stopped yet"
         );
-        let begin = ["runbook", "run", "etcd-quorum", "--cluster", "biz", "--yes"];
-        let again = bed.by("ben", &begin);
+        let asks = ["runbook", "run", "etcd-quorum", "--cluster", "biz", "--yes"];
+        let again = bed.by("ben", &asks);
         let told = String::from_utf8_lossy(&again.stderr);
         assert!(
             !again.status.success() && told.contains(run),
