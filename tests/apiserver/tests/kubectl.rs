@@ -467,3 +467,39 @@ async fn what_a_certificate_may_not_do_is_said() {
     let expected = "nodes \"m\" is forbidden: User \"bob\" cannot patch resource \"nodes\" in API group \"\" at the cluster scope";
     assert!(!allowed && said.contains(expected), "{said}");
 }
+
+#[tokio::test]
+async fn the_shipped_kustomization_is_the_daemonset_and_can_be_built_upon() {
+    if Bench::start(Release::CURRENT).await.is_none() {
+        return;
+    }
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/kubernetes");
+    let dir = tempfile::tempdir().unwrap();
+    // Nothing above a kustomization is taken into it but directories that are kustomizations themselves.
+    let base = dir.path().join("base");
+    std::fs::create_dir(&base).unwrap();
+    for file in ["kustomization.yaml", "agent-daemonset.yaml", "rbac.yaml"] {
+        std::fs::copy(shipped.join(file), base.join(file)).unwrap();
+    }
+    let own = dir.path().join("own");
+    std::fs::create_dir(&own).unwrap();
+    let text =
+        "resources: [../base]\nimages: [{name: blackstart-agent, newName: r.example/agent, newTag: '2'}]\n";
+    std::fs::write(own.join("kustomization.yaml"), text).unwrap();
+    for (at, image) in [(&base, "blackstart-agent:0.1.0"), (&own, "r.example/agent:2")] {
+        let built = Command::new("kubectl")
+            .arg("kustomize")
+            .arg(at)
+            .output()
+            .await
+            .unwrap();
+        let text = String::from_utf8(built.stdout).unwrap();
+        for part in ["kind: DaemonSet", "kind: ClusterRole", &format!("image: {image}")] {
+            assert!(
+                text.contains(part),
+                "{part}: {text}{}",
+                String::from_utf8_lossy(&built.stderr)
+            );
+        }
+    }
+}
