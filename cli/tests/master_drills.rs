@@ -2,39 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
 
-use std::process::{Command, Output};
+mod held;
+
+use std::process::Command;
 
 use serde_json::Value;
 
-/// Holds a drill; nothing but its report is left behind.
-fn drill(args: &[&str]) -> (Output, Value) {
-    let dir = tempfile::tempdir().unwrap();
-    let report = dir.path().join("report.json");
-    let output = Command::new(env!("CARGO_BIN_EXE_blackstart"))
-        .arg("drill")
-        .args(args)
-        .arg("--report")
-        .arg(&report)
-        .env("TMPDIR", dir.path())
-        .output()
-        .unwrap();
-    let text = std::fs::read_to_string(&report).unwrap_or_else(|error| {
-        panic!("{args:?}: {error}: {}", String::from_utf8_lossy(&output.stderr));
-    });
-    let left: Vec<_> = std::fs::read_dir(dir.path())
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name())
-        .collect();
-    assert_eq!(left, ["report.json"], "{args:?}");
-    (output, serde_json::from_str(&text).unwrap())
-}
-
-fn broken(report: &Value) -> Vec<&str> {
-    let laws = report["laws"].as_array().unwrap().iter();
-    laws.filter(|law| !law["violations"].as_array().unwrap().is_empty())
-        .map(|law| law["law"].as_str().unwrap())
-        .collect()
-}
+use self::held::{broken, drill};
 
 #[test]
 fn a_hung_api_server_is_bounced_and_what_a_bounce_does_not_mend_is_named() {

@@ -6,6 +6,7 @@ mod all;
 mod bed;
 mod crash;
 mod kubelet;
+#[path = "../../src/drill/masters/machine.rs"]
 mod machine;
 mod member;
 mod quorum;

@@ -361,9 +361,9 @@ pub(super) async fn all(rehearsal: &mut Rehearsal, seed: u64, mib: usize) -> Res
         aside: Vec::new(),
         snapshots: 2,
     };
-    if !rehearsal.is_stuck()
-        && let (Some(on), Some(told)) = (on, told(rehearsal))
-    {
+    if rehearsal.is_stuck() {
+        // The law about the end says so.
+    } else if let (Some(on), Some(told)) = (on, told(rehearsal)) {
         kept.aside.push(name(&rehearsal.bed, on));
         let ended = rehearsal.bed.now_ms();
         rehearsal.chronicle.ended_ms = Some(ended);
@@ -384,6 +384,10 @@ pub(super) async fn all(rehearsal: &mut Rehearsal, seed: u64, mib: usize) -> Res
             let more = "more is there than was told: the approval was for another revision".to_owned();
             rehearsal.chronicle.wrong.push(more);
         }
+    } else {
+        let untold =
+            "no approval told from which revision on all is lost, or nothing was restored".to_owned();
+        rehearsal.chronicle.wrong.push(untold);
     }
     rehearsal.chronicle.acknowledged = keys.len();
     rehearsal.chronicle.manifests = before;
