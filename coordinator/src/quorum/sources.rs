@@ -250,17 +250,19 @@ impl Choice {
 
 /// The certificates of members that have expired, by name.
 pub fn expired(view: &View) -> Vec<String> {
-    let of = |seen: &Seen| -> Vec<String> {
-        let told = seen.told.iter().flat_map(|told| &told.certificates);
-        told.filter(|certificate| certificate.expired)
-            .map(|certificate| {
-                let at = jiff::Timestamp::from_second(certificate.not_after_unix);
-                let at = at.map_or_else(|_| "some time ago".to_owned(), |at| at.to_string());
-                format!("{} of {} (at {at})", certificate.path, seen.words())
-            })
-            .collect()
-    };
-    view.members.iter().flat_map(of).collect()
+    view.members.iter().flat_map(expired_of).collect()
+}
+
+/// Those of one member.
+pub fn expired_of(seen: &Seen) -> Vec<String> {
+    let told = seen.told.iter().flat_map(|told| &told.certificates);
+    told.filter(|certificate| certificate.expired)
+        .map(|certificate| {
+            let at = jiff::Timestamp::from_second(certificate.not_after_unix);
+            let at = at.map_or_else(|_| "some time ago".to_owned(), |at| at.to_string());
+            format!("{} of {} (at {at})", certificate.path, seen.words())
+        })
+        .collect()
 }
 
 /// A span for people, milliseconds.

@@ -10,12 +10,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::etcd_quorum::renew;
 use super::etcd_snapshot::{NOT_TOLD, steps};
 use super::maintenance::{empty, refused, step};
 use super::plan::{Action, Refusal, Replaced, Request, RunbookPlan, Step};
 use super::world::{Agent, World};
 use crate::quorum::change::may_remove;
 use crate::quorum::judge::{Seen, View};
+use crate::quorum::sources::expired_of;
 use crate::quorum::told::{Manifest, TroubleKind};
 
 /// A bounce waits for the pod to end, and to be well again: 90 s and 3 min by default.
@@ -62,6 +64,9 @@ pub fn plan(request: Request, world: &World) -> RunbookPlan {
             ),
         );
     }
+    if let Some(missing) = renew(view).filter(|_| !view.has_quorum()) {
+        return refused(plan, WHAT, missing);
+    }
     if !view.has_quorum() {
         return refused(
             plan,
@@ -95,6 +100,14 @@ fn replaceable(lost: &Seen) -> Result<&Manifest, String> {
             }
             TroubleKind::NoManifest | TroubleKind::Refused | TroubleKind::Silent | TroubleKind::Other => {}
         }
+    }
+    // It answers its own agent, and its peers refuse it.
+    let expired = expired_of(lost);
+    if !expired.is_empty() {
+        return Err(format!(
+            "certificates that are good: {} expired; a new member would show the same ones (kubeadm certs renew etcd-server etcd-peer etcd-healthcheck-client, then bounce etcd)",
+            expired.join(", ")
+        ));
     }
     let manifest = told.manifest.as_ref().ok_or(
         "its manifest, which is gone: put it back (kubeadm init phase etcd local, or from another master with its own name and addresses)",

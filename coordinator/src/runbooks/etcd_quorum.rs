@@ -43,6 +43,10 @@ pub fn plan(request: Request, world: &World) -> RunbookPlan {
         );
         return refused(plan, WHAT, missing);
     }
+    // A restored member would show the same ones. Whoever is kept from its peers may not even answer: etcd that finds no leader takes no clients.
+    if let Some(missing) = renew(view) {
+        return refused(plan, WHAT, missing);
+    }
     let Some(left) = survivor(view) else {
         let missing = format!(
             "a member that answers: {}; start etcd on one master at least, or blackstart runbook plan etcd-all --cluster {}",
@@ -51,10 +55,6 @@ pub fn plan(request: Request, world: &World) -> RunbookPlan {
         );
         return refused(plan, WHAT, missing);
     };
-    // A restored member would show the same ones.
-    if let Some(missing) = renew(view) {
-        return refused(plan, WHAT, missing);
-    }
     match (
         left.node.as_ref(),
         left.told.as_ref().and_then(|told| told.manifest.as_ref()),

@@ -215,6 +215,25 @@ async fn what_a_new_member_would_not_mend_is_refused_with_what_would() {
 }
 
 #[tokio::test]
+async fn a_member_that_its_peers_refuse_is_not_replaced_and_its_certificate_is_named() {
+    // It answers its own agent by another certificate.
+    let mut isolated = well(3, 0, "3.5.16");
+    isolated.certificates = vec![Certificate {
+        path: "/etc/kubernetes/pki/etcd/peer.crt".to_owned(),
+        not_after_unix: 1_700_000_000,
+        expired: true,
+        trouble: None,
+    }];
+    let plan = plan_of(Runbook::EtcdMember, &two_of_three("3.5.16", Ok(isolated)));
+    let missing = missing(&plan);
+    assert!(
+        missing
+            .contains("certificates that are good: /etc/kubernetes/pki/etcd/peer.crt of m3 (at 2023-11-14"),
+        "{missing}"
+    );
+}
+
+#[tokio::test]
 async fn a_fenced_member_is_not_bounced_and_gets_its_control_plane_back() {
     let mut fenced = down(3, TroubleKind::NoManifest, "no manifest");
     fenced.manifest.as_mut().unwrap().set_aside_by = Some("etcd-quorum-1".to_owned());
