@@ -16,7 +16,7 @@ use super::plan::{Action, Replaced, Request, RunbookPlan, Step};
 use super::world::World;
 use crate::inventory::NodeName;
 use crate::quorum::judge::{Seen, View, survivor};
-use crate::quorum::sources::expired;
+use crate::quorum::sources::{expired, lacks, room};
 use crate::quorum::told::Manifest;
 
 /// As in [`super::etcd_member`].
@@ -74,6 +74,15 @@ fn write(
     let (spoken, silent) = others(view, left);
     if let Some(missing) = unproved(&plan, &silent) {
         return refused(plan, "fence the others", missing);
+    }
+    let free = left.told.as_ref().map_or(0, |told| told.data_bytes_available);
+    if let Some(lacks) = lacks(free, room(status.db_bytes)) {
+        let missing = format!(
+            "room in {} of {}: {lacks}, since the old data is kept beside a copy and what is restored; its data is whole where it is",
+            manifest.data_dir,
+            left.words()
+        );
+        return refused(plan, "restore it", missing);
     }
     bounces(&mut plan, &spoken);
     plan.steps.extend(steps(view));

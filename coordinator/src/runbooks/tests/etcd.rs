@@ -234,6 +234,25 @@ async fn a_member_that_its_peers_refuse_is_not_replaced_and_its_certificate_is_n
 }
 
 #[tokio::test]
+async fn nothing_is_fenced_for_a_restore_that_does_not_fit() {
+    let full = Told {
+        data_bytes_available: 100 << 20,
+        ..well(1, 0, "3.5.16")
+    };
+    let second = Ok(down(2, TroubleKind::Refused, "nobody listens"));
+    let lost = told([Ok(full), second, refused()]);
+    let plan = plan_of(Runbook::EtcdQuorum, &lost);
+    assert!(actions(&plan).is_empty(), "{:?}", actions(&plan));
+    let missing = missing(&plan);
+    assert!(
+        missing.contains(
+            "room in /var/lib/etcd of m1: 100 MiB are free, and 131 MiB are needed: 31 MiB are missing"
+        ),
+        "{missing}"
+    );
+}
+
+#[tokio::test]
 async fn a_fenced_member_is_not_bounced_and_gets_its_control_plane_back() {
     let mut fenced = down(3, TroubleKind::NoManifest, "no manifest");
     fenced.manifest.as_mut().unwrap().set_aside_by = Some("etcd-quorum-1".to_owned());
