@@ -121,6 +121,17 @@ fn replaceable(lost: &Seen) -> Result<&Manifest, String> {
 fn write(mut plan: RunbookPlan, world: &World, view: &View, lost: &Seen, manifest: &Manifest) -> RunbookPlan {
     const WHAT: &str = "replace its etcd member";
     let leader = view.leader.and_then(|id| view.member(id));
+    // The others may not have missed it yet: it is the leader by their word, and cannot be taken out through itself.
+    if leader.is_some_and(|leader| leader.status().is_none()) {
+        return refused(
+            plan,
+            WHAT,
+            format!(
+                "a leader that answers ({}): the others choose one within seconds",
+                view.words()
+            ),
+        );
+    }
     let Some((leader, through)) = leader.and_then(|seen| Some((seen, seen.node.clone()?))) else {
         return refused(
             plan,

@@ -234,6 +234,16 @@ async fn a_member_that_its_peers_refuse_is_not_replaced_and_its_certificate_is_n
 }
 
 #[tokio::test]
+async fn a_leader_that_is_lost_itself_is_not_asked_to_take_itself_out() {
+    // The others have not missed it yet.
+    let lost = told([Ok(well(1, 3, "3.5.16")), Ok(well(2, 3, "3.5.16")), refused()]);
+    let plan = plan_of(Runbook::EtcdMember, &lost);
+    assert!(actions(&plan).is_empty(), "{:?}", actions(&plan));
+    let missing = missing(&plan);
+    assert!(missing.contains("a leader that answers"), "{missing}");
+}
+
+#[tokio::test]
 async fn nothing_is_fenced_for_a_restore_that_does_not_fit() {
     let full = Told {
         data_bytes_available: 100 << 20,
