@@ -125,6 +125,7 @@ Examples:
   blackstart drill control-plane                         needs nothing; ends within a minute
   blackstart drill control-plane --seed 7                the same scenario again
   blackstart drill control-plane --report report.json    the whole outcome for programs
+  blackstart drill control-plane --on testbed            three real nodes; needs root and Docker
 
 Coordinator, agents, runbooks and mTLS are real; static pods are processes, run from real manifests by
 stand-ins for the kubelet. The seed draws which master each trouble comes to.
@@ -139,6 +140,7 @@ Examples:
   blackstart drill etcd-member --seed 7                the same member again
   blackstart drill etcd-member --database 256          with a database of 256 MiB
   blackstart drill etcd-member --etcd /opt/etcd/etcd   another etcd, with its etcdutl beside it
+  blackstart drill etcd-member --on testbed            three real nodes; needs root and Docker
 
 etcd, coordinator, agents, runbooks and mTLS are real; members are run from real manifests by stand-ins
 for the kubelet. Nothing of a drill stays behind but what --report and --keep ask for.
@@ -151,6 +153,7 @@ Examples:
   blackstart drill etcd-quorum                         needs etcd (apt-get install etcd-server etcd-client)
   blackstart drill etcd-quorum --database 256          with a database of 256 MiB
   blackstart drill etcd-quorum --report report.json    the whole outcome for programs
+  blackstart drill etcd-quorum --on testbed            three real nodes; needs root and Docker
 
 etcd, coordinator, agents, runbooks and mTLS are real; members are run from real manifests by stand-ins
 for the kubelet. Nothing of a drill stays behind but what --report and --keep ask for.
@@ -163,6 +166,7 @@ Examples:
   blackstart drill etcd-all                         needs etcd (apt-get install etcd-server etcd-client)
   blackstart drill etcd-all --database 256          with a database of 256 MiB
   blackstart drill etcd-all --etcd /opt/etcd/etcd   another etcd, with its etcdutl beside it
+  blackstart drill etcd-all --on testbed            three real nodes; needs root and Docker
 
 etcd, coordinator, agents, runbooks and mTLS are real; members are run from real manifests by stand-ins
 for the kubelet. Nothing of a drill stays behind but what --report and --keep ask for.

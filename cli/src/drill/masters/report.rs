@@ -88,6 +88,7 @@ impl Report {
     /// Judges what happened.
     pub(super) fn of(
         (drill, chapter): (&'static str, &'static str),
+        on: &'static str,
         seed: u64,
         chronicle: &Chronicle,
     ) -> Self {
@@ -136,7 +137,7 @@ impl Report {
         Self {
             drill,
             chapter,
-            on: "processes",
+            on,
             seed,
             passed: lawful && as_said,
             laws: laws.collect(),
@@ -233,7 +234,12 @@ impl Report {
         lines.push(Line::default());
         lines.extend(law_lines(&self.laws, marks));
         lines.push(Line::default());
-        let again = format!("blackstart drill {} --seed {}", self.drill, self.seed);
+        // Processes are what a drill is held on unless it is told otherwise.
+        let on = match self.on {
+            "testbed" => " --on testbed",
+            _ => "",
+        };
+        let again = format!("blackstart drill {}{on} --seed {}", self.drill, self.seed);
         lines.push(verdict_line(self.passed, self.seed, &again));
         if let Some(kept) = &self.kept {
             lines.push(Line::new(format!("kept in {}", kept.display())));
