@@ -443,7 +443,7 @@ impl<'a> Rehearsal<'a> {
         };
         known.approved_ms = Some(now);
         self.tell(&format!("{step} of {id} is approved"))?;
-        self.operator.approve_runbook(id).await?;
+        self.operator.approve_runbook(id, Some(step)).await?;
         Ok(())
     }
 
