@@ -11,6 +11,7 @@
 mod bed;
 mod chronicle;
 mod control_plane;
+pub(super) mod double;
 mod etcd;
 mod kubelet;
 mod laws;
@@ -21,7 +22,7 @@ mod report;
 mod saboteur;
 mod writer;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -29,7 +30,7 @@ use self::bed::Bed;
 use self::chronicle::Chronicle;
 pub(super) use self::laws::Law;
 use self::rehearsal::Rehearsal;
-use self::report::Report;
+use self::report::{EtcdReport, Report};
 use self::saboteur::Sabotage;
 use super::power_loss::{Place, interrupted, keep_logs};
 use crate::failure::Failure;
@@ -64,9 +65,10 @@ pub(super) struct EtcdArgs {
     #[command(flatten)]
     more: MastersArgs,
 
-    /// The etcd that is run; its etcdctl or etcdutl lies beside it
-    #[arg(long, value_name = "PROGRAM", default_value = "/usr/bin/etcd")]
-    etcd: PathBuf,
+    /// The etcd that is run, with its etcdctl or etcdutl beside it; or `double` for the one in this program
+    /// [default: /usr/bin/etcd where it is installed, otherwise `double`]
+    #[arg(long, value_name = "PROGRAM")]
+    etcd: Option<PathBuf>,
 
     /// How large its database is, MiB
     #[arg(long, value_name = "MIB", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=2048))]
@@ -76,9 +78,78 @@ pub(super) struct EtcdArgs {
 /// The etcd of a drill.
 #[derive(Debug, Clone)]
 struct Etcd {
-    program: PathBuf,
+    which: Which,
     mib: usize,
 }
+
+/// Which etcd is run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Which {
+    /// One that is installed.
+    Real(PathBuf),
+    /// The one in this program.
+    Double,
+}
+
+/// Where packages put it.
+const INSTALLED: &str = "/usr/bin/etcd";
+/// How `--etcd` names the one in this program.
+const DOUBLE: &str = "double";
+
+impl Which {
+    /// What was asked for; otherwise the one that is `installed`, if it is.
+    fn choose(asked: Option<PathBuf>, installed: &Path) -> Result<Self, Failure> {
+        let is_whole = |program: &Path| {
+            let mut tools = ["etcdutl", "etcdctl"]
+                .map(|tool| program.with_file_name(tool))
+                .into_iter();
+            program.exists() && tools.any(|tool| tool.exists())
+        };
+        match asked {
+            Some(asked) if asked.as_os_str() == DOUBLE => Ok(Self::Double),
+            Some(asked) if is_whole(&asked) => Ok(Self::Real(asked)),
+            Some(asked) => Err(Failure::Other {
+                what: format!(
+                    "there is no {} with an etcdutl or etcdctl beside it",
+                    asked.display()
+                ),
+                advice: Some(format!("{INSTALL}, or --etcd PROGRAM, or --etcd {DOUBLE}")),
+            }),
+            None if is_whole(installed) => Ok(Self::Real(installed.to_owned())),
+            None => Ok(Self::Double),
+        }
+    }
+
+    /// For the report.
+    fn told(&self) -> EtcdReport {
+        match self {
+            Self::Real(program) => EtcdReport {
+                program: Some(program.clone()),
+                double_of: None,
+                note: None,
+            },
+            Self::Double => EtcdReport {
+                program: None,
+                double_of: Some(double::VERSION),
+                note: self.note(),
+            },
+        }
+    }
+
+    /// What is to be known of it, where that is not a real one.
+    fn note(&self) -> Option<String> {
+        match self {
+            Self::Real(_) => None,
+            Self::Double => Some(format!(
+                "a double of etcd, which plays {}, stands for the real one; {INSTALL}, and the drill runs that",
+                double::VERSION
+            )),
+        }
+    }
+}
+
+/// How a real one is had.
+const INSTALL: &str = "apt-get install etcd-server etcd-client";
 
 /// A chapter that is rehearsed. A new one is a variant, a file, and a line in each of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,20 +207,13 @@ impl Chapter {
 
 /// Rehearses a chapter of etcd.
 pub(super) async fn run_etcd(chapter: Chapter, args: EtcdArgs, output: &mut Output) -> Result<(), Failure> {
-    let tools = ["etcdutl", "etcdctl"].map(|tool| args.etcd.with_file_name(tool));
-    if !args.etcd.exists() || !tools.iter().any(|tool| tool.exists()) {
-        return Err(Failure::Other {
-            what: format!(
-                "there is no {} with an etcdutl or etcdctl beside it",
-                args.etcd.display()
-            ),
-            advice: Some("apt-get install etcd-server etcd-client, or --etcd PROGRAM".to_owned()),
-        });
-    }
     let etcd = Etcd {
-        program: args.etcd,
+        which: Which::choose(args.etcd, Path::new(INSTALLED))?,
         mib: usize::try_from(args.database).unwrap_or(1),
     };
+    if let Some(told) = etcd.which.note() {
+        note(told);
+    }
     rehearse_and_report(chapter, args.more, Some(etcd), output).await
 }
 
@@ -168,6 +232,7 @@ async fn rehearse_and_report(
     let seed = args.seed.unwrap_or_else(|| rand::random_range(0..100_000));
     let chronicle = Box::pin(hold(chapter, &args, seed, etcd.as_ref())).await?;
     let mut report = Report::of((chapter.name(), chapter.title()), seed, &chronicle);
+    report.etcd = etcd.as_ref().map(|etcd| etcd.which.told());
     report.kept = args.keep;
     if let Some(path) = &args.report {
         super::write(path, &report)?;
@@ -209,12 +274,15 @@ async fn rehearse(
     etcd: Option<&Etcd>,
     sabotage: Option<Sabotage>,
 ) -> Result<Chronicle, Failure> {
-    let mut rehearsal = Rehearsal::begin(Bed::start(
-        place,
-        CLUSTER,
-        etcd.map(|etcd| etcd.program.as_path()),
-    )?)
-    .await?;
+    let program = match etcd.map(|etcd| &etcd.which) {
+        None => None,
+        Some(Which::Real(program)) => Some(program.clone()),
+        Some(Which::Double) => {
+            let made = double::programs(place.dir());
+            Some(made.map_err(|error| Failure::other(format!("put a double of etcd in place: {error}")))?)
+        }
+    };
+    let mut rehearsal = Rehearsal::begin(Bed::start(place, CLUSTER, program.as_deref())?).await?;
     let mib = etcd.map_or(1, |etcd| etcd.mib);
     let kept = match chapter {
         Chapter::ControlPlane => {
@@ -247,4 +315,35 @@ async fn rehearse(
         saboteur::tamper(sabotage, &mut chronicle);
     }
     Ok(chronicle)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_real_etcd_is_taken_where_there_is_one_and_the_double_where_there_is_none_or_it_is_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let there = |name: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, "").unwrap();
+            path
+        };
+        let etcd = there("etcd");
+        let choose = |asked: Option<&str>| Which::choose(asked.map(PathBuf::from), &etcd);
+        assert_eq!(choose(None).unwrap(), Which::Double, "its tool is missing");
+        there("etcdctl");
+        assert_eq!(choose(None).unwrap(), Which::Real(etcd.clone()));
+        assert_eq!(choose(Some("double")).unwrap(), Which::Double);
+        let Err(Failure::Other { what, advice }) = choose(Some("/nowhere/etcd")) else {
+            panic!("what was asked for is not replaced by something else");
+        };
+        assert!(what.contains("/nowhere/etcd") && advice.unwrap().contains("--etcd double"));
+        assert!(Which::Real(etcd.clone()).note().is_none());
+        let note = Which::Double.note().unwrap();
+        assert!(
+            note.contains(double::VERSION) && note.contains("apt-get install"),
+            "{note}"
+        );
+    }
 }
