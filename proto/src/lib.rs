@@ -29,6 +29,7 @@ pub mod leader;
 pub mod line;
 pub mod listen;
 pub mod machine;
+pub mod metrics;
 pub mod part;
 pub mod remedy;
 pub mod tls;

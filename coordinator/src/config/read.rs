@@ -91,6 +91,9 @@ pub fn parse(name: &str, text: &str) -> Result<Settings, Problems> {
             permits(table, &mut to.permits);
         }
         to.fleetlock = top.table("fleetlock").and_then(fleetlock);
+        to.metrics = top
+            .table("metrics")
+            .and_then(|mut table| table.required("listen")?.socket_address());
         if let Some(table) = top.table("backup") {
             backup(table, &mut to.backup);
         }
@@ -538,6 +541,12 @@ mod tests {
             .collect();
         let shipped = read(&block.join("\n")).unwrap().unwrap();
         assert!(shipped.listen.ip().is_loopback() && shipped.tls.is_some_and(|tls| tls.ca.is_some()));
+        let metrics = parse("f", "metrics: {listen: \"127.0.0.1:9470\"}")
+            .unwrap()
+            .metrics;
+        assert_eq!(metrics, Some("127.0.0.1:9470".parse().unwrap()));
+        let nowhere = parse("f", "metrics: {}").unwrap_err();
+        assert_eq!(nowhere.list[0].field, "metrics.listen", "{nowhere}");
         let plain = read("fleetlock: {listen: \"10.0.0.1:7444\"}").unwrap().unwrap();
         assert_eq!(plain.tls, None);
         let open = read("fleetlock: {listen: \"0.0.0.0:7444\"}").unwrap_err();

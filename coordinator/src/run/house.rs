@@ -8,6 +8,7 @@ use rustls::ServerConfig;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
 use tonic::transport::ClientTlsConfig;
 
 use super::RunError;
@@ -16,6 +17,7 @@ use crate::api::shown::ShownCertificate;
 use crate::config::Settings;
 use crate::events::Events;
 use crate::inventory::{self, Inventory};
+use crate::metrics::Metrics;
 use crate::notify::Notify;
 use crate::own_boot::OwnBoot;
 use crate::pki::Seen;
@@ -40,6 +42,8 @@ pub(super) struct House {
     pub(super) clock: Arc<ClockFloor>,
     /// What was commanded and ordered.
     pub(super) kept: crate::audit::Audit,
+    /// What Prometheus is told.
+    pub(super) metrics: Metrics,
     /// Management controllers of machines.
     pub(super) bmcs: Bmcs,
 }
@@ -70,6 +74,15 @@ impl House {
                 Ok(Err(error)) => tracing::error!(%error, "what time it is at least was not written down"),
             }
         }
+    }
+
+    /// Tells Prometheus, if it is to be told. Never ends.
+    pub(super) async fn serve_metrics(&self) -> Result<(), RunError> {
+        if let Some(listen) = self.settings.metrics {
+            let metrics = self.metrics.clone();
+            metrics.serve(listen, CancellationToken::new()).await;
+        }
+        std::future::pending().await
     }
 
     /// Once the first minutes of a boot are over, how the last one ended is history. Never ends.

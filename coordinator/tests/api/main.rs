@@ -8,6 +8,7 @@ mod clocks;
 mod enrolment;
 mod fleetlock;
 mod masters;
+mod metrics;
 #[path = "../oidc/mod.rs"]
 mod oidc;
 mod permits;

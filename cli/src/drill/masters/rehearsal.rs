@@ -272,17 +272,17 @@ impl Rehearsal {
         self.hear(&format!("{step} of {id}"), run.says, look.waiting_on.clone());
         self.tell(&format!("{step} of {id} is approved"));
         if !run.two {
-            self.operator.approve_runbook(id).await?;
+            self.operator.approve_runbook(id, Some(step)).await?;
             return Ok(());
         }
-        let said = match self.operator.approve_runbook(id).await {
+        let said = match self.operator.approve_runbook(id, Some(step)).await {
             Ok(_) => "it was approved".to_owned(),
             Err(failure) => failure.to_string(),
         };
         self.hear("the approval of who has begun it", "two persons", Some(said));
         self.tell("somebody else approves");
         let mut second = Operator::connect(&self.bed.second, Via::default()).await?;
-        second.approve_runbook(id).await?;
+        second.approve_runbook(id, Some(step)).await?;
         Ok(())
     }
 
