@@ -13,6 +13,7 @@
 mod bed;
 mod chronicle;
 mod control_plane;
+pub(super) mod double;
 mod etcd;
 mod kubelet;
 mod laws;
@@ -23,9 +24,10 @@ mod processes;
 mod rehearsal;
 mod report;
 mod saboteur;
+mod which;
 mod witness;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use blackstart_tests::docker::Docker;
@@ -39,10 +41,11 @@ use self::processes::Processes;
 use self::rehearsal::Rehearsal;
 use self::report::Report;
 use self::saboteur::Sabotage;
+use self::which::{INSTALL, INSTALLED, Which};
 use super::power_loss::{Place, interrupted, keep_logs, to_keep};
 use super::testbed;
 use crate::failure::Failure;
-use crate::output::Output;
+use crate::output::{Output, note};
 
 /// The cluster of the plan that processes are called after.
 const CLUSTER: &str = "business";
@@ -95,9 +98,10 @@ pub(super) struct EtcdArgs {
     #[command(flatten)]
     more: MastersArgs,
 
-    /// The etcd that is run; its etcdctl or etcdutl lies beside it
-    #[arg(long, value_name = "PROGRAM", default_value = "/usr/bin/etcd")]
-    etcd: PathBuf,
+    /// The etcd that is run, with its etcdctl or etcdutl beside it; or `double` for the one in this program
+    /// [default: /usr/bin/etcd where it is installed, otherwise `double`]
+    #[arg(long, value_name = "PROGRAM")]
+    etcd: Option<PathBuf>,
 
     /// How large its database is, MiB
     #[arg(long, value_name = "MIB", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=2048))]
@@ -107,7 +111,7 @@ pub(super) struct EtcdArgs {
 /// The etcd of a drill.
 #[derive(Debug, Clone)]
 struct Etcd {
-    program: PathBuf,
+    which: Which,
     mib: usize,
 }
 
@@ -167,20 +171,13 @@ impl Chapter {
 
 /// Rehearses a chapter of etcd.
 pub(super) async fn run_etcd(chapter: Chapter, args: EtcdArgs, output: &mut Output) -> Result<(), Failure> {
-    let tools = ["etcdutl", "etcdctl"].map(|tool| args.etcd.with_file_name(tool));
-    if !args.etcd.exists() || !tools.iter().any(|tool| tool.exists()) {
-        return Err(Failure::Other {
-            what: format!(
-                "there is no {} with an etcdutl or etcdctl beside it",
-                args.etcd.display()
-            ),
-            advice: Some("apt-get install etcd-server etcd-client, or --etcd PROGRAM".to_owned()),
-        });
-    }
     let etcd = Etcd {
-        program: args.etcd,
+        which: Which::choose(args.etcd, Path::new(INSTALLED))?,
         mib: usize::try_from(args.database).unwrap_or(1),
     };
+    if let Some(told) = etcd.which.note() {
+        note(told);
+    }
     rehearse_and_report(chapter, args.more, Some(etcd), output).await
 }
 
@@ -204,6 +201,7 @@ async fn rehearse_and_report(
         seed,
         &chronicle,
     );
+    report.etcd = etcd.as_ref().map(|etcd| etcd.which.told());
     report.kept = args.keep;
     if let Some(path) = &args.report {
         super::write(path, &report)?;
@@ -240,7 +238,15 @@ async fn on_processes(
     if let Place::Kept(dir) = &place {
         keep_logs(dir)?;
     }
-    let bed = Processes::start(&place, CLUSTER, etcd.map(|etcd| etcd.program.as_path()))?;
+    let program = match etcd.map(|etcd| &etcd.which) {
+        None => None,
+        Some(Which::Real(program)) => Some(program.clone()),
+        Some(Which::Double) => {
+            let made = double::programs(place.dir());
+            Some(made.map_err(|error| Failure::other(format!("put a double of etcd in place: {error}")))?)
+        }
+    };
+    let bed = Processes::start(&place, CLUSTER, program.as_deref())?;
     let held = tokio::select! {
         held = rehearse(what, bed, etcd, args.sabotage) => held,
         asked = interrupted() => Err(asked),
@@ -258,6 +264,16 @@ async fn on_testbed(
     etcd: Option<&Etcd>,
 ) -> Result<Chronicle, Failure> {
     let without = format!("blackstart drill {} --on processes", what.0.name());
+    let program = match etcd.map(|etcd| &etcd.which) {
+        None => None,
+        Some(Which::Real(program)) => Some(program.as_path()),
+        Some(Which::Double) => {
+            return Err(Failure::Other {
+                what: "nodes run a real etcd, and none is installed or the double was asked for".to_owned(),
+                advice: Some(format!("{INSTALL}, or {without}")),
+            });
+        }
+    };
     let cannot = |error| testbed::cannot(&error, &without);
     let keep = args.keep.as_deref().map(to_keep).transpose()?;
     let docker = Docker::find().await.map_err(cannot)?;
@@ -266,7 +282,7 @@ async fn on_testbed(
     let raised = tokio::select! {
         biased;
         asked = &mut asked => Err(asked),
-        raised = nodes::raise(&docker, etcd.map(|etcd| etcd.program.as_path())) => raised.map_err(cannot),
+        raised = nodes::raise(&docker, program) => raised.map_err(cannot),
     };
     let masters = match raised {
         Ok(masters) => Arc::new(masters),

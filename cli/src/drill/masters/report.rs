@@ -35,9 +35,22 @@ pub(super) struct Report {
     pub(super) timings: Vec<Timing>,
     /// From the first trouble to the end of the chapter; `null`: it was not reached.
     pub(super) makespan_ms: Option<u64>,
+    /// Of a drill that has one: which etcd was run.
+    pub(super) etcd: Option<EtcdReport>,
     pub(super) timeline: Vec<Moment>,
     /// Where everything that the drill wrote was left, if that was asked for.
     pub(super) kept: Option<PathBuf>,
+}
+
+/// Which etcd was run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct EtcdReport {
+    /// A real one.
+    pub(super) program: Option<PathBuf>,
+    /// Otherwise a double of this version.
+    pub(super) double_of: Option<&'static str>,
+    /// How to have a real one.
+    pub(super) note: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -160,6 +173,7 @@ impl Report {
                 .ended_ms
                 .zip(chronicle.trouble_ms)
                 .map(|(ended, began)| ended.saturating_sub(began)),
+            etcd: None,
             timeline: timeline(chronicle),
             kept: None,
         }
@@ -230,6 +244,9 @@ impl Report {
                 "through {} after the first trouble",
                 took(makespan)
             )));
+        }
+        if let Some(note) = self.etcd.as_ref().and_then(|etcd| etcd.note.as_ref()) {
+            lines.push(Line::new(note));
         }
         lines.push(Line::default());
         lines.extend(law_lines(&self.laws, marks));
