@@ -34,6 +34,7 @@ pub mod journal;
 mod kept;
 pub mod lanes;
 pub mod look;
+pub mod lost_quorum;
 pub mod maintenance;
 pub mod network_loss;
 pub mod node_down;
