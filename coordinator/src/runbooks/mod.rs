@@ -26,6 +26,7 @@ pub mod control_plane;
 mod driver;
 pub mod etcd_all;
 mod etcd_keeper;
+mod etcd_lists;
 pub mod etcd_member;
 pub mod etcd_quorum;
 pub mod etcd_snapshot;
