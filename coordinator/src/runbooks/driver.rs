@@ -295,8 +295,14 @@ impl Driver {
             return Some(WaitingOn::Storm(why));
         }
         let cold_starts = Arc::clone(&self.shared.ports.cold_starts.borrow());
-        lanes::cold_start(&self.run.plan.cluster, &cold_starts, &self.shared.ports.inventory)
-            .map(|run| WaitingOn::Api(format!("{run} is bringing the cluster back, and goes first")))
+        let has_begun = self.run.steps.iter().any(|step| step.begun);
+        lanes::cold_start(
+            &self.run.plan,
+            has_begun,
+            &cold_starts,
+            &self.shared.ports.inventory,
+        )
+        .map(|run| WaitingOn::Api(format!("{run} is bringing the cluster back, and goes first")))
     }
 
     /// The intent first, durable; then the calls.

@@ -10,6 +10,7 @@
 
 use std::time::Duration;
 
+use super::etcd_lists;
 use super::etcd_snapshot::{NOT_TOLD, steps};
 use super::maintenance::{empty, refused, step};
 use super::plan::{Action, Replaced, Request, RunbookPlan, Step};
@@ -98,9 +99,10 @@ fn write(
         RESTORE,
     ));
     alone(&mut plan, node);
+    let named = one_named(&mut plan, world, node, &manifest.peer_urls);
     if let Some(fence) = plan.steps.get_mut(first_fence) {
         fence.approval = Some(format!(
-            "if the quorum is not back by now: {} becomes a cluster of one at revision {}; what was written and had not reached it is lost for good, and the others may not come back as they are",
+            "if the quorum is not back by now: {} becomes a cluster of one at revision {}; what was written and had not reached it is lost for good, and the others may not come back as they are{named}",
             left.words(),
             status.revision
         ));
@@ -115,6 +117,7 @@ fn write(
         needs_bytes: 0,
         version: status.version,
         out_of: None,
+        others: Vec::new(),
     });
     plan
 }
@@ -201,6 +204,25 @@ pub(super) fn alone(plan: &mut RunbookPlan, node: &NodeName) {
     ));
 }
 
+/// The API server of the only member that is left asks that one alone, where it names others as well; what is added to the approval.
+pub(super) fn one_named(
+    plan: &mut RunbookPlan,
+    world: &World,
+    node: &NodeName,
+    peer_urls: &[String],
+) -> String {
+    let told = world.control_plane.as_ref().map(|glance| &glance.view);
+    let Some(change) = told.and_then(|told| etcd_lists::alone(told, node, peer_urls)) else {
+        return String::new();
+    };
+    let words = etcd_lists::words(&change, "etcd-servers");
+    plan.flags = vec![change];
+    plan.steps.append(&mut etcd_lists::steps(&[], &plan.flags));
+    format!(
+        "; then its API server asks it alone, until etcd-member has brought three together again: {words}"
+    )
+}
+
 /// What is left to do by hand, and afterwards.
 pub(super) fn notes(plan: &mut RunbookPlan, world: &World, left: &Seen, spoken: &[&Seen], silent: &[&Seen]) {
     let proof = plan
@@ -222,7 +244,7 @@ pub(super) fn notes(plan: &mut RunbookPlan, world: &World, left: &Seen, spoken: 
         ));
     }
     plan.notes.push(format!(
-        "where an API server asks other members than its own (--etcd-servers), it goes on once they are back; cluster {} serves from {} until then",
+        "cluster {} serves from {} alone until others are back",
         world.cluster,
         left.words()
     ));
