@@ -277,6 +277,9 @@ async fn grow(rehearsal: &mut Rehearsal, others: &[usize]) -> Result<(), Failure
         if number == 0 {
             // One master alone has a member to take a snapshot of.
             steps.remove(0);
+        } else {
+            // With all of them in it, the others' manifests are to name them again.
+            steps.extend(owned(&["set-initial-cluster", "set-initial-cluster"]));
         }
         let request = of_node(rehearsal, *at);
         rehearsal

@@ -180,7 +180,14 @@ fn step_at(run: &RunStory, out: &Out) -> Option<usize> {
     run.steps.iter().position(|step| {
         let (what, node) = step.id.split_once(':').unwrap_or((&step.id, &run.node));
         let does = if out.pod == "etcd" {
-            ["bounce-etcd", "rebuild-etcd-member", "fence-etcd", "restore-etcd"].contains(&what)
+            [
+                "bounce-etcd",
+                "rebuild-etcd-member",
+                "fence-etcd",
+                "restore-etcd",
+                "set-initial-cluster",
+            ]
+            .contains(&what)
         } else {
             what == STOP
                 || ["bounce", "set-etcd-servers"]
