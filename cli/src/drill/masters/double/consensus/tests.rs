@@ -218,7 +218,7 @@ fn what_was_agreed_stays_however_messages_and_members_go() {
         assert!(acknowledged.len() > 20, "seed {seed}: {}", acknowledged.len());
         answered += world.answered;
     }
-    assert!(answered > 600, "{answered} reads");
+    assert!(answered > 300, "{answered} reads");
 }
 
 #[test]
