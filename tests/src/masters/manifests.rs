@@ -87,7 +87,7 @@ pub(super) fn part(part: Part, certificate: &str) -> String {
         Part::ApiServer => "    - --etcd-servers=https://127.0.0.1:2379\n",
         Part::ControllerManager | Part::Scheduler => "",
     };
-    let port = port(part);
+    let listens = port(part);
     format!(
         "\
 apiVersion: v1
@@ -103,11 +103,11 @@ spec:
   - command:
     - {part}
     - --bind-address=0.0.0.0
-{etcd}    - --secure-port={port}
+{etcd}    - --secure-port={listens}
     - --tls-cert-file={certificate}
     image: registry.k8s.io/{part}:testbed
     livenessProbe:
-      httpGet: {{host: 127.0.0.1, path: /healthz, port: {port}, scheme: HTTP}}
+      httpGet: {{host: 127.0.0.1, path: /healthz, port: {listens}, scheme: HTTP}}
     name: {part}
   hostNetwork: true
   priorityClassName: system-node-critical

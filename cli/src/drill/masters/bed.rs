@@ -88,7 +88,7 @@ impl Master {
 /// What masters stand on.
 #[derive(Debug)]
 pub(super) enum Ground {
-    Processes(Processes),
+    Processes(Box<Processes>),
     Nodes(Nodes),
 }
 

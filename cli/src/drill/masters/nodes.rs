@@ -26,6 +26,7 @@ const AGENT: &str = "blackstart-agent.service";
 #[derive(Debug)]
 pub(super) struct Nodes(Arc<Masters>);
 
+#[expect(clippy::needless_pass_by_value, reason = "the end of a map_err")]
 fn on_nodes(error: anyhow::Error) -> Failure {
     Failure::other(format!("hold the drill on nodes: {error:#}"))
 }

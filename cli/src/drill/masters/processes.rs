@@ -99,7 +99,7 @@ impl Processes {
             masters.push(master);
             runs.push(run);
         }
-        let ground = Ground::Processes(Self { coordinator, runs });
+        let ground = Ground::Processes(Box::new(Self { coordinator, runs }));
         Ok(Bed::new(ground, cluster, masters, connections))
     }
 
