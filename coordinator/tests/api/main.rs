@@ -5,6 +5,7 @@
 mod audit;
 mod brakes;
 mod clocks;
+mod downgrade;
 mod enrolment;
 mod fleetlock;
 mod masters;
