@@ -26,7 +26,9 @@ use crate::api::elsewhere::Elsewhere;
 use crate::api::enrolment_service::Enrolment;
 use crate::api::fleet_service::Operators;
 use crate::api::follower::{Follower, Kept};
+use crate::api::health::{Health, Standing};
 use crate::api::line::Lines;
+use crate::api::reflection;
 use crate::api::runbook_service::RunbookOperators;
 use crate::api::serve::serve;
 use crate::api::session::Sessions;
@@ -186,6 +188,8 @@ impl Seat<'_> {
                 Some(self.candidate.clone()),
                 false,
             ));
+        let health = Health::new(Standing::Follows { knows_leader: false }).await;
+        let services = reflection::add_to(services).add_service(health.serve());
         let following = stop.child_token();
         let serving = serve(
             self.house.tls.clone(),
@@ -206,9 +210,11 @@ impl Seat<'_> {
                 Ok(()) => Err(RunError::Ended("server")),
                 Err(error) => Err(RunError::Serve(error)),
             },
+            () = health.follow(seen.clone()) => None,
             () = self.house.notify.report_following(seen) => None,
             () = self.heed_revocations() => None,
         };
+        health.end().await;
         following.cancel();
         if won.is_some() {
             // Who is connected is told at once, and cut off after a while; the leader need not wait for that.

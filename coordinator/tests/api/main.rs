@@ -8,6 +8,7 @@ mod clocks;
 mod downgrade;
 mod enrolment;
 mod fleetlock;
+mod grpcurl;
 mod masters;
 #[path = "../oidc/mod.rs"]
 mod oidc;
