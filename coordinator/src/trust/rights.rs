@@ -223,7 +223,7 @@ pub(crate) fn of_call(path: &str) -> Option<For> {
             | "GetEtcd"
             | "VerifyEtcdSnapshots",
         )
-        | ("TrustService", "ListCertificates") => View,
+        | ("TrustService", "ListCertificates" | "RenewOperator") => View,
         (
             "FleetService",
             "StartColdStart" | "PauseRun" | "ResumeRun" | "AbortRun" | "SetHold" | "LiftHold" | "ThawStorm"
@@ -243,7 +243,10 @@ pub(crate) fn of_call(path: &str) -> Option<For> {
 pub(crate) fn is_command(path: &str) -> bool {
     let call = path.rsplit('/').next().unwrap_or_default();
     match of_call(path) {
-        Some(For::Operators(right)) => right != Right::View && !matches!(call, "ListTokens" | "VerifyAudit"),
+        Some(For::Operators(Right::View)) => call == "RenewOperator",
+        Some(For::Operators(Right::Operate | Right::Approve | Right::Admin)) => {
+            !matches!(call, "ListTokens" | "VerifyAudit")
+        }
         Some(For::Anybody | For::Known | For::Nodes) | None => false,
     }
 }
