@@ -20,7 +20,7 @@ mod opening;
 mod orders;
 mod own_certificate;
 mod parts;
-mod several;
+pub(crate) mod several;
 
 pub use error::RunError;
 
@@ -161,6 +161,7 @@ pub async fn run(
         never = house.settle() => never,
         never = house.keep_time() => never,
         never = house.keep_certificate() => never,
+        never = house.hear_what_is_typed(&stop) => never,
     };
     if ended.is_ok() {
         house.own_boot.end().map_err(RunError::OwnBoot)?;

@@ -8,11 +8,13 @@ use rustls::ServerConfig;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
 use tonic::transport::ClientTlsConfig;
 
 use super::RunError;
 use crate::api::door::{Door, Tokens};
 use crate::api::shown::ShownCertificate;
+use crate::audit::local;
 use crate::config::Settings;
 use crate::events::Events;
 use crate::inventory::{self, Inventory};
@@ -70,6 +72,12 @@ impl House {
                 Ok(Err(error)) => tracing::error!(%error, "what time it is at least was not written down"),
             }
         }
+    }
+
+    /// Takes what is typed on this machine into the audit. Ends with `stop`.
+    pub(super) async fn hear_what_is_typed(&self, stop: &CancellationToken) -> Result<(), RunError> {
+        local::serve(self.kept.clone(), self.settings.audit_socket(), stop.clone()).await;
+        std::future::pending().await
     }
 
     /// Once the first minutes of a boot are over, how the last one ended is history. Never ends.
