@@ -38,6 +38,8 @@ pub mod enrolment_service;
 pub mod fleet_service;
 mod follow;
 pub(crate) mod follower;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub mod handshake;
 pub(crate) mod health;
 pub mod holds;
