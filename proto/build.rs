@@ -36,8 +36,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .boxed(".blackstart.v1.EtcdAnswer.body.report")
         .compile_fds(files)?;
     let etcd = protox::compile(["etcd.proto"], ["etcd"])?;
-    tonic_prost_build::configure()
-        .build_server(false)
-        .compile_fds(etcd)?;
+    tonic_prost_build::configure().compile_fds(etcd)?;
     Ok(())
 }

@@ -6,6 +6,9 @@ use blackstart::cli::{Cli, Environment};
 use clap::Parser;
 
 fn main() -> ExitCode {
+    if let Some(ended) = blackstart::drill::play() {
+        return ended;
+    }
     let environment = Environment::read();
     let cli = Cli::parse();
     // The default provider can only be set once, and nobody else sets it: its answer says nothing.

@@ -65,8 +65,8 @@ fn has_etcd(test: &str) -> bool {
 }
 
 /// It passes; how long what took, milliseconds.
-fn passes_with_timings(name: &str) -> Value {
-    let (output, report) = drill(&[name, "--seed", "1"]);
+fn passes_with_timings(name: &str, etcd: &str) -> Value {
+    let (output, report) = drill(&[name, "--seed", "1", "--etcd", etcd]);
     let told = String::from_utf8_lossy(&output.stdout);
     println!("{told}");
     assert!(
@@ -80,55 +80,120 @@ fn passes_with_timings(name: &str) -> Value {
     report
 }
 
+const REAL: &str = "/usr/bin/etcd";
+
 #[test]
 fn a_member_of_etcd_that_loses_its_data_is_replaced() {
     if has_etcd("the drill of an etcd member") {
-        passes_with_timings("etcd-member");
+        let report = passes_with_timings("etcd-member", REAL);
+        assert_eq!(report["etcd"]["program"], REAL);
+        assert!(report["etcd"]["double_of"].is_null(), "{report:#}");
     }
+}
+
+#[test]
+fn a_member_of_the_double_that_loses_its_data_is_replaced() {
+    let (output, report) = drill(&["etcd-member", "--seed", "3", "--etcd", "double"]);
+    let told = String::from_utf8_lossy(&output.stdout);
+    let noted = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}{noted}");
+    assert_eq!(broken(&report), Vec::<&str>::new(), "{report:#}");
+    assert!(report["acknowledged"].as_u64().unwrap() > 10, "{report:#}");
+    // Nobody takes it for a real one.
+    assert_eq!(report["etcd"]["double_of"], "3.5.16", "{report:#}");
+    let note = report["etcd"]["note"].as_str().unwrap();
+    assert!(note.contains("apt-get install etcd-server"), "{note}");
+    assert!(told.contains(note) && noted.contains(note), "{told}{noted}");
+}
+
+fn was_restored_by_two(report: &Value) {
+    let said = report["refused"].to_string();
+    assert!(said.contains("wants two persons"), "{said}");
+    let runs = report["runs"].as_array().unwrap();
+    assert_eq!(runs.len(), 3, "{runs:#?}");
 }
 
 #[test]
 fn a_lost_quorum_is_restored_by_the_word_of_two_persons() {
     if has_etcd("the drill of an etcd quorum") {
-        let report = passes_with_timings("etcd-quorum");
-        let said = report["refused"].to_string();
-        assert!(said.contains("wants two persons"), "{said}");
-        let runs = report["runs"].as_array().unwrap();
-        assert_eq!(runs.len(), 3, "{runs:#?}");
+        was_restored_by_two(&passes_with_timings("etcd-quorum", REAL));
     }
+}
+
+#[test]
+fn a_lost_quorum_of_the_double_is_restored() {
+    was_restored_by_two(&passes_with_timings("etcd-quorum", "double"));
+}
+
+fn lost_what_was_told(report: &Value) {
+    let said = report["refused"].to_string();
+    assert!(
+        said.contains("wants two persons") && said.contains("is lost for good"),
+        "{said}"
+    );
+    let timeline = report["timeline"].to_string();
+    assert!(timeline.contains("which were told to be lost"), "{timeline}");
 }
 
 #[test]
 fn all_members_that_lose_their_data_are_restored_from_what_loses_least() {
     if has_etcd("the drill of an etcd of which nobody is left") {
-        let report = passes_with_timings("etcd-all");
-        let said = report["refused"].to_string();
-        assert!(
-            said.contains("wants two persons") && said.contains("is lost for good"),
-            "{said}"
-        );
-        let timeline = report["timeline"].to_string();
-        assert!(timeline.contains("which were told to be lost"), "{timeline}");
+        lost_what_was_told(&passes_with_timings("etcd-all", REAL));
     }
+}
+
+#[test]
+fn all_members_of_the_double_that_lose_their_data_are_restored() {
+    lost_what_was_told(&passes_with_timings("etcd-all", "double"));
 }
 
 #[test]
 fn a_drill_of_etcd_finds_that_the_old_data_is_gone() {
     if has_etcd("a saboteur of the drill of an etcd member") {
-        let (output, report) = drill(&["etcd-member", "--seed", "2", "--sabotage", "no-copy"]);
+        let args = [
+            "etcd-member",
+            "--seed",
+            "2",
+            "--etcd",
+            REAL,
+            "--sabotage",
+            "no-copy",
+        ];
+        let (output, report) = drill(&args);
         assert_eq!(output.status.code(), Some(6));
         assert_eq!(broken(&report), ["copies"], "{report:#}");
     }
 }
 
 #[test]
-fn without_an_etcd_it_is_said_what_to_install() {
+fn on_the_double_as_well_it_finds_who_breaks_a_law() {
+    for (sabotage, laws) in [("no-copy", ["copies"]), ("lose-key", ["data"])] {
+        let args = [
+            "etcd-member",
+            "--seed",
+            "2",
+            "--etcd",
+            "double",
+            "--sabotage",
+            sabotage,
+        ];
+        let (output, report) = drill(&args);
+        assert_eq!(output.status.code(), Some(6), "{sabotage}");
+        assert_eq!(broken(&report), laws, "{sabotage}: {report:#}");
+    }
+}
+
+#[test]
+fn without_the_etcd_that_was_asked_for_it_is_said_what_to_do() {
     let output = Command::new(env!("CARGO_BIN_EXE_blackstart"))
         .args(["drill", "etcd-member", "--etcd", "/nowhere/etcd"])
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("apt-get install etcd-server"), "{said}");
+    assert!(
+        said.contains("apt-get install etcd-server") && said.contains("--etcd double"),
+        "{said}"
+    );
 }
 
 #[test]

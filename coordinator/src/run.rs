@@ -41,6 +41,7 @@ use crate::config::{Settings, StoreSettings};
 use crate::events::Events;
 use crate::fleetlock;
 use crate::leader::Tenure;
+use crate::metrics::Metrics;
 use crate::notify::Notify;
 use crate::own_boot::OwnBoot;
 use crate::store::redb::RedbStore;
@@ -125,7 +126,9 @@ pub async fn run(
         tokens: tokens(&settings, &clock),
         visits: Arc::default(),
     };
+    let metrics = Metrics::new(Arc::clone(&inventory), settings.tls.certificate.clone());
     let house = House {
+        metrics,
         fleetlock_tls,
         door,
         clock,
@@ -162,6 +165,7 @@ pub async fn run(
         never = house.keep_time() => never,
         never = house.keep_certificate() => never,
         never = house.hear_what_is_typed(&stop) => never,
+        never = house.serve_metrics() => never,
     };
     if ended.is_ok() {
         house.own_boot.end().map_err(RunError::OwnBoot)?;

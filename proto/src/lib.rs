@@ -15,7 +15,7 @@
 //! | [`part`] | what of a control plane a run can bounce |
 //! | [`remedy`] | the remedies that can be held, by name |
 //! | [`tls`] | the three PEM files, and mutual TLS on the client side |
-//! | [`etcd`] | messages and clients of etcd's own API, generated from `etcd/etcd.proto` |
+//! | [`etcd`] | messages, clients and services of etcd's own API, generated from `etcd/etcd.proto` |
 //! | [`v1`] | messages and services generated from `proto/blackstart/v1` |
 
 pub use prost::Message;
@@ -29,6 +29,7 @@ pub mod leader;
 pub mod line;
 pub mod listen;
 pub mod machine;
+pub mod metrics;
 pub mod part;
 pub mod remedy;
 pub mod tls;
@@ -49,7 +50,7 @@ pub mod v1 {
 /// The descriptors of [`v1`]: an encoded `google.protobuf.FileDescriptorSet`, without comments.
 pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("blackstart.v1");
 
-/// Messages and clients of etcd's API, generated at build time; documented in `etcd/etcd.proto`.
+/// Messages, clients and services of etcd's API, generated at build time; documented in `etcd/etcd.proto`.
 #[allow(
     missing_docs,
     unreachable_pub,

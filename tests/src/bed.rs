@@ -45,6 +45,15 @@ pub enum Runs {
     Fleet,
 }
 
+/// What the API servers of masters are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ApiServers {
+    /// Their kubelets stand in for them.
+    Kubelets,
+    /// Static pods, or nothing.
+    StaticPods,
+}
+
 /// What a bed is to be.
 #[derive(Debug, Clone)]
 pub struct Wish {
@@ -58,6 +67,10 @@ pub struct Wish {
     pub agent: fn(&Declared) -> Yaml,
     /// In place of [`crate::settings::coordinator`]'s own keys.
     pub coordinator: Yaml,
+    /// What the API servers of masters are.
+    pub api_servers: ApiServers,
+    /// Files and directories of this machine that nodes see, read-only: (outside, inside).
+    pub mounts: Vec<(PathBuf, String)>,
     /// Further units: (name, text).
     pub units: Vec<(&'static str, String)>,
     /// Further programs of this workspace that nodes have in `/usr/bin`.
@@ -79,6 +92,8 @@ impl Wish {
             disk_bytes: disk::DEFAULT_BYTES,
             agent: |_| Yaml::default(),
             coordinator: Yaml::default(),
+            api_servers: ApiServers::Kubelets,
+            mounts: Vec::new(),
             units: Vec::new(),
             programs: Vec::new(),
             volumes: Vec::new(),

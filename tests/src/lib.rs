@@ -18,6 +18,7 @@
 //! - [`coordinator`], [`settings`]: Blackstart itself, as it runs in a bed
 //! - [`bench`](mod@bench): what benchmarks share
 //! - [`fleet`]: thousands of agents that are nothing but their sessions
+//! - [`masters`], [`component`]: masters as kubeadm lays them out, with a real etcd
 //! - [`records`]: a log that shows whether its tail is whole
 //! - [`apiserver`]: doubles of an API server that can be overwhelmed, and of the controller that evicts
 //! - [`sim`]: the whole cold start in simulated time, for which no node is needed
@@ -25,6 +26,7 @@
 pub mod apiserver;
 pub mod bed;
 pub mod bench;
+pub mod component;
 pub mod coordinator;
 pub mod disk;
 pub mod docker;
@@ -32,6 +34,7 @@ pub mod fleet;
 pub mod image;
 pub mod journal;
 pub mod ledger;
+pub mod masters;
 pub mod network;
 pub mod node;
 pub mod packages;

@@ -35,7 +35,7 @@ fn manifest(name: &str, port: u16) -> String {
     format!(
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: kube-system}}\nspec:\n  hostNetwork: true\n  \
          terminationGracePeriodSeconds: 1\n  containers:\n  - name: {name}\n    \
-         command: [/usr/bin/stand-in-component, --listen, \"127.0.0.1:{port}\"]\n    \
+         command: [/usr/bin/stand-in-component, --secure-port={port}]\n    \
          livenessProbe: {{httpGet: {{host: 127.0.0.1, path: /healthz, port: {port}}}}}\n"
     )
 }

@@ -61,6 +61,13 @@ pub enum Act {
         /// So many bytes have to be free where its data is.
         needs_bytes: u64,
     },
+    /// Writes what its manifest says of the members anew, though it has its data, and bounces it. One that is not well with it gets the old one back.
+    SetInitialCluster {
+        /// What it says, or nothing is done.
+        from: String,
+        /// What it is to say.
+        to: String,
+    },
     /// Takes its manifest out of the kubelet's sight, and is sure that it has ended.
     Fence,
     /// The same of the API server, the controller manager and the scheduler.
@@ -119,6 +126,7 @@ impl Act {
             Self::AddMember { .. } => "etcd-add-member",
             Self::PromoteMember { .. } => "etcd-promote-member",
             Self::Rebuild { .. } => "etcd-rebuild",
+            Self::SetInitialCluster { .. } => "etcd-set-initial-cluster",
             Self::Fence => "etcd-fence",
             Self::StopControlPlane => "etcd-stop-control-plane",
             Self::StartControlPlane => "etcd-start-control-plane",
@@ -156,13 +164,14 @@ impl EtcdRules {
     }
 }
 
-/// Makes a change, verified; what was done. [`Act::Bounce`] is a remedy that there is already, and is made there.
+/// Makes a change, verified; what was done. [`Act::Bounce`] and [`Act::SetInitialCluster`] are what is done to other static pods as well, and are made
+/// there.
 ///
 /// # Errors
 /// Why not, for people.
 pub async fn act(change: &Change, rules: &EtcdRules) -> Result<String, String> {
     match &change.act {
-        Act::Bounce => Err("a bounce is made elsewhere".to_owned()),
+        Act::Bounce | Act::SetInitialCluster { .. } => Err("a bounce is made elsewhere".to_owned()),
         Act::Rebuild {
             initial_cluster,
             needs_bytes,
@@ -208,6 +217,14 @@ pub async fn act(change: &Change, rules: &EtcdRules) -> Result<String, String> {
             }
         }
     }
+}
+
+/// The member on this node is of the cluster that is meant.
+///
+/// # Errors
+/// It is of another one, or does not answer.
+pub(crate) async fn of_cluster(cluster_id: u64, rules: &EtcdRules) -> Result<(), String> {
+    connect(cluster_id, rules).await.map(drop)
 }
 
 async fn add(

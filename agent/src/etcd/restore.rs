@@ -32,6 +32,8 @@ use super::ways::{Ways, gone, off, rename, sync, write_new};
 
 /// A restore reads and writes the whole database, 8 GiB at the most.
 const RESTORES: Duration = Duration::from_mins(20);
+/// Two files of etcd's log, one of them in advance, which take their room at once (`wal.SegmentSizeBytes`, 64 MB), bytes.
+const LOG: u64 = 128 << 20;
 /// So far ahead of all that clients have ever seen: etcd's own advice (recovery guide of 3.6).
 const BUMP: &str = "1000000000";
 
@@ -148,10 +150,11 @@ fn prepare(
     let free = room(data).map_err(|error| format!("look at {}: {error}", data.display()))?;
     if free < needed {
         return Err(format!(
-            "{} has {} MiB left, and what is restored, with a copy to work on, needs {} MiB: make room first; nothing was changed",
+            "{} has {} MiB left, and what is restored, with a copy to work on and its log, needs {} MiB, {} MiB more: make room first; nothing was changed",
             data.display(),
             free >> 20,
-            needed.div_ceil(1 << 20)
+            needed.div_ceil(1 << 20),
+            (needed - free).div_ceil(1 << 20)
         ));
     }
     ways.make()?;
@@ -200,7 +203,10 @@ fn source(
             let path = snapshots.join(file);
             snapshot::verify(&path, &kept.sha256)
                 .map_err(|why| format!("{}: {why}; nothing was changed", path.display()))?;
-            return Ok((Source::Snapshot(path), kept.bytes.saturating_mul(2)));
+            return Ok((
+                Source::Snapshot(path),
+                kept.bytes.saturating_mul(2).saturating_add(LOG),
+            ));
         }
         Some(OutOf::Data { directory, .. }) if is_data(directory) => directory.as_str(),
         Some(OutOf::Data { directory, .. }) => return Err(format!("{directory:?} is no member's data")),
@@ -214,7 +220,8 @@ fn source(
     let size = fs::metadata(&file)
         .map_err(|error| format!("look at {}: {error}; nothing was changed", file.display()))?;
     let copy = data.join(format!("copy.{}.db", ways.run));
-    Ok((Source::Database { file, copy }, size.len().saturating_mul(3)))
+    let needed = size.len().saturating_mul(3).saturating_add(LOG);
+    Ok((Source::Database { file, copy }, needed))
 }
 
 fn same_cluster(its: u64, meant: u64, what: &str) -> Result<(), String> {

@@ -1,7 +1,9 @@
 //! Out of what a cluster could be restored on this node: data directories, also those that runs have set aside, and snapshots. Changes nothing.
 //!
-//! A database that some process holds open is none: whoever runs with it can be asked. Of the rest etcd's own tool tells the revision, after a
-//! look at every page; a snapshot is read again, and its hash compared.
+//! etcd's own tool tells the revision of a database, after a look at every page; a snapshot is read again, and its hash compared. A database that is
+//! held open is looked at through a copy: a member that was started without a quorum runs and answers nobody, since etcd serves its clients only
+//! once the cluster has taken note of it (`ReadyNotify`, server/embed/serve.go). What is in it is looked at once more when it is restored, which is
+//! after etcd has ended.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +13,8 @@ use blackstart_proto::v1 as wire;
 use tokio::task::spawn_blocking;
 
 use super::look::{Found, manifest};
-use super::ways::{is_held, taken_out};
+use super::snapshot::room;
+use super::ways::{is_held, off, taken_out};
 use super::{snapshot, tool, unix_ms, wal};
 use crate::config::{EtcdSettings, Settings};
 use crate::watch::static_pods::directory::Places;
@@ -21,6 +24,10 @@ use crate::watch::static_pods::manifest::is_pod_name;
 pub(super) const MEMBER: &str = "member";
 /// How what runs have set aside is called.
 const ASIDE: &str = "member.set-aside.";
+/// What a database is copied to that is held open, in its data directory.
+const COPY: &str = "blackstart-look.db";
+/// So much is left beside a copy, bytes: etcd writes its log in segments of this size.
+const MARGIN: u64 = 64 << 20;
 /// More than this are not opened: each takes as long as a read of its database.
 const MOST: usize = 16;
 
@@ -102,7 +109,7 @@ async fn data(found: &Found, name: &str, etcd: &EtcdSettings) -> wire::EtcdSourc
     let written_unix_ms = written(&member);
     let opened = match is_held(&database) {
         Ok(false) => tool::revision(&database, &etcd.tools).await,
-        Ok(true) => Err("etcd runs with it, or somebody else has it open".to_owned()),
+        Ok(true) => through_a_copy(&database, &pod.data_dir, etcd).await,
         Err(why) => Err(why),
     };
     wire::EtcdSource {
@@ -117,6 +124,30 @@ async fn data(found: &Found, name: &str, etcd: &EtcdSettings) -> wire::EtcdSourc
         version: version(&pod.image).unwrap_or_default().to_owned(),
         damage: opened.err().unwrap_or_default(),
     }
+}
+
+/// The revision of a database that somebody has open, and that nobody writes to as long as there is no quorum. A copy that was torn all the same does
+/// not open, or tells another revision than is found when it is restored, which is refused.
+async fn through_a_copy(database: &Path, data: &Path, etcd: &EtcdSettings) -> Result<i64, String> {
+    let (from, copy, at) = (database.to_owned(), data.join(COPY), data.to_owned());
+    let made = off(move || {
+        let bytes = fs::metadata(&from).map_or(0, |seen| seen.len());
+        let free = room(&at).map_err(|error| format!("look at {}: {error}", at.display()))?;
+        if free < bytes.saturating_add(MARGIN) {
+            return Err(format!(
+                "etcd runs with it and answers nobody; to look at a copy {} MiB are needed, and {} are left",
+                bytes.saturating_add(MARGIN).div_ceil(1 << 20),
+                free >> 20
+            ));
+        }
+        fs::copy(&from, &copy).map_err(|error| format!("copy {}: {error}", from.display()))?;
+        Ok(copy)
+    })
+    .await?;
+    let revision = tool::revision(&made, &etcd.tools).await;
+    // The next look writes over what is left.
+    let _left = off(move || fs::remove_file(&made).map_err(|error| error.to_string())).await;
+    revision.map_err(|why| format!("etcd runs with it and answers nobody; of a copy: {why}"))
 }
 
 /// `registry.k8s.io/etcd:3.5.16-0` → `3.5.16`.

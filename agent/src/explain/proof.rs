@@ -286,6 +286,7 @@ pub(super) fn of_remedy(remedy: &Remedy) -> &'static [Proof] {
             proof(Real, "a member whose database is damaged, while others write", "cli/tests/etcd/member.rs", "a_damaged_member_is_replaced_on_its_node_and_nothing_acknowledged_is_lost", &[]),
             proof(Real, "coordinator and agents are killed again and again meanwhile", "cli/tests/etcd/member.rs", "coordinator_and_agents_may_crash_at_every_step", &[]),
             proof(Real, "two of three members are lost", "cli/tests/etcd/quorum.rs", "a_lost_quorum_is_restored_by_two_persons_and_grows_back_to_three", &[]),
+            proof(Real, "two of three members are lost over a power loss", "cli/tests/etcd/outage.rs", "a_cold_start_without_a_quorum_proposes_a_restore_and_two_persons_let_it_be_done", &[]),
             proof(Real, "every database is destroyed, and later every log torn", "cli/tests/etcd/all.rs", "when_all_are_lost_what_loses_least_is_restored_and_what_was_told_is_lost", &[]),
             proof(Simulated, "the agent is killed after every step of a restore", "agent/src/etcd/restore/tests.rs", "a_restore_that_is_killed_after_any_step_goes_on_and_never_lacks_the_newest_data", &[]),
         ] },

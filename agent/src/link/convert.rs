@@ -331,6 +331,10 @@ fn etcd(asked: wire::EtcdChange) -> Option<Change> {
             initial_cluster: of.initial_cluster,
             needs_bytes: of.needs_bytes,
         },
+        Wire::SetInitialCluster(of) => Act::SetInitialCluster {
+            from: of.from,
+            to: of.to,
+        },
         Wire::Fence(wire::EtcdFence {}) => Act::Fence,
         Wire::StopControlPlane(wire::EtcdStopControlPlane {}) => Act::StopControlPlane,
         Wire::StartControlPlane(wire::EtcdStartControlPlane {}) => Act::StartControlPlane,

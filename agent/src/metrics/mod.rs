@@ -2,31 +2,41 @@
 //!
 //! ```text
 //!  loop ──counts──► Meters ─┐
-//!  Window: picture, ledger ─┴─► page: a registry made anew for each scrape ──► serve: GET /metrics
+//!  Window: picture, ledger ─┴─► page: a registry made anew for each scrape
 //! ```
 //!
 //! Gauges are made of the picture at each scrape, so that nothing that is gone is told of for ever. Every metric stands in
 //! `docs/metrics.md`; a test holds the two together.
 
 mod page;
-mod serve;
 #[cfg(test)]
 mod tests;
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use blackstart_proto::metrics::{self, Draw, Labels};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
+
+use tokio_util::sync::CancellationToken;
 
 use crate::ledger::Outcome;
 use crate::remedy::Remedy;
 use crate::signal::Signal;
 
-pub use serve::{Trouble, serve};
+use crate::local::window::Window;
 
-/// Labels of a family: names and values.
-type Labels<const N: usize> = [(&'static str, String); N];
+/// Serves at `address` until `stop`. That it cannot never takes the agent down: it is tried again.
+pub async fn serve(address: SocketAddr, meters: Meters, window: Window, stop: CancellationToken) {
+    metrics::serve(address, draw(meters, window), stop).await;
+}
+
+fn draw(meters: Meters, window: Window) -> Draw {
+    Arc::new(move || page::page(&meters, &window))
+}
 
 /// Seconds that a pass of the loop may take. It waits for nothing, so what is long here is a machine without processors or memory to spare.
 const PASS_SECONDS: [f64; 10] = [

@@ -22,7 +22,7 @@ use super::reclaim_log::reclaim_log;
 use super::relieve_memory::{self, RelieveRules};
 use super::restart_container::{ContainerRules, restart_container};
 use super::restart_runtime::{RuntimeRules, restart_runtime};
-use super::set_flag::set_flag;
+use super::set_flag::{set_flag, write_flag};
 use super::vacuum_journal::{VacuumRules, vacuum_journal};
 use super::{Remedy, release, set_aside};
 use crate::config::{ProtectSettings, Settings, StaticPodSettings};
@@ -158,7 +158,17 @@ impl<H: Host> Hands<H> {
             Remedy::Etcd(change) if change.act == Act::Bounce => {
                 return bounce_static_pod(&remedy.subject(), &self.bounce, self.dry_run).await;
             }
-            Remedy::Etcd(change) => etcd::act::act(change, &self.etcd).await,
+            Remedy::Etcd(change) => {
+                if let Act::SetInitialCluster { from, to } = &change.act {
+                    let flag = ("initial-cluster", from.as_str(), to.as_str());
+                    match etcd::act::of_cluster(change.cluster_id, &self.etcd).await {
+                        Ok(()) => write_flag(&change.run_id, &remedy.subject(), flag, &self.bounce).await,
+                        Err(why) => Err(why),
+                    }
+                } else {
+                    etcd::act::act(change, &self.etcd).await
+                }
+            }
             Remedy::StopKubelet { .. } => self.stop(&self.kubelet).await,
             Remedy::StartKubelet { .. } => self.start(&self.kubelet).await,
         };
@@ -197,8 +207,17 @@ impl<H: Host> Hands<H> {
                 Ok(format!("{LOST}; the manifest was not found out"))
             }
             // The others look before they change anything, and go on where they were.
-            name if name.starts_with("etcd-") && name != "etcd-bounce" => return None,
-            "bounce-static-pod" | "etcd-bounce" | "control-plane-bounce" | "control-plane-set-flag"
+            name if name.starts_with("etcd-")
+                && name != "etcd-bounce"
+                && name != "etcd-set-initial-cluster" =>
+            {
+                return None;
+            }
+            "bounce-static-pod"
+            | "etcd-bounce"
+            | "etcd-set-initial-cluster"
+            | "control-plane-bounce"
+            | "control-plane-set-flag"
                 if self.host.machine().is_some() =>
             {
                 Err(format!("{LOST}; {}", recover(subject, &self.bounce).await?))

@@ -35,22 +35,39 @@ pub(crate) async fn set_flag(change: &Change, rules: &BounceRules) -> Result<Str
     if flag.part() != change.part {
         return Err(format!("--{} is not of {}", flag.as_str(), change.part));
     }
+    write_flag(
+        &change.run_id,
+        change.part.pod(),
+        (flag.as_str(), from, to),
+        rules,
+    )
+    .await
+}
+
+/// The same, of any static pod: a flag, its value as it is, and as it is to be.
+///
+/// # Errors
+/// Why not, and what stands now: for people.
+pub(crate) async fn write_flag(
+    run: &str,
+    pod: &str,
+    (flag, from, to): (&str, &str, &str),
+    rules: &BounceRules,
+) -> Result<String, String> {
     // The name becomes a path.
-    if !is_pod_name(&change.run_id) {
-        return Err(format!("{:?} is no name of a run", change.run_id));
+    if !is_pod_name(run) {
+        return Err(format!("{run:?} is no name of a run"));
     }
-    let pod = change.part.pod();
     let subject = rules.find(pod).await.map_err(|error| error.to_string())?;
     let (manifests, file) = (rules.places.manifests.clone(), subject.file.clone());
     let text = off(move || directory::text(&manifests, &file)).await?;
-    let flag = flag.as_str();
     let now = CommandLine::parse(&text)?.flag(flag).map(str::to_owned);
-    if now.as_ref() == Some(to) {
+    if now.as_deref() == Some(to) {
         rules.ready(&subject).await.map_err(|error| error.to_string())?;
         return Ok(format!("{pod} has --{flag}={to}, and is well"));
     }
     let after = with_flag(&text, flag, from, to)?;
-    let desk = rules.places.held.with_file_name(DIR).join(&change.run_id);
+    let desk = rules.places.held.with_file_name(DIR).join(run);
     let like = rules.places.manifests.join(&subject.file);
     let (at, name, before) = (desk.clone(), subject.file.clone(), text.clone());
     let (next, kept) = off(move || {

@@ -134,8 +134,16 @@ impl Fleet {
             .map_err(|failure| failure.of("run", id))
     }
 
-    pub(crate) async fn approve_runbook(&mut self, id: &str) -> Result<RunbookRun, Failure> {
-        let request = v1::RunbookRunRequest { id: id.to_owned() };
+    /// Approves of what the run asks, as it was shown; `None`: of whatever waits.
+    pub(crate) async fn approve_runbook(
+        &mut self,
+        id: &str,
+        asks: Option<&str>,
+    ) -> Result<RunbookRun, Failure> {
+        let request = v1::ApproveRunbookRequest {
+            id: id.to_owned(),
+            asks: asks.unwrap_or_default().to_owned(),
+        };
         let answer = within(
             self.patience,
             self.address,

@@ -12,7 +12,7 @@ use super::{Absence, Context, heal};
 use crate::cli::duration;
 use crate::failure::Failure;
 use crate::output::runbook as output;
-use crate::output::{confirm, note};
+use crate::output::{confirm, note, words};
 use crate::view::{RunbookPlan, RunbookRun};
 
 /// Between two looks at a run that is followed.
@@ -57,12 +57,16 @@ Examples:
   blackstart runbook run control-plane biz-1 --component apiserver --wait
   blackstart runbook run control-plane --cluster business --restart --wait")]
     Run(RunArgs),
-    /// Approve of the step that waits for it; after a failure, have it tried again
+    /// Approve of what a run waits for; after a failure, have the step tried again
     #[command(after_help = "\
+On a terminal it shows what that is and asks. What is approved is what was shown, or named: if the run waits for something
+else by then, it is refused.
+
 Examples:
   blackstart runbook status
-  blackstart runbook approve drain-3")]
-    Approve(Which),
+  blackstart runbook approve drain-3
+  blackstart runbook approve drain-3 delete-remaining --yes")]
+    Approve(ApproveArgs),
     /// The runs, or one of them
     #[command(after_help = "\
 Examples:
@@ -260,12 +264,18 @@ pub struct RunArgs {
     how: How,
 }
 
-/// Which run.
+/// Of `approve`.
 #[derive(Debug, Args)]
-pub struct Which {
+pub struct ApproveArgs {
     /// Its id, as `runbook status` shows it
     #[arg(value_name = "RUN")]
     run: String,
+    /// The step that is approved of and no other one; `proposal` or `storm` where the run waits for that
+    #[arg(value_name = "STEP")]
+    step: Option<String>,
+    /// Do not ask on the terminal
+    #[arg(short, long)]
+    yes: bool,
 }
 
 /// Which run, if one.
@@ -299,10 +309,7 @@ pub(super) async fn run(command: RunbookCommand, context: &mut Context<'_>) -> R
             show_plan(&plan, context)
         }
         RunbookCommand::Run(args) => begin(of_asked(args.asked), &args.how, context).await,
-        RunbookCommand::Approve(Which { run }) => {
-            let run = context.connect().await?.approve_runbook(&run).await?;
-            show_run(&run, context)
-        }
+        RunbookCommand::Approve(args) => approve(args, context).await,
         RunbookCommand::Status(Perhaps { run: None }) => {
             let runs = context.connect().await?.runbook_runs().await?;
             Ok(context.output.list(&runs, Timestamp::now())?)
@@ -320,6 +327,34 @@ pub(super) async fn run(command: RunbookCommand, context: &mut Context<'_>) -> R
             show_run(&ended, context)
         }
     }
+}
+
+/// Approves of what was named, or else of what is shown now.
+async fn approve(args: ApproveArgs, context: &mut Context<'_>) -> Result<(), Failure> {
+    let ApproveArgs { run, step, yes } = args;
+    let mut fleet = context.connect().await?;
+    let mut asks = step;
+    // Who names the step has seen it; who is to be asked sees it now.
+    let is_asked = !yes && context.environment.stdin_is_terminal;
+    if asks.is_none() || is_asked {
+        let look = fleet.runbook_run(&run).await?;
+        let named = asks.as_ref().is_none_or(|step| look.asks.as_ref() == Some(step));
+        if asks.is_none() {
+            asks.clone_from(&look.asks);
+        }
+        if let Some(what) = look.asks.as_ref().filter(|_| named) {
+            let why = output::asked(&look);
+            note(format_args!("{what} of {run}: {}", words::harmless(&why)));
+            if is_asked {
+                let answer = confirm("Approve of it?");
+                if !answer.map_err(|error| Failure::other(format!("ask on the terminal: {error}")))? {
+                    return Err(Failure::other("not approved: the answer was not yes"));
+                }
+            }
+        }
+    }
+    let run = fleet.approve_runbook(&run, asks.as_deref()).await?;
+    show_run(&run, context)
 }
 
 pub(super) async fn maintenance(

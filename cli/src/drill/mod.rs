@@ -125,6 +125,7 @@ Examples:
   blackstart drill control-plane                         needs nothing; ends within a minute
   blackstart drill control-plane --seed 7                the same scenario again
   blackstart drill control-plane --report report.json    the whole outcome for programs
+  blackstart drill control-plane --on testbed            three real nodes; needs root and Docker
 
 Coordinator, agents, runbooks and mTLS are real; static pods are processes, run from real manifests by
 stand-ins for the kubelet. The seed draws which master each trouble comes to.
@@ -135,37 +136,43 @@ Exit code 0: every law held and the chapter's end was reached; 6: not; 130: inte
     /// Damage an etcd member while others write: replaced on its node, and nothing acknowledged is lost
     #[command(after_help = "\
 Examples:
-  blackstart drill etcd-member                         needs etcd (apt-get install etcd-server etcd-client)
+  blackstart drill etcd-member                         the etcd that is installed; without one, a double
   blackstart drill etcd-member --seed 7                the same member again
   blackstart drill etcd-member --database 256          with a database of 256 MiB
   blackstart drill etcd-member --etcd /opt/etcd/etcd   another etcd, with its etcdutl beside it
+  blackstart drill etcd-member --on testbed            three real nodes; needs root and Docker
 
-etcd, coordinator, agents, runbooks and mTLS are real; members are run from real manifests by stand-ins
-for the kubelet. Nothing of a drill stays behind but what --report and --keep ask for.
+Coordinator, agents, runbooks and mTLS are real, and etcd where it is installed (apt-get install etcd-server
+etcd-client): otherwise a double in this program stands for it, and the report says so. Members are run from
+real manifests by stand-ins for the kubelet. Nothing of a drill stays behind but what --report and --keep ask for.
 
 Exit code 0: every law held and the chapter's end was reached; 6: not; 130: interrupted.")]
     EtcdMember(EtcdArgs),
     /// Have two of three etcd members lose their data: restored by the word of two persons, and grown back to three
     #[command(after_help = "\
 Examples:
-  blackstart drill etcd-quorum                         needs etcd (apt-get install etcd-server etcd-client)
+  blackstart drill etcd-quorum                         the etcd that is installed; without one, a double
   blackstart drill etcd-quorum --database 256          with a database of 256 MiB
   blackstart drill etcd-quorum --report report.json    the whole outcome for programs
+  blackstart drill etcd-quorum --on testbed            three real nodes; needs root and Docker
 
-etcd, coordinator, agents, runbooks and mTLS are real; members are run from real manifests by stand-ins
-for the kubelet. Nothing of a drill stays behind but what --report and --keep ask for.
+Coordinator, agents, runbooks and mTLS are real, and etcd where it is installed (apt-get install etcd-server
+etcd-client): otherwise a double in this program stands for it, and the report says so. Members are run from
+real manifests by stand-ins for the kubelet. Nothing of a drill stays behind but what --report and --keep ask for.
 
 Exit code 0: every law held and the chapter's end was reached; 6: not; 130: interrupted.")]
     EtcdQuorum(EtcdArgs),
     /// Have all etcd members lose their data: restored from what loses least by the word of two persons, and what was told is lost
     #[command(after_help = "\
 Examples:
-  blackstart drill etcd-all                         needs etcd (apt-get install etcd-server etcd-client)
+  blackstart drill etcd-all                         the etcd that is installed; without one, a double
   blackstart drill etcd-all --database 256          with a database of 256 MiB
   blackstart drill etcd-all --etcd /opt/etcd/etcd   another etcd, with its etcdutl beside it
+  blackstart drill etcd-all --on testbed            three real nodes; needs root and Docker
 
-etcd, coordinator, agents, runbooks and mTLS are real; members are run from real manifests by stand-ins
-for the kubelet. Nothing of a drill stays behind but what --report and --keep ask for.
+Coordinator, agents, runbooks and mTLS are real, and etcd where it is installed (apt-get install etcd-server
+etcd-client): otherwise a double in this program stands for it, and the report says so. Members are run from
+real manifests by stand-ins for the kubelet. Nothing of a drill stays behind but what --report and --keep ask for.
 
 Exit code 0: every law held and the chapter's end was reached; 6: not; 130: interrupted.")]
     EtcdAll(EtcdArgs),
@@ -236,6 +243,15 @@ enum Sabotage {
     EarlyWorker,
     /// Opens the gate of a master before the cluster that it depends on serves
     EarlyMaster,
+}
+
+/// Plays the etcd of a drill, if this program was started by that name; see `masters/double`.
+pub fn play() -> Option<std::process::ExitCode> {
+    let mut words = std::env::args_os();
+    let called = PathBuf::from(words.next()?);
+    // What is not text is no flag of etcd's.
+    let arguments: Vec<_> = words.map(|word| word.to_string_lossy().into_owned()).collect();
+    masters::double::play(&called, &arguments)
 }
 
 /// Rehearses it. A drill that does not pass is [`Failure::RunDidNotSucceed`].

@@ -153,6 +153,19 @@ pub(crate) fn run(run: &RunbookRun) -> Vec<Line> {
     lines
 }
 
+/// Why an operator is asked, in a line.
+pub(crate) fn asked(run: &RunbookRun) -> String {
+    let step = run.steps.iter().find(|step| Some(&step.id) == run.asks.as_ref());
+    let failed = step
+        .filter(|step| step.phase == "failed")
+        .and_then(|step| step.evidence.as_ref());
+    if let Some(evidence) = failed {
+        return format!("failed, and is tried again: {evidence}");
+    }
+    let approval = step.and_then(|step| step.approval.as_ref());
+    approval.or(run.waiting_on.as_ref()).cloned().unwrap_or_default()
+}
+
 fn of_step(step: &RunbookStep) -> Line {
     let (mark, tint) = match step.phase {
         "done" => ("done", Tint::Good),

@@ -72,6 +72,8 @@ pub(crate) struct RunbookRun {
     pub(crate) current: Option<String>,
     pub(crate) waiting_on: Option<String>,
     pub(crate) wants_approval: bool,
+    /// What an approval would be of: the id of a step, `proposal` or `storm`; `null`: nothing waits for one.
+    pub(crate) asks: Option<String>,
     pub(crate) steps: Vec<RunbookStep>,
     /// What an abort leaves behind for good.
     pub(crate) leaves: Vec<String>,
@@ -224,6 +226,7 @@ impl From<v1::RunbookRun> for RunbookRun {
             current: given(wire.current),
             waiting_on: given(wire.waiting_on),
             wants_approval: wire.wants_approval,
+            asks: given(wire.asks),
             steps: wire.steps.into_iter().map(RunbookStep::from).collect(),
             leaves: wire.leaves,
             refusals: wire.refusals.into_iter().map(Refusal::from).collect(),

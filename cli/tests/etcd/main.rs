@@ -9,6 +9,8 @@ mod kubelet;
 #[path = "../../src/drill/masters/machine.rs"]
 mod machine;
 mod member;
+mod outage;
+mod power;
 mod quorum;
 mod snapshots;
 mod status;

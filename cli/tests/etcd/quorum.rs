@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -15,6 +16,15 @@ fn runs(health: SocketAddr) -> bool {
 
 fn state(run: &Value) -> &str {
     run["state"].as_str().unwrap_or_default()
+}
+
+/// What a manifest says of the members.
+fn initial_cluster(manifest: &Path) -> String {
+    let text = fs::read_to_string(manifest).unwrap();
+    let mut lines = text
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- --initial-cluster="));
+    lines.next().unwrap().to_owned()
 }
 
 #[allow(clippy::too_many_lines, reason = "one story, from the loss to three members")]
@@ -144,6 +154,23 @@ async fn a_lost_quorum_is_restored_by_two_persons_and_grows_back_to_three() {
         for key in &acknowledged {
             assert!(has(bed.masters[2].client, &tls, key).await, "{key}");
         }
+        let lists: Vec<_> = bed
+            .masters
+            .iter()
+            .map(|master| initial_cluster(&master.manifest()))
+            .collect();
+        assert!(
+            lists
+                .iter()
+                .all(|list| list.split(',').count() == 3 && *list == lists[0]),
+            "once three are back each says so: {lists:#?}"
+        );
+        let kept = fs::read_dir(bed.masters[0].dir.join("blackstart-edits")).unwrap();
+        let kept = kept.map(|run| initial_cluster(&run.unwrap().path().join("etcd.yaml")));
+        assert!(
+            kept.into_iter().any(|list| list.split(',').count() == 1),
+            "the manifest that named one is kept"
+        );
         assert!(fs::metadata(bed.masters[2].manifest()).is_ok());
     }
 }

@@ -190,6 +190,7 @@ fn refused(refusal: &Refusal) -> Status {
         | Refusal::Open(_)
         | Refusal::Plan(_)
         | Refusal::Lane(_)
+        | Refusal::Asks { .. }
         | Refusal::State(_)
         | Refusal::Journal(_) => Status::failed_precondition(why),
         Refusal::Stopping => Status::unavailable(why),
@@ -301,10 +302,11 @@ impl RunbookService for RunbookOperators {
 
     async fn approve_runbook(
         &self,
-        request: Request<v1::RunbookRunRequest>,
+        request: Request<v1::ApproveRunbookRequest>,
     ) -> Result<Response<v1::RunbookRun>, Status> {
         let operator = auth::require_operator(&request)?;
-        let id = request.get_ref().id.clone();
+        let v1::ApproveRunbookRequest { id, asks } = request.get_ref().clone();
+        let of = Some(asks.as_str()).filter(|asks| !asks.is_empty());
         let run = self.may(request.extensions(), Right::Approve, &id)?;
         let asked = &run.plan.request;
         if run.is_proposal {
@@ -314,7 +316,7 @@ impl RunbookService for RunbookOperators {
         let started = run.accepted_by.as_ref().unwrap_or(&asked.by);
         self.roles
             .second_person(asked.runbook.as_str(), started, &operator)?;
-        let done = self.runbooks.approve(&id, operator.clone()).await;
+        let done = self.runbooks.approve(&id, of, operator.clone()).await;
         steered(&operator, "approve", done)
     }
 

@@ -63,6 +63,8 @@ pub struct Settings {
     pub permits: PermitPolicy,
     /// Where reboot tools ask for permits; `None`: nowhere.
     pub fleetlock: Option<FleetLockSettings>,
+    /// Where Prometheus finds metrics; `None`: nowhere.
+    pub metrics: Option<SocketAddr>,
     /// The backups that it makes of its store.
     pub backup: BackupPolicy,
     /// The ways to the clusters' APIs; a cluster without one has no runbooks.
@@ -101,6 +103,7 @@ impl Default for Settings {
             cold_start: ColdStartPolicy::default(),
             permits: PermitPolicy::default(),
             fleetlock: None,
+            metrics: None,
             backup: BackupPolicy::default(),
             clusters: Vec::new(),
             runbooks: RunbookPolicy::default(),

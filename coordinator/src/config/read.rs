@@ -91,6 +91,9 @@ pub fn parse(name: &str, text: &str) -> Result<Settings, Problems> {
             permits(table, &mut to.permits);
         }
         to.fleetlock = top.table("fleetlock").and_then(fleetlock);
+        to.metrics = top
+            .table("metrics")
+            .and_then(|mut table| table.required("listen")?.socket_address());
         if let Some(table) = top.table("backup") {
             backup(table, &mut to.backup);
         }
@@ -495,8 +498,8 @@ mod tests {
             assert_eq!(problems.list[0].line, index as u64 + 1, "{line}: {problems}");
         }
         // Eighteen of `cold_start` (six of its waves, three of its estimates, three of what is set aside), six of `storm`, four of `permits`,
-        // two each of `outage` and `backup`, three of `tls`, sixteen of `runbooks`, and six that stand alone.
-        assert_eq!(values, 57, "{SHIPPED}");
+        // two each of `outage` and `backup`, three of `tls`, eighteen of `runbooks`, and six that stand alone.
+        assert_eq!(values, 59, "{SHIPPED}");
     }
 
     /// The block of the shipped example that is commented out, as an operator would uncomment it.
@@ -538,6 +541,12 @@ mod tests {
             .collect();
         let shipped = read(&block.join("\n")).unwrap().unwrap();
         assert!(shipped.listen.ip().is_loopback() && shipped.tls.is_some_and(|tls| tls.ca.is_some()));
+        let metrics = parse("f", "metrics: {listen: \"127.0.0.1:9470\"}")
+            .unwrap()
+            .metrics;
+        assert_eq!(metrics, Some("127.0.0.1:9470".parse().unwrap()));
+        let nowhere = parse("f", "metrics: {}").unwrap_err();
+        assert_eq!(nowhere.list[0].field, "metrics.listen", "{nowhere}");
         let plain = read("fleetlock: {listen: \"10.0.0.1:7444\"}").unwrap().unwrap();
         assert_eq!(plain.tls, None);
         let open = read("fleetlock: {listen: \"0.0.0.0:7444\"}").unwrap_err();

@@ -6,6 +6,7 @@ use blackstart_proto::yaml::Table;
 
 use super::read::{count, percent, positive, set, trigger};
 use crate::kubernetes::objects::workload::WorkloadName;
+use crate::policy::Trigger;
 use crate::runbooks::policy::{Fence, RunbookPolicy, Triggers};
 
 /// Longer than the five minutes that pods stay by default would shorten nothing.
@@ -25,6 +26,7 @@ pub(super) fn read(mut table: Table, to: &mut RunbookPolicy) {
     set(&mut to.lost_for, positive(&mut table, "lost_for"));
     set(&mut to.overloaded_for, positive(&mut table, "overloaded_for"));
     set(&mut to.pending_for, positive(&mut table, "pending_for"));
+    set(&mut to.quorum_chance, positive(&mut table, "quorum_chance"));
     set(&mut to.back_off, positive(&mut table, "back_off"));
     set(&mut to.readiness_every, positive(&mut table, "readiness_every"));
     set(
@@ -64,6 +66,15 @@ fn triggers(mut table: Table, to: &mut Triggers) {
     ] {
         set(of, table.item(key).as_ref().and_then(trigger));
     }
+    if let Some(item) = table.item("etcd")
+        && let Some(etcd) = trigger(&item)
+    {
+        if etcd == Trigger::Auto {
+            item.problem("expected propose or off: data is given up by an operator's word alone");
+        } else {
+            to.etcd = etcd;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -84,13 +95,19 @@ mod tests {
         let text = "\
 runbooks:
   storm: {nodes: 1}
-  triggers: {drain: auto}
+  triggers: {drain: auto, etcd: auto}
   tolerate: 10m
   workloads: [web]
 ";
         let problems = parse("f", text).unwrap_err();
         let fields: Vec<_> = problems.list.iter().map(|one| one.field.as_str()).collect();
-        for field in ["storm.nodes", "triggers.drain", "tolerate", "workloads[0]"] {
+        for field in [
+            "storm.nodes",
+            "triggers.drain",
+            "triggers.etcd",
+            "tolerate",
+            "workloads[0]",
+        ] {
             let field = format!("runbooks.{field}");
             assert!(fields.contains(&field.as_str()), "{field} in {problems}");
         }

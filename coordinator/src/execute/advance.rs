@@ -24,6 +24,7 @@ use tokio::time::Instant;
 use self::aside::Want;
 use super::pace::{self, Feedback, Pace};
 use super::record::{Clock, Run, Window};
+use super::stall::Stall;
 use super::state::Phase;
 use super::status::RunState;
 use super::tally::{Of, Tally, stand};
@@ -54,6 +55,8 @@ pub struct Circumstances<'a> {
     pub in_flight: &'a BTreeMap<LaneId, usize>,
     /// How API servers answer a client of the coordinator's own, where there is one: heard beside what agents attest.
     pub feedback: &'a BTreeMap<ClusterName, Feedback>,
+    /// Why control planes do not come up, as far as somebody looks into it.
+    pub stalls: &'a BTreeMap<ClusterName, Stall>,
 }
 
 /// What to do with a step.
@@ -143,7 +146,7 @@ struct Pass<'a> {
     out: Advance,
 }
 
-impl Pass<'_> {
+impl<'a> Pass<'a> {
     fn step(&mut self, at: usize) {
         let paused = self.run.state == RunState::Paused;
         match (self.run.steps[at].phase, &self.run.plan.steps[at].kind) {
@@ -378,9 +381,23 @@ impl Pass<'_> {
     }
 
     fn gate_open(&mut self, at: usize) {
+        let stall = self.stall(at);
         let turn = *self.out.clocks[at].turn.get_or_insert(self.c.now);
+        // Who has to be asked is not late.
+        let turn = if stall.is_some_and(|stall| stall.run.is_some()) {
+            self.out.clocks[at].turn = Some(self.c.now);
+            self.c.now
+        } else {
+            turn
+        };
         let deadline = self.run.plan.steps[at].deadline;
-        let missing = self.missing(at).map(Tally::waiting_on);
+        let missing = self
+            .missing(at)
+            .map(Tally::waiting_on)
+            .map(|waiting| match stall {
+                Some(stall) => waiting.because(&stall.words),
+                None => waiting,
+            });
         match missing {
             None => {
                 let evidence = self.tallies.get(&at).map(Tally::evidence).unwrap_or_default();
@@ -390,6 +407,19 @@ impl Pass<'_> {
                 self.give_up(at, format!("not passed within {deadline:?}: {missing}"));
             }
             Some(missing) => self.wait(at, missing),
+        }
+    }
+
+    /// What keeps the control plane of a gate down.
+    fn stall(&self, at: usize) -> Option<&'a Stall> {
+        match &self.run.plan.steps[at].kind {
+            StepKind::ControlPlaneGate { cluster, .. } => self.c.stalls.get(cluster),
+            StepKind::ServingGate { .. }
+            | StepKind::KubeletsGate { .. }
+            | StepKind::ReleaseKubelet { .. }
+            | StepKind::HoldManifest { .. }
+            | StepKind::ReleaseManifest { .. }
+            | StepKind::VerifyCluster { .. } => None,
         }
     }
 

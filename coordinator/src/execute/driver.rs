@@ -246,6 +246,7 @@ impl Driver {
     /// Asks what comes next in a run, and keeps the answer.
     pub(super) fn look(&mut self, at: usize, passed: &mut Passed) {
         let view = Arc::clone(&self.ports.view.borrow_and_update());
+        let stalls = Arc::clone(&self.ports.stalls.borrow_and_update());
         let in_flight = self.in_flight();
         let tracked = &mut self.runs[at];
         let mut next = advance(
@@ -257,6 +258,7 @@ impl Driver {
                 in_flight: &in_flight,
                 // Until the coordinator has a client of its own, masters' agents tell.
                 feedback: &BTreeMap::new(),
+                stalls: &stalls,
             },
         );
         for (step, clock) in tracked.run.steps.iter_mut().zip(std::mem::take(&mut next.clocks)) {

@@ -3,6 +3,7 @@
 //! ```text
 //!            Executor (handle) ──start, pause, resume, abort──►┐
 //!  FleetView ─────────────────────────────────────────────────►│ driver   one task, one writer
+//!  Stalls ─────────────────────────────────────────────────────►│   │
 //!  OrderResult ───────────────────────────────────────────────►│   │
 //!                                                              │   ├─► advance   pure: (run, fleet, now) → what next, and
 //!                                                              │   │             what each step waits on
@@ -34,6 +35,7 @@ pub mod journal;
 pub mod pace;
 pub mod record;
 mod show;
+pub mod stall;
 pub mod state;
 pub mod status;
 pub mod tally;
@@ -53,6 +55,7 @@ use tokio::time::Instant;
 
 pub use self::driver::Driver;
 use self::record::{JournalError, Run};
+use self::stall::Stalls;
 use self::status::{RunState, RunStatus};
 use crate::events::Events;
 use crate::fleet::view::FleetView;
@@ -82,6 +85,8 @@ pub struct Ports {
     pub results: mpsc::Receiver<OrderResult>,
     /// The held nodes that a run is going to release, each with what it waits for.
     pub holds: watch::Sender<BTreeMap<NodeName, String>>,
+    /// Why control planes do not come up, as far as somebody looks into it.
+    pub stalls: watch::Receiver<Stalls>,
     /// What happens, for people.
     pub events: Events,
 }

@@ -127,6 +127,7 @@ impl Tally {
                 have,
                 need,
                 missing,
+                etcd: None,
             },
             Of::Workers => WaitingOn::Serving {
                 cluster,

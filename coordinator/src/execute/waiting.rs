@@ -73,6 +73,8 @@ pub enum WaitingOn {
         need: usize,
         /// The others, and how they stand.
         missing: Vec<(NodeName, Stand)>,
+        /// What is wrong with its etcd, once somebody has looked.
+        etcd: Option<String>,
     },
     /// A cluster does not serve yet.
     Serving {
@@ -148,6 +150,41 @@ pub enum WaitingOn {
     Journal(String),
 }
 
+impl WaitingOn {
+    /// The same, with what is known of the reason.
+    #[must_use]
+    pub fn because(self, words: &str) -> Self {
+        match self {
+            Self::ControlPlane {
+                cluster,
+                have,
+                need,
+                missing,
+                ..
+            } => Self::ControlPlane {
+                cluster,
+                have,
+                need,
+                missing,
+                etcd: Some(words.to_owned()),
+            },
+            other @ (Self::Step(_)
+            | Self::Serving { .. }
+            | Self::Kubelets { .. }
+            | Self::InPlace { .. }
+            | Self::NodeNotBack { .. }
+            | Self::KubeletNotHealthy { .. }
+            | Self::Answer { .. }
+            | Self::LaneFull { .. }
+            | Self::BackOff { .. }
+            | Self::Paused
+            | Self::Operator
+            | Self::Superseded(_)
+            | Self::Journal(_)) => other,
+        }
+    }
+}
+
 impl fmt::Display for WaitingOn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -157,9 +194,11 @@ impl fmt::Display for WaitingOn {
                 have,
                 need,
                 missing,
+                etcd,
             } => {
                 write!(f, "control plane of {cluster}: {have} ready, {need} needed")?;
-                list(f, missing)
+                list(f, missing)?;
+                etcd.as_ref().map_or(Ok(()), |words| write!(f, "; {words}"))
             }
             Self::Serving {
                 cluster,

@@ -143,6 +143,13 @@ pub enum EtcdAct {
         /// So many bytes have to be free.
         needs_bytes: u64,
     },
+    /// Write what its manifest says of the members anew, and bounce it.
+    SetInitialCluster {
+        /// As it is, or nothing is done.
+        from: String,
+        /// As it is to be.
+        to: String,
+    },
     /// Take its manifest out of the kubelet's sight, and be sure that it has ended.
     Fence,
     /// The same of the API server, the controller manager and the scheduler.

@@ -85,6 +85,24 @@ pub struct Choice {
 
 /// Twice what is restored and a copy to work on: as the agent reckons.
 const ROOM: u64 = 3;
+/// Two files of etcd's log, one of them in advance, which take their room at once (`wal.SegmentSizeBytes`, 64 MB).
+const LOG: u64 = 128 << 20;
+
+/// How much has to be free on the disk of the data for a restore of so many bytes.
+pub const fn room(database: u64) -> u64 {
+    database.saturating_mul(ROOM).saturating_add(LOG)
+}
+
+/// For people: what is free there, and how much is missing.
+pub fn lacks(free: u64, needed: u64) -> Option<String> {
+    let missing = needed.checked_sub(free).filter(|missing| *missing > 0)?;
+    Some(format!(
+        "{} MiB are free, and {} MiB are needed: {} MiB are missing",
+        free >> 20,
+        needed.div_ceil(1 << 20),
+        missing.div_ceil(1 << 20)
+    ))
+}
 
 /// The source that loses least, of those that can be restored where they are.
 ///
@@ -168,15 +186,10 @@ fn usable(node: &NodeName, source: &Source, view: &View, cluster_id: Option<u64>
                 .to_owned(),
         );
     }
-    let needed = source.bytes.saturating_mul(ROOM);
-    if told.data_bytes_available < needed {
-        return Err(format!(
-            "its disk has {} MiB left, and {} MiB are needed to restore it: make room first",
-            told.data_bytes_available >> 20,
-            needed.div_ceil(1 << 20)
-        ));
+    match lacks(told.data_bytes_available, room(source.bytes)) {
+        Some(lacks) => Err(format!("on its disk {lacks} to restore it; make room first")),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// As the source says, or whoever else knows it of the same cluster.
@@ -250,17 +263,19 @@ impl Choice {
 
 /// The certificates of members that have expired, by name.
 pub fn expired(view: &View) -> Vec<String> {
-    let of = |seen: &Seen| -> Vec<String> {
-        let told = seen.told.iter().flat_map(|told| &told.certificates);
-        told.filter(|certificate| certificate.expired)
-            .map(|certificate| {
-                let at = jiff::Timestamp::from_second(certificate.not_after_unix);
-                let at = at.map_or_else(|_| "some time ago".to_owned(), |at| at.to_string());
-                format!("{} of {} (at {at})", certificate.path, seen.words())
-            })
-            .collect()
-    };
-    view.members.iter().flat_map(of).collect()
+    view.members.iter().flat_map(expired_of).collect()
+}
+
+/// Those of one member.
+pub fn expired_of(seen: &Seen) -> Vec<String> {
+    let told = seen.told.iter().flat_map(|told| &told.certificates);
+    told.filter(|certificate| certificate.expired)
+        .map(|certificate| {
+            let at = jiff::Timestamp::from_second(certificate.not_after_unix);
+            let at = at.map_or_else(|_| "some time ago".to_owned(), |at| at.to_string());
+            format!("{} of {} (at {at})", certificate.path, seen.words())
+        })
+        .collect()
 }
 
 /// A span for people, milliseconds.

@@ -18,6 +18,7 @@ use crate::audit::local;
 use crate::config::Settings;
 use crate::events::Events;
 use crate::inventory::{self, Inventory};
+use crate::metrics::Metrics;
 use crate::notify::Notify;
 use crate::own_boot::OwnBoot;
 use crate::pki::Seen;
@@ -42,6 +43,8 @@ pub(super) struct House {
     pub(super) clock: Arc<ClockFloor>,
     /// What was commanded and ordered.
     pub(super) kept: crate::audit::Audit,
+    /// What Prometheus is told.
+    pub(super) metrics: Metrics,
     /// Management controllers of machines.
     pub(super) bmcs: Bmcs,
 }
@@ -77,6 +80,15 @@ impl House {
     /// Takes what is typed on this machine into the audit. Ends with `stop`.
     pub(super) async fn hear_what_is_typed(&self, stop: &CancellationToken) -> Result<(), RunError> {
         local::serve(self.kept.clone(), self.settings.audit_socket(), stop.clone()).await;
+        std::future::pending().await
+    }
+
+    /// Tells Prometheus, if it is to be told. Never ends.
+    pub(super) async fn serve_metrics(&self) -> Result<(), RunError> {
+        if let Some(listen) = self.settings.metrics {
+            let metrics = self.metrics.clone();
+            metrics.serve(listen, CancellationToken::new()).await;
+        }
         std::future::pending().await
     }
 

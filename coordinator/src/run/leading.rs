@@ -36,6 +36,7 @@ use crate::events::Events;
 use crate::fleetlock;
 use crate::kubernetes::Clusters;
 use crate::leader::Tenure;
+use crate::metrics::Sources;
 use crate::permit::PermitsHandle;
 use crate::policy::{OutagePolicy, StormPolicy};
 use crate::runbooks::{Runbooks, Work};
@@ -99,6 +100,13 @@ pub(super) async fn lead(
     } = open(house, &store, &tenure).await?;
     let health = Health::new(Standing::Leads { writes: true }).await;
     let policy = settings.cold_start.clone();
+    let _told = house.metrics.lead(Sources {
+        fleet: fleet.clone(),
+        executor: executor.clone(),
+        runbooks: runbooks.clone(),
+        brakes: brakes.clone(),
+        permits: permits.clone(),
+    });
     house.kept.note(leads(executor.epoch(), desk.trusts()));
 
     let working = CancellationToken::new();

@@ -69,21 +69,20 @@ pub(super) async fn open(house: &House, store: &Arc<dyn Store>, tenure: &Tenure)
     let from = Arc::clone(store);
     let fleet = spawn_blocking(move || Fleet::new(of_fleet, from.as_ref()));
     let fleet = fleet.await.map_err(RunError::Broke)??;
+    let (in_hand, stalls) = (watch::Sender::default(), watch::Sender::default());
     let ports = Ports {
         view: fleet.view(),
         orders: orders.clone(),
         results: answers,
         holds: hold,
+        stalls: stalls.subscribe(),
         events: house.events.clone(),
     };
-    let (from, inventory) = (Arc::clone(store), Arc::clone(&house.inventory));
-    let brakes = spawn_blocking(move || BrakesHandle::open(from, inventory));
-    let brakes = brakes.await.map_err(RunError::Broke)??;
+    let brakes = open_brakes(house, store).await?;
     let (from, inventory) = (Arc::clone(store), Arc::clone(&house.inventory));
     let policy = house.settings.cold_start.clone();
     let opened = spawn_blocking(move || Executor::open(from, inventory, policy, ports));
     let (executor, driver) = opened.await.map_err(RunError::Broke)??;
-    let in_hand = watch::Sender::default();
     let of_keeper = KeeperParts {
         inventory: Arc::clone(&house.inventory),
         policy: house.settings.permits,
@@ -107,6 +106,7 @@ pub(super) async fn open(house: &House, store: &Arc<dyn Store>, tenure: &Tenure)
         orders,
         brakes: brakes.clone(),
         cold_starts: executor.watch(),
+        stalls,
         events: house.events.clone(),
         epoch: executor.epoch(),
         tenure: tenure.clone(),
@@ -150,6 +150,13 @@ pub(super) async fn open(house: &House, store: &Arc<dyn Store>, tenure: &Tenure)
         },
         desk,
     })
+}
+
+/// What operators hold and silence, as the store has it.
+async fn open_brakes(house: &House, store: &Arc<dyn Store>) -> Result<BrakesHandle, RunError> {
+    let (from, inventory) = (Arc::clone(store), Arc::clone(&house.inventory));
+    let brakes = spawn_blocking(move || BrakesHandle::open(from, inventory));
+    Ok(brakes.await.map_err(RunError::Broke)??)
 }
 
 /// What agents find wrong, for runbooks.

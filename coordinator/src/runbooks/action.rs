@@ -86,6 +86,8 @@ pub enum Action {
     PromoteEtcdMember,
     /// Every member of the cluster is well.
     AwaitEtcdHealthy,
+    /// Its agent brings what the manifest of a member says of the others up to date.
+    SetInitialCluster,
     /// Its agent takes etcd out of the kubelet's sight, and is sure that it has ended.
     FenceEtcd,
     /// The same of the API server, the controller manager and the scheduler.
@@ -144,6 +146,7 @@ impl Action {
             Self::AwaitEtcdSync => "await-etcd-sync",
             Self::PromoteEtcdMember => "promote-etcd-member",
             Self::AwaitEtcdHealthy => "await-etcd-healthy",
+            Self::SetInitialCluster => "set-initial-cluster",
             Self::FenceEtcd => "fence-etcd",
             Self::StopControlPlane => "stop-control-plane",
             Self::RestoreEtcd => "restore-etcd",
@@ -194,6 +197,7 @@ impl Action {
             | Self::AwaitEtcdSync
             | Self::PromoteEtcdMember
             | Self::AwaitEtcdHealthy
+            | Self::SetInitialCluster
             | Self::FenceEtcd
             | Self::StopControlPlane
             | Self::RestoreEtcd
@@ -231,6 +235,9 @@ impl Action {
                 Some("the member's data was set aside (member.set-aside.RUN), and its manifest written anew")
             }
             Self::PromoteEtcdMember => Some("the member votes"),
+            Self::SetInitialCluster => Some(
+                "manifests of etcd that were brought up to date stay so; the old ones are in blackstart-edits beside the manifests that are out",
+            ),
             Self::FenceEtcd => Some(
                 "members whose manifests were set aside stay so: blackstart runbook run etcd-member NODE, or by hand from blackstart-etcd beside the manifests",
             ),
@@ -307,6 +314,7 @@ impl Action {
             | Self::AwaitEtcdSync
             | Self::PromoteEtcdMember
             | Self::AwaitEtcdHealthy
+            | Self::SetInitialCluster
             | Self::FenceEtcd
             | Self::StopControlPlane
             | Self::RestoreEtcd

@@ -18,7 +18,7 @@ use super::journal::{Entry, Event};
 use super::look::{Context, Look, Progress, look};
 use super::plan::Action;
 use super::record::{Record, RunState};
-use super::status::RunbookStatus;
+use super::status::{Asks, RunbookStatus};
 use super::waiting::WaitingOn;
 use super::{Refusal, Shared, Told, Word, lanes, observe, unix_ms};
 use crate::events::{EventKind, NewEvent, Severity};
@@ -53,8 +53,8 @@ pub(super) struct Driver {
     /// Why the journal cannot be written.
     trouble: Option<String>,
     waiting: Option<WaitingOn>,
-    /// Who approved last, as this process heard it: not every approval names a step.
-    spoken: Option<String>,
+    /// Who approved last, and of what, as this process heard it: journals do not keep that of every approval.
+    spoken: Option<(String, Asks)>,
 }
 
 #[derive(Debug, Default)]
@@ -295,8 +295,14 @@ impl Driver {
             return Some(WaitingOn::Storm(why));
         }
         let cold_starts = Arc::clone(&self.shared.ports.cold_starts.borrow());
-        lanes::cold_start(&self.run.plan.cluster, &cold_starts, &self.shared.ports.inventory)
-            .map(|run| WaitingOn::Api(format!("{run} is bringing the cluster back, and goes first")))
+        let has_begun = self.run.steps.iter().any(|step| step.begun);
+        lanes::cold_start(
+            &self.run.plan,
+            has_begun,
+            &cold_starts,
+            &self.shared.ports.inventory,
+        )
+        .map(|run| WaitingOn::Api(format!("{run} is bringing the cluster back, and goes first")))
     }
 
     /// The intent first, durable; then the calls.
@@ -380,55 +386,62 @@ impl Driver {
 
     async fn obey(&mut self, Told { word, reply }: Told) {
         let answer = match word {
-            Word::Approve { by } => self.approve(by).await,
+            Word::Approve { by, of } => self.approve(by, of).await,
             Word::Abort { by } => self.abort(by).await,
         };
         // Whoever asked may have stopped waiting; what was done stays done.
         let _asker_gone = reply.send(answer.map(|()| self.publish()));
     }
 
-    async fn approve(&mut self, by: String) -> Result<(), Refusal> {
-        let asked = self.approve_what(&by).await;
-        // Who does not hear the answer asks again, and is not to be told that nothing waits.
-        match asked {
-            Err(Refusal::State(_))
-                if self.run.state == RunState::Running
-                    && (self.spoken.as_ref() == Some(&by) || self.run.has_word_of(&by)) =>
-            {
+    /// Approves of what waits, if that is what the operator was shown.
+    async fn approve(&mut self, by: String, of: Option<String>) -> Result<(), Refusal> {
+        let waits = Asks::of(&self.run, self.waiting.as_ref());
+        let is_meant = |asks: &Asks| of.as_ref().is_none_or(|of| *of == asks.to_string());
+        match waits {
+            Some(asks) if is_meant(&asks) => {
+                self.approve_of(asks.clone(), by.clone()).await?;
+                self.spoken = Some((by, asks));
                 Ok(())
             }
-            other => {
-                if other.is_ok() {
-                    self.spoken = Some(by);
-                }
-                other
+            // Who does not hear the answer asks again, and is not to be told that nothing waits.
+            _ if self.run.state == RunState::Running && self.has_heard(&by, of.as_deref()) => Ok(()),
+            Some(asks) => Err(Refusal::Asks {
+                run: self.run.id.clone(),
+                waits: asks.to_string(),
+                named: of.unwrap_or_default(),
+            }),
+            None => Err(Refusal::State(format!(
+                "nothing of run {} waits for approval",
+                self.run.id
+            ))),
+        }
+    }
+
+    fn has_heard(&self, by: &str, of: Option<&str>) -> bool {
+        match of {
+            None => self.spoken.as_ref().is_some_and(|(who, _)| who == by) || self.run.has_word_of(by),
+            Some(of) => {
+                let last = self.spoken.as_ref();
+                last.is_some_and(|(who, asks)| who == by && asks.to_string() == of)
+                    || self.run.has_word_of_on(by, of)
             }
         }
     }
 
-    async fn approve_what(&mut self, by: &str) -> Result<(), Refusal> {
-        let by = by.to_owned();
-        if self.run.is_proposal() {
-            return self.accept(by).await;
+    async fn approve_of(&mut self, asks: Asks, by: String) -> Result<(), Refusal> {
+        match asks {
+            Asks::Proposal => self.accept(by).await,
+            Asks::Storm { why } => {
+                let text = format!("{by} has it go on although {why}");
+                self.said(Event::Overrode { by, why }, &text).await
+            }
+            Asks::Step { at, id } => {
+                let text = format!("{id} approved by {by}");
+                self.said(Event::Approved { step: at, by }, &text).await?;
+                self.memory = Memory::default();
+                Ok(())
+            }
         }
-        if let Some(WaitingOn::Storm(why)) = self.waiting.clone() {
-            let text = format!("{by} has it go on although {why}");
-            return self.said(Event::Overrode { by, why }, &text).await;
-        }
-        let asked = self.run.current().filter(|at| {
-            let step = &self.run.steps[*at];
-            step.step.approval.is_some() && step.approved.is_none()
-        });
-        let Some(step) = self.run.failed().or(asked) else {
-            return Err(Refusal::State(format!(
-                "nothing of run {} waits for approval",
-                self.run.id
-            )));
-        };
-        let text = format!("{} approved by {by}", self.run.steps[step].id());
-        self.said(Event::Approved { step, by }, &text).await?;
-        self.memory = Memory::default();
-        Ok(())
     }
 
     /// What was proposed is at work from now on, so it needs its lane now.

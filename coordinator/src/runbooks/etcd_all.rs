@@ -8,7 +8,7 @@
 //! ```
 //! A master's data that opens comes before a snapshot unless that has more. What is of another cluster than the one that was lost is never taken.
 
-use super::etcd_quorum::{RESTORE, alone, bounces, notes, on, others, renew, take_down, unproved};
+use super::etcd_quorum::{RESTORE, alone, bounces, notes, on, one_named, others, renew, take_down, unproved};
 use super::etcd_snapshot::NOT_TOLD;
 use super::maintenance::{empty, refused};
 use super::plan::{Action, Replaced, Request, RunbookPlan};
@@ -105,10 +105,13 @@ fn write(mut plan: RunbookPlan, world: &World, view: &View, choice: &Choice) -> 
         RESTORE,
     ));
     alone(&mut plan, node);
+    let manifest = left.told.as_ref().and_then(|told| told.manifest.as_ref());
+    let named = manifest.map(|manifest| one_named(&mut plan, world, node, &manifest.peer_urls));
+    let named = named.unwrap_or_default();
     let loss = choice.loss(world.last.as_ref(), world.unix_ms);
     if let Some(fence) = plan.steps.get_mut(first_fence) {
         fence.approval = Some(format!(
-            "if no member answers by now: {node} becomes a cluster of one, from {}; {loss}; the others may not come back as they are",
+            "if no member answers by now: {node} becomes a cluster of one, from {}; {loss}; the others may not come back as they are{named}",
             source.words(node)
         ));
     }
@@ -130,5 +133,6 @@ fn replaced(source: &Source, cluster_id: u64, version: &str) -> Replaced {
         needs_bytes: 0,
         version: version.to_owned(),
         out_of: Some(source.out_of.clone()),
+        others: Vec::new(),
     }
 }

@@ -3,19 +3,22 @@
 //! ```text
 //!  two snapshots ─► bounce its manifest ─ ─ well? ─► end
 //!                     └ no ─► (approval) remove ─► add as learner ─► data aside, manifest anew ─► in sync ─► promote ─► all well
+//!                            ─► (approval) what the manifests of the others say of the members, one after the other
 //! ```
 //! The lost member is taken out before the new one is added: with the old one still counted, another voter that does not run yet would raise
 //! the quorum (etcd's FAQ, "Should I add a member before removing an unhealthy member?").
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::etcd_lists;
+use super::etcd_quorum::renew;
 use super::etcd_snapshot::{NOT_TOLD, steps};
 use super::maintenance::{empty, refused, step};
 use super::plan::{Action, Refusal, Replaced, Request, RunbookPlan, Step};
 use super::world::{Agent, World};
 use crate::quorum::change::may_remove;
 use crate::quorum::judge::{Seen, View};
+use crate::quorum::sources::expired_of;
 use crate::quorum::told::{Manifest, TroubleKind};
 
 /// A bounce waits for the pod to end, and to be well again: 90 s and 3 min by default.
@@ -62,6 +65,9 @@ pub fn plan(request: Request, world: &World) -> RunbookPlan {
             ),
         );
     }
+    if let Some(missing) = renew(view).filter(|_| !view.has_quorum()) {
+        return refused(plan, WHAT, missing);
+    }
     if !view.has_quorum() {
         return refused(
             plan,
@@ -96,6 +102,14 @@ fn replaceable(lost: &Seen) -> Result<&Manifest, String> {
             TroubleKind::NoManifest | TroubleKind::Refused | TroubleKind::Silent | TroubleKind::Other => {}
         }
     }
+    // It answers its own agent, and its peers refuse it.
+    let expired = expired_of(lost);
+    if !expired.is_empty() {
+        return Err(format!(
+            "certificates that are good: {} expired; a new member would show the same ones (kubeadm certs renew etcd-server etcd-peer etcd-healthcheck-client, then bounce etcd)",
+            expired.join(", ")
+        ));
+    }
     let manifest = told.manifest.as_ref().ok_or(
         "its manifest, which is gone: put it back (kubeadm init phase etcd local, or from another master with its own name and addresses)",
     )?;
@@ -108,6 +122,17 @@ fn replaceable(lost: &Seen) -> Result<&Manifest, String> {
 fn write(mut plan: RunbookPlan, world: &World, view: &View, lost: &Seen, manifest: &Manifest) -> RunbookPlan {
     const WHAT: &str = "replace its etcd member";
     let leader = view.leader.and_then(|id| view.member(id));
+    // The others may not have missed it yet: it is the leader by their word, and cannot be taken out through itself.
+    if leader.is_some_and(|leader| leader.status().is_none()) {
+        return refused(
+            plan,
+            WHAT,
+            format!(
+                "a leader that answers ({}): the others choose one within seconds",
+                view.words()
+            ),
+        );
+    }
     let Some((leader, through)) = leader.and_then(|seen| Some((seen, seen.node.clone()?))) else {
         return refused(
             plan,
@@ -138,12 +163,14 @@ fn write(mut plan: RunbookPlan, world: &World, view: &View, lost: &Seen, manifes
         Ok(evidence) => evidence,
         Err(missing) => return refused(plan, WHAT, missing),
     };
+    let initial_cluster = initial_cluster(view, lost, manifest);
     let replaced = Replaced {
         cluster_id: view.cluster_id.unwrap_or_default(),
         member_id: lost.id,
         peer_urls: manifest.peer_urls.clone(),
         learner: has_learners(&status.version),
-        initial_cluster: initial_cluster(view, lost, manifest),
+        others: etcd_lists::members(view, &world.node, &initial_cluster),
+        initial_cluster,
         needs_bytes,
         version: status.version.clone(),
         out_of: None,
@@ -171,7 +198,19 @@ fn write(mut plan: RunbookPlan, world: &World, view: &View, lost: &Seen, manifes
         "{}: --initial-cluster={} becomes {}, --initial-cluster-state={} becomes existing; the old one is kept in blackstart-etcd beside the manifests",
         manifest.path, manifest.initial_cluster, replaced.initial_cluster, manifest.initial_cluster_state
     ));
-    others(&mut plan, world, view, &replaced.initial_cluster);
+    lists(&mut plan, world, &replaced);
+    if plan
+        .steps
+        .iter()
+        .filter(|step| step.action == Action::SnapshotEtcd)
+        .count()
+        < 2
+    {
+        plan.refusals.push(Refusal {
+            what: "keep the snapshot on two masters".to_owned(),
+            missing: "a second member that answers".to_owned(),
+        });
+    }
     plan.etcd = Some(replaced);
     plan
 }
@@ -249,36 +288,37 @@ fn initial_cluster(view: &View, lost: &Seen, manifest: &Manifest) -> String {
     all.join(",")
 }
 
-/// etcd reads `--initial-cluster` only while it has no data, so the others' are nobody's hurry.
-fn others(plan: &mut RunbookPlan, world: &World, view: &View, initial_cluster: &str) {
-    let set = |text: &str| -> BTreeSet<String> { text.split(',').map(str::to_owned).collect() };
-    let other: Vec<_> = view
-        .members
-        .iter()
-        .filter(|seen| seen.node.as_ref() != Some(&world.node))
-        .filter(|seen| {
-            let manifest = seen.told.as_ref().and_then(|told| told.manifest.as_ref());
-            manifest.is_some_and(|manifest| set(&manifest.initial_cluster) != set(initial_cluster))
-        })
-        .map(Seen::words)
-        .collect();
-    if !other.is_empty() {
-        plan.notes.push(format!(
-            "the manifests of {} name other members; etcd ignores that while they have data, so they may be brought up to date later, one at a time",
-            other.join(", ")
-        ));
+/// What other manifests say of the members, at the end.
+fn lists(plan: &mut RunbookPlan, world: &World, replaced: &Replaced) {
+    let told = world.control_plane.as_ref().map(|glance| &glance.view);
+    let enough = replaced.initial_cluster.split(',').count() > 2;
+    plan.flags = told
+        .filter(|_| enough)
+        .map(|told| etcd_lists::api_servers(told, &replaced.initial_cluster, None))
+        .unwrap_or_default();
+    let mut steps = etcd_lists::steps(&replaced.others, &plan.flags);
+    if let Some(first) = steps.first_mut() {
+        let words = etcd_lists::approval(&replaced.others, &plan.flags);
+        // Who approves of a member's removal approves of what follows from it; one that is out already is not removed.
+        let removal = plan
+            .steps
+            .iter_mut()
+            .filter(|_| replaced.member_id.is_some())
+            .find(|step| step.action == Action::RemoveEtcdMember);
+        match removal.and_then(|step| step.approval.as_mut()) {
+            Some(approval) => *approval = format!("{approval}; at the end {words}"),
+            None => first.approval = Some(words),
+        }
+        plan.notes.push(
+            "the manifests of the others are brought up to date at the end; the old ones are kept in blackstart-edits/RUN beside the directory of \
+             manifests that are out, and one that is not well with the new one gets the old one back"
+                .to_owned(),
+        );
     }
-    if plan
-        .steps
-        .iter()
-        .filter(|step| step.action == Action::SnapshotEtcd)
-        .count()
-        < 2
-    {
-        plan.refusals.push(Refusal {
-            what: "keep the snapshot on two masters".to_owned(),
-            missing: "a second member that answers".to_owned(),
-        });
+    plan.steps.append(&mut steps);
+    if !plan.flags.is_empty() {
+        plan.steps
+            .push(step(Action::AwaitControlPlane, "after the last of them", CHANGE));
     }
 }
 

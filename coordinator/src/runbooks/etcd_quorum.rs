@@ -10,13 +10,14 @@
 
 use std::time::Duration;
 
+use super::etcd_lists;
 use super::etcd_snapshot::{NOT_TOLD, steps};
 use super::maintenance::{empty, refused, step};
 use super::plan::{Action, Replaced, Request, RunbookPlan, Step};
 use super::world::World;
 use crate::inventory::NodeName;
 use crate::quorum::judge::{Seen, View, survivor};
-use crate::quorum::sources::expired;
+use crate::quorum::sources::{expired, lacks, room};
 use crate::quorum::told::Manifest;
 
 /// As in [`super::etcd_member`].
@@ -43,6 +44,10 @@ pub fn plan(request: Request, world: &World) -> RunbookPlan {
         );
         return refused(plan, WHAT, missing);
     }
+    // A restored member would show the same ones. Whoever is kept from its peers may not even answer: etcd that finds no leader takes no clients.
+    if let Some(missing) = renew(view) {
+        return refused(plan, WHAT, missing);
+    }
     let Some(left) = survivor(view) else {
         let missing = format!(
             "a member that answers: {}; start etcd on one master at least, or blackstart runbook plan etcd-all --cluster {}",
@@ -51,10 +56,6 @@ pub fn plan(request: Request, world: &World) -> RunbookPlan {
         );
         return refused(plan, WHAT, missing);
     };
-    // A restored member would show the same ones.
-    if let Some(missing) = renew(view) {
-        return refused(plan, WHAT, missing);
-    }
     match (
         left.node.as_ref(),
         left.told.as_ref().and_then(|told| told.manifest.as_ref()),
@@ -75,6 +76,15 @@ fn write(
     if let Some(missing) = unproved(&plan, &silent) {
         return refused(plan, "fence the others", missing);
     }
+    let free = left.told.as_ref().map_or(0, |told| told.data_bytes_available);
+    if let Some(lacks) = lacks(free, room(status.db_bytes)) {
+        let missing = format!(
+            "room in {} of {}: {lacks}, since the old data is kept beside a copy and what is restored; its data is whole where it is",
+            manifest.data_dir,
+            left.words()
+        );
+        return refused(plan, "restore it", missing);
+    }
     bounces(&mut plan, &spoken);
     plan.steps.extend(steps(view));
     let first_fence = plan.steps.len();
@@ -89,9 +99,10 @@ fn write(
         RESTORE,
     ));
     alone(&mut plan, node);
+    let named = one_named(&mut plan, world, node, &manifest.peer_urls);
     if let Some(fence) = plan.steps.get_mut(first_fence) {
         fence.approval = Some(format!(
-            "if the quorum is not back by now: {} becomes a cluster of one at revision {}; what was written and had not reached it is lost for good, and the others may not come back as they are",
+            "if the quorum is not back by now: {} becomes a cluster of one at revision {}; what was written and had not reached it is lost for good, and the others may not come back as they are{named}",
             left.words(),
             status.revision
         ));
@@ -106,6 +117,7 @@ fn write(
         needs_bytes: 0,
         version: status.version,
         out_of: None,
+        others: Vec::new(),
     });
     plan
 }
@@ -192,6 +204,25 @@ pub(super) fn alone(plan: &mut RunbookPlan, node: &NodeName) {
     ));
 }
 
+/// The API server of the only member that is left asks that one alone, where it names others as well; what is added to the approval.
+pub(super) fn one_named(
+    plan: &mut RunbookPlan,
+    world: &World,
+    node: &NodeName,
+    peer_urls: &[String],
+) -> String {
+    let told = world.control_plane.as_ref().map(|glance| &glance.view);
+    let Some(change) = told.and_then(|told| etcd_lists::alone(told, node, peer_urls)) else {
+        return String::new();
+    };
+    let words = etcd_lists::words(&change, "etcd-servers");
+    plan.flags = vec![change];
+    plan.steps.append(&mut etcd_lists::steps(&[], &plan.flags));
+    format!(
+        "; then its API server asks it alone, until etcd-member has brought three together again: {words}"
+    )
+}
+
 /// What is left to do by hand, and afterwards.
 pub(super) fn notes(plan: &mut RunbookPlan, world: &World, left: &Seen, spoken: &[&Seen], silent: &[&Seen]) {
     let proof = plan
@@ -213,7 +244,7 @@ pub(super) fn notes(plan: &mut RunbookPlan, world: &World, left: &Seen, spoken: 
         ));
     }
     plan.notes.push(format!(
-        "where an API server asks other members than its own (--etcd-servers), it goes on once they are back; cluster {} serves from {} until then",
+        "cluster {} serves from {} alone until others are back",
         world.cluster,
         left.words()
     ));

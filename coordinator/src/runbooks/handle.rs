@@ -36,7 +36,7 @@ const BACKLOG: usize = 16;
 /// What an operator says to a run.
 #[derive(Debug, Clone)]
 pub(super) enum Word {
-    Approve { by: String },
+    Approve { by: String, of: Option<String> },
     Abort { by: String },
 }
 
@@ -332,12 +332,18 @@ impl Runbooks {
         Ok(status)
     }
 
-    /// Approves of the step that waits for it; after a failure, has it tried again.
+    /// Approves of what waits for it, if that is `of` ([`RunbookStatus::asks`]; `None`: whatever it is); after a failure, has the step tried again.
     ///
     /// # Errors
-    /// There is no such run, or nothing of it waits for approval.
-    pub async fn approve(&self, run: &str, by: String) -> Result<Arc<RunbookStatus>, Refusal> {
-        self.tell(run, Word::Approve { by }).await
+    /// There is no such run, nothing of it waits for approval, or something else than `of`.
+    pub async fn approve(
+        &self,
+        run: &str,
+        of: Option<&str>,
+        by: String,
+    ) -> Result<Arc<RunbookStatus>, Refusal> {
+        let of = of.map(str::to_owned);
+        self.tell(run, Word::Approve { by, of }).await
     }
 
     /// Puts back what the run changed, and ends it. Aborting an aborted run does nothing.
@@ -390,11 +396,10 @@ impl Runbooks {
         let status = self.run(run)?;
         match (word, status.state) {
             (Word::Abort { .. }, RunState::Aborted) => Ok(status),
-            (Word::Approve { by }, RunState::Succeeded)
-                if status
-                    .steps
-                    .iter()
-                    .any(|step| step.approved.as_ref() == Some(&by)) =>
+            (Word::Approve { by, of }, RunState::Succeeded)
+                if status.steps.iter().any(|step| {
+                    step.approved.as_ref() == Some(&by) && of.as_ref().is_none_or(|of| *of == step.id())
+                }) =>
             {
                 Ok(status)
             }

@@ -4,14 +4,18 @@
 //! masters alone; and where a cold start is at work, nothing else is. Permits that agents have for disruptive remedies count on the same lanes, and nodes in the hands of runs count
 //! where permits are given.
 
+use std::sync::Arc;
+
 use super::plan::{Request, Runbook, RunbookPlan};
 use super::policy::RunbookPolicy;
 use super::status::RunbookStatus;
 use super::weather::Sky;
 use crate::execute::Runs;
+use crate::execute::status::{RunStatus, StepState};
 use crate::fleet::view::{FleetView, Phase};
 use crate::inventory::{ClusterName, Inventory, NodeName, Role};
 use crate::permit::{Book, Lane, Line, Standing};
+use crate::plan::StepKind;
 
 /// So many workers of a cluster may be in runs that take pods away, at once. More at a time is what budgets of workloads are for; this
 /// bounds what they do not cover.
@@ -135,7 +139,7 @@ pub fn admit<'a>(
     book: &Book,
     workers: usize,
 ) -> Result<(), Busy> {
-    if let Some(run) = cold_start(&plan.cluster, cold_starts, inventory) {
+    if let Some(run) = cold_start(plan, false, cold_starts, inventory) {
         return Err(Busy::ColdStart {
             run,
             cluster: plan.cluster.clone(),
@@ -341,13 +345,56 @@ fn others_ready(plan: &RunbookPlan, inventory: &Inventory, view: &FleetView) -> 
     Ok(())
 }
 
-/// The cold start that is at work in a cluster, if one is.
-pub fn cold_start(cluster: &ClusterName, cold_starts: &Runs, inventory: &Inventory) -> Option<String> {
-    let here = |node: &NodeName| inventory.node(node).is_some_and(|spec| spec.cluster == *cluster);
+/// The cold start that is at work in a cluster and goes first, if one does. What it waits for goes before it: a run that brings the control plane
+/// back, from when the masters are released on. One that has begun goes on when the cold start does: half a member is worse than either.
+pub fn cold_start(
+    plan: &RunbookPlan,
+    has_begun: bool,
+    cold_starts: &Runs,
+    inventory: &Inventory,
+) -> Option<String> {
+    let here = |node: &NodeName| {
+        let spec = inventory.node(node);
+        spec.is_some_and(|spec| spec.cluster == plan.cluster)
+    };
+    let goes_first =
+        |run: &&Arc<RunStatus>| !is_waited_for(plan.request.runbook, has_begun, gate_of(run, &plan.cluster));
     cold_starts
         .iter()
-        .find(|run| run.state.is_active() && run.plan.releases().any(here))
+        .filter(|run| run.state.is_active() && run.plan.releases().any(here))
+        .find(goes_first)
         .map(|run| run.id.clone())
+}
+
+/// A cold start whose gate stands so waits for what such a run does.
+const fn is_waited_for(runbook: Runbook, has_begun: bool, gate: Option<StepState>) -> bool {
+    brings_control_plane(runbook)
+        && match gate {
+            Some(StepState::Waiting | StepState::Failed) => true,
+            Some(StepState::Done) => has_begun,
+            Some(StepState::Pending | StepState::Started | StepState::Residue | StepState::Cancelled)
+            | None => false,
+        }
+}
+
+/// How the gate of a cluster's control plane stands in a cold start.
+pub fn gate_of(run: &RunStatus, cluster: &ClusterName) -> Option<StepState> {
+    let mut steps = run.plan.steps.iter().zip(&run.steps);
+    steps.find_map(|(step, status)| match &step.kind {
+        StepKind::ControlPlaneGate { cluster: of, .. } if of == cluster => Some(status.state),
+        StepKind::ControlPlaneGate { .. }
+        | StepKind::ReleaseKubelet { .. }
+        | StepKind::HoldManifest { .. }
+        | StepKind::ReleaseManifest { .. }
+        | StepKind::KubeletsGate { .. }
+        | StepKind::ServingGate { .. }
+        | StepKind::VerifyCluster { .. } => None,
+    })
+}
+
+/// It brings back what a cold start waits for before it goes on.
+const fn brings_control_plane(runbook: Runbook) -> bool {
+    runbook.wants_etcd() || matches!(runbook, Runbook::ControlPlane)
 }
 
 #[cfg(test)]
@@ -386,6 +433,26 @@ mod tests {
             }
         }
         assert!(!are_apart((R::EtcdMember, master), (R::ControlPlane, master)));
+    }
+
+    #[test]
+    fn what_brings_a_control_plane_back_goes_before_the_cold_start_that_waits_for_it() {
+        use StepState as S;
+        for (runbook, has_begun, gate, expected) in [
+            (Runbook::EtcdQuorum, false, Some(S::Waiting), true),
+            (Runbook::EtcdMember, false, Some(S::Failed), true),
+            (Runbook::ControlPlane, false, Some(S::Waiting), true),
+            // Its masters are not released yet, or it is up.
+            (Runbook::EtcdQuorum, true, Some(S::Pending), false),
+            (Runbook::EtcdMember, false, Some(S::Done), false),
+            (Runbook::EtcdMember, true, Some(S::Done), true),
+            (Runbook::EtcdMember, false, None, false),
+            (Runbook::Drain, true, Some(S::Waiting), false),
+            (Runbook::NodeDown, false, Some(S::Waiting), false),
+        ] {
+            let is = is_waited_for(runbook, has_begun, gate);
+            assert_eq!(is, expected, "{runbook} {has_begun} {gate:?}");
+        }
     }
 
     #[test]

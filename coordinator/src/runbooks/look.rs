@@ -196,6 +196,7 @@ impl At<'_> {
             Action::AwaitEtcdSync => self.of_member(|_, view, replaced| Self::await_sync(view, replaced)),
             Action::PromoteEtcdMember => self.of_member(Self::promote_member),
             Action::AwaitEtcdHealthy => self.of_etcd(Self::await_etcd),
+            Action::SetInitialCluster => self.of_member(Self::set_initial_cluster),
             Action::FenceEtcd => self.without_quorum(EtcdAct::Fence, "fence etcd"),
             Action::StopControlPlane => {
                 self.without_quorum(EtcdAct::StopControlPlane, "stop the control plane")

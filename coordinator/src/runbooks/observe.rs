@@ -49,7 +49,7 @@ pub(super) async fn ask(ports: &Ports, request: &Request) {
     let Some(name) = cluster(ports, request) else {
         return;
     };
-    if request.runbook == Runbook::ControlPlane {
+    if tells_api_servers(request.runbook) {
         let etcd = ports.etcd.look_again(&ports.inventory, &name, ETCD);
         let others = ports.control_plane.look_again(&ports.inventory, &name, ETCD);
         tokio::join!(etcd, others);
@@ -94,6 +94,14 @@ pub(super) async fn search(ports: &Ports, request: &Request) {
     }
 }
 
+/// It looks at API servers, or tells them of another etcd.
+const fn tells_api_servers(runbook: Runbook) -> bool {
+    matches!(
+        runbook,
+        Runbook::ControlPlane | Runbook::EtcdMember | Runbook::EtcdQuorum | Runbook::EtcdAll
+    )
+}
+
 /// Agents are asked about etcd so often while a run needs it.
 const ETCD: std::time::Duration = std::time::Duration::from_secs(1);
 
@@ -126,7 +134,7 @@ pub(super) fn world(
         world.found = ports.etcd.found(&world.cluster);
         world.last = ports.etcd.last(&world.cluster);
     }
-    if request.runbook == Runbook::ControlPlane {
+    if tells_api_servers(request.runbook) {
         world.etcd = ports.etcd.seen(&world.cluster);
         world.control_plane = ports.control_plane.seen(&world.cluster);
         let masters = ports.inventory.members(&world.cluster);

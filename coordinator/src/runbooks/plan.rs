@@ -319,7 +319,7 @@ pub struct RunbookPlan {
     pub flags: Vec<FlagChange>,
 }
 
-/// `--etcd-servers` of one API server, as it was and as it is to be.
+/// A flag in one manifest, as it was and as it is to be: `--etcd-servers`, or `--initial-cluster`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlagChange {
     /// On which node.
@@ -374,6 +374,9 @@ pub struct Replaced {
     /// What is restored, where that is not the data of a member that answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub out_of: Option<OutOf>,
+    /// What the manifests of the others are to say of the members afterwards.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<FlagChange>,
 }
 
 impl RunbookPlan {

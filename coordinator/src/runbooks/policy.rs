@@ -22,6 +22,10 @@ pub struct RunbookPolicy {
     pub overloaded_for: Duration,
     /// A pod that has no node for so long calls for one.
     pub pending_for: Duration,
+    /// In a cold start the members of an etcd have so long to form a quorum from their disks, once all that are waited for are back. A member
+    /// that crashed since the others were not there is started again by its kubelet after five minutes at most (`MaxContainerBackOff`), and
+    /// then has to read its log.
+    pub quorum_chance: Duration,
     /// After a run that did not succeed nothing is begun for the same subject for so long; twice that after the next, and so on.
     pub back_off: Duration,
     /// Whose pods are to leave a node that is not reached, unless an operator names others.
@@ -58,6 +62,8 @@ pub struct Triggers {
     pub resource_shortage: Trigger,
     /// A cold start that has ended.
     pub cold_start_verify: Trigger,
+    /// An etcd that a cold start waits for in vain. Never by itself.
+    pub etcd: Trigger,
 }
 
 impl Triggers {
@@ -69,6 +75,11 @@ impl Triggers {
             Runbook::Overload => self.overload,
             Runbook::ResourceShortage => self.resource_shortage,
             Runbook::ColdStartVerify => self.cold_start_verify,
+            // Data is given up by an operator's word alone.
+            Runbook::EtcdMember | Runbook::EtcdQuorum | Runbook::EtcdAll => match self.etcd {
+                Trigger::Off => Trigger::Off,
+                Trigger::Propose | Trigger::Auto => Trigger::Propose,
+            },
             Runbook::Drain
             | Runbook::MaintenanceBegin
             | Runbook::MaintenanceEnd
@@ -76,9 +87,6 @@ impl Triggers {
             | Runbook::WorkloadHeal
             | Runbook::NodeComponent
             | Runbook::EtcdSnapshot
-            | Runbook::EtcdMember
-            | Runbook::EtcdQuorum
-            | Runbook::EtcdAll
             | Runbook::ControlPlane => Trigger::Off,
         }
     }
@@ -96,11 +104,13 @@ impl Default for RunbookPolicy {
                 resource_shortage: Trigger::Propose,
                 // It changes nothing.
                 cold_start_verify: Trigger::Auto,
+                etcd: Trigger::Propose,
             },
             // What the drill plan waits for services to come back by themselves.
             lost_for: Duration::from_mins(5),
             overloaded_for: Duration::from_mins(5),
             pending_for: Duration::from_mins(10),
+            quorum_chance: Duration::from_mins(6),
             back_off: Duration::from_mins(30),
             workloads: Vec::new(),
             tolerate: Duration::from_secs(3),
@@ -108,5 +118,28 @@ impl Default for RunbookPolicy {
             power_event_workers: 20,
             fence: Fence::Off,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_gives_data_up_never_begins_by_itself() {
+        let triggers = |etcd| Triggers {
+            etcd,
+            ..RunbookPolicy::default().triggers
+        };
+        for runbook in [Runbook::EtcdMember, Runbook::EtcdQuorum, Runbook::EtcdAll] {
+            for (said, expected) in [
+                (Trigger::Auto, Trigger::Propose),
+                (Trigger::Propose, Trigger::Propose),
+                (Trigger::Off, Trigger::Off),
+            ] {
+                assert_eq!(triggers(said).of(runbook), expected, "{runbook} {said:?}");
+            }
+        }
+        assert_eq!(triggers(Trigger::Auto).of(Runbook::EtcdSnapshot), Trigger::Off);
     }
 }

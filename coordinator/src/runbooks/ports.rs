@@ -13,6 +13,7 @@ use crate::brakes::BrakesHandle;
 use crate::control_plane;
 use crate::events::Events;
 use crate::execute::Runs;
+use crate::execute::stall::Stalls;
 use crate::fleet::Order;
 use crate::fleet::view::FleetView;
 use crate::inventory::{Inventory, NodeName};
@@ -41,6 +42,8 @@ pub struct Ports {
     pub brakes: BrakesHandle,
     /// Cold starts, which go first.
     pub cold_starts: watch::Receiver<Runs>,
+    /// Why the control planes that they wait for do not come up, told to them.
+    pub stalls: watch::Sender<Stalls>,
     /// What happens, for people.
     pub events: Events,
     /// Of the executor: one hand for all commands of this coordinator.

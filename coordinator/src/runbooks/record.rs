@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::journal::{Entry, Event, Memo};
 use super::plan::{Action, RunbookPlan, Step};
+use super::status::{PROPOSAL, STORM};
 
 /// So long it is tried at least to put something back.
 const PUT_BACK: Duration = Duration::from_mins(30);
@@ -219,6 +220,19 @@ impl Record {
     pub fn has_word_of(&self, operator: &str) -> bool {
         let is = |by: &Option<String>| by.as_deref() == Some(operator);
         is(&self.accepted_by) || is(&self.overrode_by) || self.steps.iter().any(|step| is(&step.approved))
+    }
+
+    /// Whether this operator has approved of this, as approvals name it.
+    pub(super) fn has_word_of_on(&self, operator: &str, asks: &str) -> bool {
+        let is = |by: &Option<String>| by.as_deref() == Some(operator);
+        match asks {
+            PROPOSAL => is(&self.accepted_by),
+            STORM => is(&self.overrode_by),
+            id => self
+                .steps
+                .iter()
+                .any(|step| step.id() == id && is(&step.approved)),
+        }
     }
 
     /// What an abort leaves, or has left, behind.

@@ -52,6 +52,18 @@ pub enum Refusal {
     /// There is one already.
     #[error("run {0} is about the same already")]
     Open(String),
+    /// What waits for approval is not what was shown to whoever approves.
+    #[error(
+        "what waits for approval in run {run} is {waits}, not {named}; see what it is: `blackstart runbook status {run}`"
+    )]
+    Asks {
+        /// The run's id.
+        run: String,
+        /// What waits.
+        waits: String,
+        /// What was named.
+        named: String,
+    },
     /// The run has ended, or nothing of it waits for this word.
     #[error("{0}")]
     State(String),

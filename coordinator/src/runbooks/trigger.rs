@@ -63,7 +63,7 @@ impl Sign {
         }
     }
 
-    fn asks_for(&self, run: &RunbookStatus) -> bool {
+    pub(super) fn asks_for(&self, run: &RunbookStatus) -> bool {
         run.plan.request.runbook == self.runbook && self.is_about(&run.plan.request)
     }
 }

@@ -2,8 +2,11 @@
 //!
 //! ```text
 //!  agents' conditions, sessions, caches ─► signs ─► trigger::decide (pure) ─► Runbooks::start, or abort of what was proposed
+//!  control planes that cold starts wait for ─► their etcd ─► lost_quorum::judge (pure) ─► signs, and what the cold start is told
 //!  clusters that are well ─► workloads ─► Readiness ─► store              a cold start that ended ─► cold-start-verify
 //! ```
+
+mod stalls;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,6 +16,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use self::stalls::Watched;
 use super::options::Options;
 use super::overload::CONDITION;
 use super::plan::{Request, Runbook};
@@ -50,10 +54,23 @@ type Subject = (Runbook, Option<NodeName>, ClusterName);
 
 #[derive(Debug, Default)]
 struct Memory {
-    /// Not to be tried before a time.
-    refused: BTreeMap<Subject, Instant>,
+    /// Not to be tried before a time, and why.
+    refused: BTreeMap<Subject, (Instant, String)>,
+    /// The control planes that cold starts wait for.
+    stalls: BTreeMap<ClusterName, Watched>,
     /// When how ready a cluster is was looked at last.
     looked: BTreeMap<ClusterName, Instant>,
+}
+
+fn subject(sign: &Sign) -> Subject {
+    (sign.runbook, sign.node.clone(), sign.cluster.clone())
+}
+
+impl Memory {
+    /// Why what calls for a run was refused lately.
+    fn why_refused(&self, sign: &Sign) -> Option<&str> {
+        self.refused.get(&subject(sign)).map(|(_, why)| why.as_str())
+    }
 }
 
 impl Watchman {
@@ -77,11 +94,12 @@ impl Watchman {
     async fn pass(&self, memory: &mut Memory) {
         let shared = &self.runbooks.shared;
         let weather = shared.weather();
-        let signs = self.signs(&weather);
+        let mut signs = self.signs(&weather);
+        signs.extend(self.of_stalls(memory).await);
         let runs = self.runbooks.runs();
         let all: Vec<&RunbookStatus> = runs.values().map(AsRef::as_ref).collect();
         let now = Instant::now();
-        memory.refused.retain(|_, until| *until > now);
+        memory.refused.retain(|_, (until, _)| *until > now);
         for decision in decide(&signs, &all, &shared.ports.policy, unix_ms()) {
             match decision {
                 Decision::Withdraw { run } => {
@@ -90,7 +108,7 @@ impl Watchman {
                     }
                 }
                 Decision::Begin { sign, propose } => {
-                    let subject = (sign.runbook, sign.node.clone(), sign.cluster.clone());
+                    let subject = subject(&sign);
                     if memory.refused.contains_key(&subject) {
                         continue;
                     }
@@ -99,7 +117,7 @@ impl Watchman {
                             runbook = %sign.runbook, cluster = %sign.cluster, node = ?sign.node, why = %refusal,
                             "what a condition calls for was refused; trying again later"
                         );
-                        memory.refused.insert(subject, now + AGAIN);
+                        memory.refused.insert(subject, (now + AGAIN, refusal.to_string()));
                     }
                 }
             }

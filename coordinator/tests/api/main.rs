@@ -10,6 +10,7 @@ mod enrolment;
 mod fleetlock;
 mod grpcurl;
 mod masters;
+mod metrics;
 #[path = "../oidc/mod.rs"]
 mod oidc;
 mod permits;

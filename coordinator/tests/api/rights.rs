@@ -97,8 +97,9 @@ async fn each_does_what_the_role_is_for_and_is_told_which_right_is_missing() {
     );
 
     let mut ben = RunbookServiceClient::new(world.connect(world.tls("ben")).await.unwrap());
-    let request = v1::RunbookRunRequest {
+    let request = v1::ApproveRunbookRequest {
         id: "drain-1".to_owned(),
+        asks: String::new(),
     };
     denied(
         &ben.approve_runbook(request.clone()).await.unwrap_err(),

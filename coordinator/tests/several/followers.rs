@@ -7,9 +7,10 @@ use blackstart_apiserver::{Authority, Clock, Credentials, Double, NodeSpec, Opti
 use blackstart_proto::leader::{OPERATOR, REQUEST, Route, Way, leader_at};
 use blackstart_proto::v1::runbook_service_client::RunbookServiceClient;
 use blackstart_proto::v1::{
-    ColdStartRequest, HoldScope, ListConditionsRequest, ListHoldsRequest, ListNodesRequest,
-    ListRunbookRunsRequest, ListRunsRequest, NodePhase, RunControlRequest, RunState, RunSummary,
-    RunbookRequest, RunbookRun, RunbookRunRequest, RunbookState, SetHoldRequest, WatchEventsRequest,
+    ApproveRunbookRequest, ColdStartRequest, HoldScope, ListConditionsRequest, ListHoldsRequest,
+    ListNodesRequest, ListRunbookRunsRequest, ListRunsRequest, NodePhase, RunControlRequest, RunState,
+    RunSummary, RunbookRequest, RunbookRun, RunbookRunRequest, RunbookState, SetHoldRequest,
+    WatchEventsRequest,
 };
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -203,7 +204,10 @@ async fn runbooks_are_planned_begun_steered_and_shown_by_way_of_a_follower() {
     assert_eq!((run.state(), by), (RunbookState::Running, forwarded.clone()));
     // A refusal is the leader's own answer.
     let refused = by_way
-        .approve_runbook(RunbookRunRequest { id: begun.id.clone() })
+        .approve_runbook(ApproveRunbookRequest {
+            id: begun.id.clone(),
+            asks: String::new(),
+        })
         .await
         .unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);

@@ -8,7 +8,7 @@ use anyhow::Context;
 use blackstart_agent::config;
 use blackstart_coordinator::pki::Authority;
 
-use super::{Bed, Runs, Wish};
+use super::{ApiServers, Bed, Runs, Wish};
 use crate::coordinator::{Coordinator, program};
 use crate::node::{self, NodeSpec};
 use crate::settings;
@@ -86,7 +86,10 @@ impl Bed {
     fn units(&self, wish: &Wish, declared: &Declared) -> Vec<(&'static str, String)> {
         let mut units = wish.units.clone();
         if wish.runs != Runs::Nothing {
-            units.push(("kubelet.service", kubelet(declared, &self.declared)));
+            units.push((
+                "kubelet.service",
+                kubelet(declared, &self.declared, wish.api_servers),
+            ));
         }
         if wish.runs.has_agents() {
             units.push(("blackstart-agent.service", AGENT_UNIT.to_owned()));
@@ -112,6 +115,7 @@ impl Bed {
                 "/usr/lib/tmpfiles.d/blackstart.conf".to_owned(),
             ));
         }
+        mounts.extend(wish.mounts.iter().cloned());
         for name in programs {
             mounts.push((program(name)?, format!("/usr/bin/{name}")));
         }
@@ -158,16 +162,20 @@ impl Runs {
 }
 
 /// The kubelet's unit. It does not restart itself: that is the agent's to do. Its pods outlive it.
-fn kubelet(own: &Declared, all: &[Declared]) -> String {
+fn kubelet(own: &Declared, all: &[Declared], api_servers: ApiServers) -> String {
     let peers: Vec<_> = all
         .iter()
         .filter(|other| other.role == Role::Master && other.name != own.name)
         .map(|other| SocketAddr::from((other.address, API_SERVER_PORT)).to_string())
         .collect();
-    let args = match (own.role, peers.join(",")) {
-        (Role::Worker, _) => String::new(),
-        (Role::Master, peers) if peers.is_empty() => format!(" --api-server 0.0.0.0:{API_SERVER_PORT}"),
-        (Role::Master, peers) => format!(" --api-server 0.0.0.0:{API_SERVER_PORT} --peers {peers}"),
+    let args = match (own.role, api_servers, peers.join(",")) {
+        (Role::Worker, ..) | (Role::Master, ApiServers::StaticPods, _) => String::new(),
+        (Role::Master, ApiServers::Kubelets, peers) if peers.is_empty() => {
+            format!(" --api-server 0.0.0.0:{API_SERVER_PORT}")
+        }
+        (Role::Master, ApiServers::Kubelets, peers) => {
+            format!(" --api-server 0.0.0.0:{API_SERVER_PORT} --peers {peers}")
+        }
     };
     format!(
         "[Unit]\nDescription=kubelet (a stand-in)\nStartLimitIntervalSec=0\n\n\

@@ -1,26 +1,26 @@
-//! Stands in for a component of the control plane: answers every request with 200, until it is stopped.
+//! Stands in for a component of the control plane, under its name and with the flags that kubeadm gives it: answers every request with 200, until
+//! it is stopped. Where it answers, `--secure-port` and `--bind-address` say; every other flag is let be. How it is otherwise, `/run/stand-in-moods/NAME`
+//! says, see [`blackstart_tests::component`].
 
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
 
+use blackstart_tests::component::serve;
 use blackstart_tests::docker::say;
-use clap::Parser;
+use blackstart_tests::masters::MOODS;
 
-/// How long a client may take to ask.
-const REQUEST_DEADLINE: Duration = Duration::from_secs(5);
-
-/// Answers every request with 200.
-#[derive(Debug, Parser)]
-struct Args {
-    /// Where
-    #[arg(long)]
-    listen: SocketAddr,
-}
-
-fn main() -> ExitCode {
-    match serve(Args::parse().listen) {
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let mut arguments = std::env::args();
+    let program = arguments.next().unwrap_or_default();
+    let name = Path::new(&program).file_name().unwrap_or_default();
+    let Some(address) = address(arguments) else {
+        say("component: --secure-port is missing, or is no port");
+        return ExitCode::FAILURE;
+    };
+    say(&format!("component answers on {address}"));
+    match serve(address, &Path::new(MOODS).join(name)).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&format!("component: {error}"));
@@ -29,18 +29,15 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(listen: SocketAddr) -> io::Result<()> {
-    let listener = TcpListener::bind(listen)?;
-    say(&format!("component answers on {listen}"));
-    for stream in listener.incoming() {
-        let mut stream = stream?;
-        stream.set_read_timeout(Some(REQUEST_DEADLINE))?;
-        // Whatever a client does wrong is its own matter.
-        let mut head = [0; 4096];
-        if stream.read(&mut head).is_ok() {
-            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
-            let _gone = stream.write_all(answer);
+/// The last of each flag counts.
+fn address(arguments: impl Iterator<Item = String>) -> Option<SocketAddr> {
+    let (mut ip, mut port) = (IpAddr::from(Ipv4Addr::LOCALHOST), None);
+    for argument in arguments {
+        if let Some(given) = argument.strip_prefix("--bind-address=") {
+            ip = given.parse().ok()?;
+        } else if let Some(given) = argument.strip_prefix("--secure-port=") {
+            port = Some(given.parse().ok()?);
         }
     }
-    Ok(())
+    port.map(|port| SocketAddr::new(ip, port))
 }

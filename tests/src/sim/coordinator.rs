@@ -148,6 +148,8 @@ impl Process {
             orders: to_world,
             results: answers,
             holds: hold,
+            // Who looks into etcd is no part of this.
+            stalls: watch::Sender::default().subscribe(),
             events: Events::default(),
         };
         let opening = || {

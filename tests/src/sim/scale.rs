@@ -218,6 +218,7 @@ impl<'a> World<'a> {
             orders: to_world,
             results: answers,
             holds: hold,
+            stalls: watch::Sender::default().subscribe(),
             events: Events::default(),
         };
         let surroundings = Surroundings {

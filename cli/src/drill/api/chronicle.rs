@@ -7,11 +7,14 @@
 use std::sync::Arc;
 
 use blackstart_apiserver::store::Change;
+use blackstart_proto::v1::RunbookRequest;
 use serde_json::Value;
 
 use super::super::history::Entry;
 use super::deed::{Deed, Object};
+use super::objects::OURS;
 use super::script::Left;
+use crate::view::{RunbookRun, RunbookStep};
 
 /// One drill.
 #[derive(Debug, Clone, Default)]
@@ -304,4 +307,48 @@ fn traces(object: &Object, value: &Value) -> Vec<(String, Value)> {
     });
     traces.push(("memory".to_owned(), memory.collect()));
     traces
+}
+
+impl RunStory {
+    /// As it is when it has begun.
+    pub(super) fn new(run: &RunbookRun, request: &RunbookRequest, asked_ms: u64) -> Self {
+        let refusals = run.refusals.iter();
+        Self {
+            id: run.id.clone(),
+            runbook: run.runbook.clone(),
+            node: Some(run.node.clone()).filter(|node| !node.is_empty()),
+            namespace: run.subject.as_ref().map(|_| {
+                let given = Some(request.namespace.clone()).filter(|given| !given.is_empty());
+                given.unwrap_or_else(|| OURS.to_owned())
+            }),
+            state: run.state.to_owned(),
+            asked_ms,
+            ended_ms: None,
+            steps: run
+                .steps
+                .iter()
+                .map(|step| StepStory::new(step, asked_ms))
+                .collect(),
+            refusals: refusals
+                .map(|one| (one.what.clone(), one.missing.clone()))
+                .collect(),
+            waiting_on: run.waiting_on.clone(),
+        }
+    }
+}
+
+impl StepStory {
+    /// As it is seen first.
+    pub(super) fn new(step: &RunbookStep, now: u64) -> Self {
+        let has_ended = matches!(step.phase, "done" | "failed" | "cancelled");
+        Self {
+            id: step.id.clone(),
+            planned: step.evidence.clone().unwrap_or_default(),
+            said: String::new(),
+            phase: step.phase.to_owned(),
+            wants_approval: step.approval.is_some(),
+            approved_ms: None,
+            ended_ms: has_ended.then_some(now),
+        }
+    }
 }

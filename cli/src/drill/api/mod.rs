@@ -12,6 +12,7 @@ mod cast;
 mod chronicle;
 mod crashloop;
 mod deed;
+mod events;
 mod ground;
 mod imagepull;
 mod laws;
@@ -27,6 +28,8 @@ mod rehearsal;
 mod report;
 mod saboteur;
 mod script;
+mod shown;
+mod sights;
 mod workload_heal;
 
 use std::path::PathBuf;

@@ -1,12 +1,9 @@
 //! Carries a script out, as an operator, the machines and the cluster would, and gathers what happened.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use blackstart_agent::gate::{self, GateState};
-use blackstart_apiserver::World;
 use blackstart_proto::v1::RunbookRequest;
-use serde_json::{Value, json};
 use tokio::time::{Instant, Interval};
 
 use super::super::seen::ticker;
@@ -14,13 +11,13 @@ use super::super::show::{Scene, Show, Stage};
 use super::cast::Cast;
 use super::chronicle::{Chronicle, Ending, Heard, Proof, RunStory, StepStory};
 use super::ground::Ground;
-use super::objects::{APP, OURS, OUTCOME, merge};
 use super::saboteur::{self, Sabotage};
-use super::script::{Act, End, Event, Run, Script, Sight};
+use super::script::{Act, End, Run, Script, Sight};
+use super::{shown, sights};
 use crate::client::{Fleet as Operator, Via};
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::view::{PlanStep, RunDetail, RunState, RunbookPlan, RunbookRun, Step, StepState};
+use crate::view::{RunDetail, RunbookPlan, RunbookRun};
 
 /// Nothing in a drill takes longer on the slowest machine.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -135,7 +132,7 @@ impl<'a> Rehearsal<'a> {
     }
 
     fn draw(&mut self) -> Result<(), Failure> {
-        let pods = self.ground.double.with(|world| pods_words(world));
+        let pods = self.ground.double.with(|world| sights::pods_words(world));
         let scene = Scene {
             title: &self.title,
             act: &self.act,
@@ -176,92 +173,16 @@ impl<'a> Rehearsal<'a> {
             Act::Trouble(words, event) => {
                 self.tell(words)?;
                 self.chronicle.trouble_ms.get_or_insert(self.ground.now_ms());
-                self.happen(event)
+                self.ground.happen(event).map(|()| Waited::Seen)
             }
             Act::Happens(words, event) => {
                 self.tell(words)?;
-                self.happen(event)
+                self.ground.happen(event).map(|()| Waited::Seen)
             }
             Act::Until(sight) => self.until(sight).await,
             Act::Refused { request, missing } => self.refused(request, missing).await,
             Act::Run(_) => Ok(Waited::Seen),
         }
-    }
-
-    fn happen(&mut self, event: &Event) -> Result<Waited, Failure> {
-        let ground = &mut *self.ground;
-        match event {
-            Event::PowerOff(name) => ground.fleet.power_off(name),
-            Event::PowerOn(name) => ground.fleet.power_on(name)?,
-            Event::LetGo(name) => {
-                let settings = ground.fleet.nodes[name].machine.settings();
-                gate::release(&settings.runtime_dir, "operator")
-                    .map_err(|error| Failure::other(format!("open the gate of {name}: {error}")))?;
-            }
-            Event::CutOff(name) => {
-                ground.cut_off.insert(name.clone());
-            }
-            Event::Reconnect(name) => {
-                ground.cut_off.remove(name);
-            }
-            Event::Fare(outcome) => ground.double.with(|world| {
-                world.outcomes.clear();
-                let outcome = outcome.iter();
-                world
-                    .outcomes
-                    .extend(outcome.map(|(image, outcome)| ((*image).to_owned(), *outcome)));
-            }),
-            Event::Bmc(mood) => {
-                if let Some(bmc) = &ground.bmc {
-                    bmc.set_mood(*mood);
-                }
-            }
-            Event::Ail(outcome) => ground.double.with(|world| {
-                for pod in world.store.all("pods") {
-                    if pod["metadata"]["labels"]["app"] == APP {
-                        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
-                        let mark = json!({"metadata": {"annotations": {OUTCOME: outcome}}});
-                        world.change("pods", OURS, name, |pod| merge(pod, &mark));
-                    }
-                }
-            }),
-            Event::Put(objects) => ground
-                .double
-                .with(|world| world.apply_manifests(objects))
-                .map_err(|refusal| {
-                    Failure::other(format!("put objects into the drill's cluster: {refusal:?}"))
-                })?,
-            Event::Remove { resource, name } => {
-                let resource = blackstart_apiserver::resources::named(resource);
-                let options = blackstart_apiserver::DeleteOptions::default();
-                ground
-                    .double
-                    .with(|world| world.delete(resource, OURS, name, &options).map(drop))
-                    .map_err(|refusal| {
-                        Failure::other(format!("take {name} from the drill's cluster: {refusal:?}"))
-                    })?;
-            }
-            Event::Change {
-                resource,
-                name,
-                patch,
-            } => ground.double.with(|world| {
-                world.change(resource, OURS, name, |object| {
-                    merge(object, patch);
-                    let generation = object["metadata"]["generation"].as_i64().unwrap_or_default() + 1;
-                    object["metadata"]["generation"] = generation.into();
-                });
-            }),
-            Event::Cordon(nodes, on) => ground.double.with(|world| {
-                for node in nodes {
-                    let unschedulable = if *on { Value::Bool(true) } else { Value::Null };
-                    let patch = json!({"spec": {"unschedulable": unschedulable}});
-                    world.change("nodes", "", node, |node| merge(node, &patch));
-                }
-            }),
-        }
-        self.ground.mirror();
-        Ok(Waited::Seen)
     }
 
     async fn until(&mut self, sight: &Sight) -> Result<Waited, Failure> {
@@ -283,7 +204,7 @@ impl<'a> Rehearsal<'a> {
                 || gate::status(&machine.settings().runtime_dir).state == GateState::Held;
             return written && Stage::from(machine.host().stage(Instant::now())) == *stage;
         }
-        self.ground.double.with(|world| is_so(world, sight))
+        self.ground.double.with(|world| sights::is_so(world, sight))
     }
 
     /// A plan that is to refuse, once what is known tells so.
@@ -395,7 +316,9 @@ impl<'a> Rehearsal<'a> {
     async fn follow(&mut self, run: &Run, begun: RunbookRun, asked_ms: u64) -> Result<Waited, Failure> {
         let id = begun.id.clone();
         let at = self.chronicle.runs.len();
-        self.chronicle.runs.push(story(&begun, &run.request, asked_ms));
+        self.chronicle
+            .runs
+            .push(RunStory::new(&begun, &run.request, asked_ms));
         let mut meanwhile = run.meanwhile.as_ref();
         let since = Instant::now();
         loop {
@@ -443,7 +366,7 @@ impl<'a> Rehearsal<'a> {
         };
         known.approved_ms = Some(now);
         self.tell(&format!("{step} of {id} is approved"))?;
-        self.operator.approve_runbook(id).await?;
+        self.operator.approve_runbook(id, Some(step)).await?;
         Ok(())
     }
 
@@ -456,7 +379,7 @@ impl<'a> Rehearsal<'a> {
         for step in &look.steps {
             let known = story.steps.iter_mut().find(|known| known.id == step.id);
             let Some(known) = known else {
-                story.steps.push(of_step(step, now));
+                story.steps.push(StepStory::new(step, now));
                 continue;
             };
             if matches!(step.phase, "done" | "failed" | "cancelled") && known.phase != step.phase {
@@ -465,7 +388,7 @@ impl<'a> Rehearsal<'a> {
             step.phase.clone_into(&mut known.phase);
             known.said = step.evidence.clone().unwrap_or_default();
         }
-        let shown = detail(look, now.saturating_sub(story.asked_ms));
+        let shown = shown::detail(look, now.saturating_sub(story.asked_ms));
         match self.shown.iter_mut().find(|run| run.run.id == look.id) {
             Some(known) => *known = shown,
             None => self.shown.push(shown),
@@ -495,7 +418,7 @@ impl<'a> Rehearsal<'a> {
         let now = Instant::now();
         ends.iter()
             .map(|end| {
-                let (what, wrong) = self.ground.double.with(|world| look(world, end));
+                let (what, wrong) = self.ground.double.with(|world| sights::ending(world, end));
                 let kubelet = match end {
                     End::Back(node) => self.ground.fleet.nodes[node]
                         .machine
@@ -521,262 +444,4 @@ fn says(plan: &RunbookPlan, missing: &str) -> bool {
 fn has_come(step: &str, run: &RunbookRun) -> bool {
     let found = run.steps.iter().find(|known| known.id == step);
     run.current.as_deref() == Some(step) || found.is_some_and(|step| matches!(step.phase, "begun" | "done"))
-}
-
-fn story(run: &RunbookRun, request: &RunbookRequest, asked_ms: u64) -> RunStory {
-    let refusals = run.refusals.iter();
-    RunStory {
-        id: run.id.clone(),
-        runbook: run.runbook.clone(),
-        node: Some(run.node.clone()).filter(|node| !node.is_empty()),
-        namespace: run.subject.as_ref().map(|_| {
-            let given = Some(request.namespace.clone()).filter(|given| !given.is_empty());
-            given.unwrap_or_else(|| OURS.to_owned())
-        }),
-        state: run.state.to_owned(),
-        asked_ms,
-        ended_ms: None,
-        steps: run.steps.iter().map(|step| of_step(step, asked_ms)).collect(),
-        refusals: refusals
-            .map(|one| (one.what.clone(), one.missing.clone()))
-            .collect(),
-        waiting_on: run.waiting_on.clone(),
-    }
-}
-
-fn of_step(step: &crate::view::RunbookStep, now: u64) -> StepStory {
-    let has_ended = matches!(step.phase, "done" | "failed" | "cancelled");
-    StepStory {
-        id: step.id.clone(),
-        planned: step.evidence.clone().unwrap_or_default(),
-        said: String::new(),
-        phase: step.phase.to_owned(),
-        wants_approval: step.approval.is_some(),
-        approved_ms: None,
-        ended_ms: has_ended.then_some(now),
-    }
-}
-
-/// A run as the terminal shows those of cold starts.
-fn detail(run: &RunbookRun, elapsed_ms: u64) -> RunDetail {
-    let done = run.steps.iter().filter(|step| step.phase == "done").count();
-    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-    let steps = run.steps.iter().map(|step| {
-        let is_current = run.current.as_ref() == Some(&step.id);
-        Step {
-            plan: PlanStep {
-                id: step.id.clone(),
-                kind: step.id.clone(),
-                cluster: Some(run.cluster.clone()),
-                // They stand below the nodes, all of them.
-                node: None,
-                component: None,
-                after: Vec::new(),
-                description: String::new(),
-                deadline_ms: Some(step.deadline_ms),
-            },
-            state: match step.phase {
-                "done" => StepState::Done,
-                "failed" => StepState::Failed,
-                "cancelled" => StepState::Cancelled,
-                "begun" => StepState::Started,
-                _ if is_current => StepState::Waiting,
-                _ => StepState::Pending,
-            },
-            waiting_on: run.waiting_on.clone().filter(|_| is_current),
-            evidence: step.evidence.clone(),
-            attempts: 0,
-            started_ms: None,
-            ended_ms: None,
-        }
-    });
-    RunDetail {
-        run: crate::view::Run {
-            id: run.id.clone(),
-            runbook: run.runbook.clone(),
-            about: Some(run.subject.clone().unwrap_or_else(|| run.node.clone())),
-            state: match run.state {
-                "running" | "undoing" => RunState::Running,
-                "halted" => RunState::Halted,
-                "succeeded" => RunState::Succeeded,
-                "aborted" => RunState::Aborted,
-                _ => RunState::Unknown,
-            },
-            started_at: run.started_at,
-            elapsed_ms,
-            steps_total: count(run.steps.len()),
-            steps_done: count(done),
-            residue: Vec::new(),
-            reason: run
-                .reason
-                .clone()
-                .unwrap_or_else(|| format!("asked for by {}", run.by)),
-            waiting_on: run.waiting_on.iter().cloned().collect(),
-        },
-        steps: steps.collect(),
-        notes: run.notes.clone(),
-        lanes: Vec::new(),
-    }
-}
-
-/// The pods of a workload that are not on their way out.
-fn pods_of<'w>(world: &'w World, namespace: &'w str, app: &'w str) -> impl Iterator<Item = &'w Value> {
-    let pods = world.store.list("pods", Some(namespace)).map(AsRef::as_ref);
-    pods.filter(move |pod: &&Value| {
-        pod["metadata"]["labels"]["app"] == app && pod["metadata"]["deletionTimestamp"].is_null()
-    })
-}
-
-/// How the pods of [`OURS`] are, by workload: `gateway-proxy 2/5 ready (3 CrashLoopBackOff)`.
-fn pods_words(world: &World) -> String {
-    let workloads = world.store.list("deployments", Some(OURS));
-    let told = workloads.map(|workload| {
-        let name = blackstart_apiserver::json::name(workload);
-        let wants = workload["spec"]["replicas"].as_u64().unwrap_or_default();
-        let mut ready = 0;
-        let mut others: BTreeMap<&str, usize> = BTreeMap::new();
-        for pod in pods_of(world, OURS, name) {
-            if is_ready(pod) {
-                ready += 1;
-                continue;
-            }
-            let waiting = &pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"];
-            let state = waiting.as_str().or(pod["status"]["phase"].as_str());
-            *others.entry(state.unwrap_or("Pending")).or_default() += 1;
-        }
-        let others: Vec<_> = others
-            .into_iter()
-            .map(|(state, count)| {
-                let state = if state == "Running" { "not ready" } else { state };
-                format!("{count} {state}")
-            })
-            .collect();
-        let others = if others.is_empty() {
-            String::new()
-        } else {
-            format!(" ({})", others.join(", "))
-        };
-        format!("{name} {ready}/{wants} ready{others}")
-    });
-    told.collect::<Vec<_>>().join(", ")
-}
-
-fn is_ready(pod: &Value) -> bool {
-    blackstart_apiserver::json::condition(pod, "Ready") == "True"
-}
-
-fn is_so(world: &World, sight: &Sight) -> bool {
-    let mut ours = pods_of(world, OURS, APP);
-    match sight {
-        Sight::Ready {
-            namespace,
-            workload,
-            pods,
-        } => {
-            let found = world.get("deployments", namespace, workload);
-            found.is_some_and(|found| found["status"]["readyReplicas"].as_u64().unwrap_or_default() == *pods)
-        }
-        Sight::Waits { reason, restarts } => {
-            let mut ours = ours.peekable();
-            ours.peek().is_some()
-                && ours.all(|pod| {
-                    let status = &pod["status"]["containerStatuses"][0];
-                    status["state"]["waiting"]["reason"] == *reason
-                        && status["restartCount"].as_i64().unwrap_or_default() >= *restarts
-                })
-        }
-        Sight::NotReady => ours.any(|pod| !is_ready(pod)),
-        Sight::Unscheduled => {
-            ours.any(|pod| blackstart_apiserver::json::condition(pod, "PodScheduled") == "False")
-        }
-        Sight::Machine(..) => false,
-        Sight::Node(name, ready) => {
-            let node = world.get("nodes", "", name);
-            node.is_some_and(|node| {
-                (blackstart_apiserver::json::condition(&node, "Ready") == "True") == *ready
-            })
-        }
-        Sight::Elsewhere(node) => !ours.any(|pod| pod["spec"]["nodeName"] == node.as_str()),
-
-        Sight::On(node) => ours.any(|pod| pod["spec"]["nodeName"] == node.as_str()),
-    }
-}
-
-/// What the pods of a node use of its processors, by what they were made to use; percent.
-fn load(world: &World, node: &str) -> i64 {
-    use blackstart_apiserver::quantity::millis;
-
-    let pods = world.store.list("pods", None);
-    let here = pods.filter(|pod| pod["spec"]["nodeName"] == node);
-    let takes = |pod: &Value| millis(&pod["metadata"]["annotations"]["apiserver-double/cpu"]);
-    let used: i64 = here.map(|pod| takes(pod)).sum();
-    let has = world
-        .get("nodes", "", node)
-        .map_or(0, |node| millis(&node["status"]["allocatable"]["cpu"]));
-    if has > 0 { used * 100 / has } else { 0 }
-}
-
-/// What is to be true, and why it is not.
-fn look(world: &World, end: &End) -> (String, Option<String>) {
-    match end {
-        End::Whole { namespace, workload } => {
-            let what = format!("{namespace}/{workload} has all its pods");
-            let Some(found) = world.get("deployments", namespace, workload) else {
-                return (what, Some("it is not there".to_owned()));
-            };
-            let wants = found["spec"]["replicas"].as_u64().unwrap_or_default();
-            let pods: Vec<_> = pods_of(world, namespace, workload).collect();
-            let well = pods
-                .iter()
-                .filter(|pod| is_ready(pod) && pod["status"]["phase"] == "Running");
-            let well = u64::try_from(well.count()).unwrap_or_default();
-            let all = u64::try_from(pods.len()).unwrap_or_default();
-            let wrong = wants == 0 || well != wants || all != wants;
-            (
-                what,
-                wrong.then(|| format!("{well} of {all} are Running and ready, and {wants} are wanted")),
-            )
-        }
-        End::Back(name) => {
-            let what = format!("node {name} is back");
-            let Some(node) = world.get("nodes", "", name) else {
-                return (what, Some("the API has none".to_owned()));
-            };
-            let ready = blackstart_apiserver::json::condition(&node, "Ready");
-            let mut wrong = Vec::new();
-            if ready != "True" {
-                wrong.push(format!("Ready is {ready}"));
-            }
-            if node["spec"]["unschedulable"] == true {
-                wrong.push("it is cordoned".to_owned());
-            }
-            let taints = node["spec"]["taints"].as_array().into_iter().flatten();
-            let taints: Vec<_> = taints.filter_map(|taint| taint["key"].as_str()).collect();
-            if !taints.is_empty() {
-                wrong.push(format!("it is tainted: {}", taints.join(", ")));
-            }
-            (what, (!wrong.is_empty()).then(|| wrong.join("; ")))
-        }
-        End::Left { workload, node } => {
-            let here = pods_of(world, OURS, workload).filter(|pod| pod["spec"]["nodeName"] == node.as_str());
-            let here = here.count();
-            (
-                format!("{OURS}/{workload} has no pod on {node}"),
-                (here > 0).then(|| format!("it has {here}")),
-            )
-        }
-        End::Load { node, below } => {
-            let what = format!("the pods of {node} use less than {below}% of its processors");
-            let used = load(world, node);
-            (what, (used >= *below).then(|| format!("they use {used}%")))
-        }
-        End::Template { workload, at, is } => {
-            let what = format!("{at} of {OURS}/{workload} is {is}");
-            let found = world.get("deployments", OURS, workload);
-            let found = found
-                .and_then(|found| found.pointer(at).cloned())
-                .unwrap_or_default();
-            (what, (found != *is).then(|| format!("it is {found}")))
-        }
-    }
 }

@@ -6,13 +6,13 @@ use std::io;
 
 use blackstart_proto::part::Part;
 use blackstart_proto::v1::RunbookRequest;
+use blackstart_tests::component::{LAST_WORDS, Mood};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
 use super::bed::{Bed, OLD_ETCD};
 use super::chronicle::Manifest;
-use super::part::{LAST_WORDS, Mood};
 use super::rehearsal::{Rehearsal, Run};
 use crate::failure::Failure;
 
@@ -93,9 +93,7 @@ async fn hung(
     whole: &RunbookRequest,
 ) -> Result<(), Failure> {
     rehearsal.trouble(&format!("the API server of {name} hangs"));
-    let master = &rehearsal.bed.masters[at];
-    let process = master.process(Part::ApiServer.pod());
-    master.set(Part::ApiServer, Mood::Hung(process)).map_err(failed)?;
+    rehearsal.bed.hang(at, Part::ApiServer)?;
     rehearsal
         .run(Run {
             request: whole.clone(),
@@ -118,7 +116,8 @@ async fn expired(
     let file = rehearsal.bed.masters[at].certificate(Part::Scheduler);
     let good = fs::read(&file).map_err(failed)?;
     fs::write(&file, EXPIRED).map_err(failed)?;
-    let missing = format!("{} has expired, at 2021-01-01", file.display());
+    let told = rehearsal.bed.masters[at].as_told(&file);
+    let missing = format!("{} has expired, at 2021-01-01", told.display());
     rehearsal.refused(whole.clone(), &[], &missing).await?;
     rehearsal.tell("it is renewed");
     fs::write(&file, good).map_err(failed)?;
@@ -214,7 +213,7 @@ pub(super) fn look_at_manifests(bed: &Bed, manifests: &mut [Manifest]) {
         };
         let path = master.manifest(part);
         one.after = fs::read_to_string(&path).ok();
-        let runs = fs::read_dir(master.dir.join("blackstart-edits"))
+        let runs = fs::read_dir(master.files.etc.join("blackstart-edits"))
             .into_iter()
             .flatten()
             .flatten();

@@ -4,10 +4,10 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use blackstart_proto::v1::RunbookRequest;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use blackstart_tests::masters::store::{self, Acknowledged, Member, Writer};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -15,7 +15,6 @@ use rand::seq::SliceRandom;
 use super::bed::{Bed, ETCD, Master};
 use super::chronicle::Manifest;
 use super::rehearsal::{Rehearsal, Run};
-use super::writer::{Writer, fill, missing};
 use crate::failure::Failure;
 
 /// How a member is replaced.
@@ -65,6 +64,23 @@ fn failed(error: io::Error) -> Failure {
     Failure::other(format!("make trouble for the drill: {error}"))
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "the end of a map_err")]
+fn of_client(error: anyhow::Error) -> Failure {
+    Failure::other(format!("a client of the drill's etcd: {error:#}"))
+}
+
+/// The members, as clients reach them.
+fn members(bed: &Bed) -> Vec<Member> {
+    bed.masters
+        .iter()
+        .filter_map(|master| master.etcd.clone())
+        .collect()
+}
+
+async fn missing(member: &Member, keys: &[Acknowledged]) -> Result<Vec<String>, Failure> {
+    store::missing(member, keys).await.map_err(of_client)
+}
+
 fn owned(steps: &[&str]) -> Vec<String> {
     steps.iter().map(|step| (*step).to_owned()).collect()
 }
@@ -77,14 +93,10 @@ fn draw(seed: u64) -> [usize; 3] {
 }
 
 /// As a power loss leaves a file that was not synced: full of zeroes. Then its process is killed.
-fn damage(master: &Master) -> Result<(), Failure> {
-    let database = master.data().join("member/snap/db");
+fn damage(bed: &Bed, at: usize) -> Result<(), Failure> {
+    let database = bed.masters[at].files.data.join("member/snap/db");
     let size = fs::metadata(&database).map_err(failed)?.len();
-    let process = i32::try_from(master.process(ETCD)).unwrap_or_default();
-    if process > 0 {
-        // It may end by itself as soon as its data is gone.
-        let _ended = kill(Pid::from_raw(process), Signal::SIGKILL);
-    }
+    bed.kill(at, ETCD)?;
     fs::write(&database, vec![0; usize::try_from(size).unwrap_or_default()]).map_err(failed)
 }
 
@@ -133,7 +145,7 @@ pub(super) fn look_at_manifests(bed: &Bed, manifests: &mut [Manifest]) {
         };
         let after = fs::read_to_string(master.etcd_manifest()).ok();
         one.after = after.map(|text| but_for_members(&text, one.rewritten));
-        let runs = fs::read_dir(master.dir.join("blackstart-etcd"))
+        let runs = fs::read_dir(master.files.etc.join("blackstart-etcd"))
             .into_iter()
             .flatten()
             .flatten();
@@ -152,7 +164,7 @@ fn is_set_aside(data: &Path) -> bool {
 
 /// So many verified snapshots a master has.
 fn snapshots(master: &Master) -> usize {
-    fs::read_dir(master.dir.join("snapshots"))
+    fs::read_dir(&master.files.snapshots)
         .into_iter()
         .flatten()
         .flatten()
@@ -164,7 +176,7 @@ pub(super) fn look_for_copies(bed: &Bed, aside: &[String], with_snapshots: usize
     let of = |name: &String| bed.masters.iter().find(|master| master.name == *name);
     let mut missing: Vec<_> = aside
         .iter()
-        .filter(|name| !of(name).is_some_and(|master| is_set_aside(&master.data())))
+        .filter(|name| !of(name).is_some_and(|master| is_set_aside(&master.files.data)))
         .map(|name| format!("the data that {name} had is not kept"))
         .collect();
     let have = bed.masters.iter().filter(|master| snapshots(master) > 0).count();
@@ -187,22 +199,20 @@ pub(super) struct Kept {
 pub(super) async fn member(rehearsal: &mut Rehearsal, seed: u64, mib: usize) -> Result<Kept, Failure> {
     let [victim, ..] = draw(seed);
     let before = manifests(&rehearsal.bed, &[victim])?;
-    let clients: Vec<_> = rehearsal
-        .bed
-        .masters
-        .iter()
-        .filter_map(|master| master.etcd.map(|member| member.client))
+    let clients = members(&rehearsal.bed);
+    let survivors: Vec<_> = (0..3)
+        .filter(|at| *at != victim)
+        .map(|at| clients[at].clone())
         .collect();
-    let survivors: Vec<_> = (0..3).filter(|at| *at != victim).map(|at| clients[at]).collect();
     rehearsal.tell(&format!("{mib} MiB are written"));
-    fill(survivors[0], mib).await?;
+    store::fill(&survivors[0], mib).await.map_err(of_client)?;
     let request = of_node(rehearsal, victim);
     rehearsal.refused(request.clone(), &[], "it is well").await?;
-    let writer = Writer::start(&survivors)?;
+    let writer = Writer::start("writer", &survivors).map_err(of_client)?;
     let name = name(&rehearsal.bed, victim);
     rehearsal.trouble(&format!("the database of the member on {name} is damaged"));
     let lost = rehearsal.bed.now_ms();
-    damage(&rehearsal.bed.masters[victim])?;
+    damage(&rehearsal.bed, victim)?;
     rehearsal
         .run(Run {
             request,
@@ -214,7 +224,7 @@ pub(super) async fn member(rehearsal: &mut Rehearsal, seed: u64, mib: usize) -> 
         .await?;
     rehearsal.until_well("every member to be well at the end").await?;
     let ended = rehearsal.bed.now_ms();
-    let keys = writer.stop().await?;
+    let keys = writer.stop().await.map_err(of_client)?;
     if !rehearsal.is_stuck() {
         rehearsal.chronicle.ended_ms = Some(ended);
         timings(
@@ -226,7 +236,7 @@ pub(super) async fn member(rehearsal: &mut Rehearsal, seed: u64, mib: usize) -> 
                 "from the approval to a member that votes",
             ],
         );
-        rehearsal.chronicle.lost = missing(clients[victim], &keys).await?;
+        rehearsal.chronicle.lost = missing(&clients[victim], &keys).await?;
     }
     rehearsal.chronicle.acknowledged = keys.len();
     rehearsal.chronicle.manifests = before;
@@ -308,17 +318,14 @@ fn restored_on(rehearsal: &Rehearsal) -> Option<usize> {
 pub(super) async fn all(rehearsal: &mut Rehearsal, seed: u64, mib: usize) -> Result<Kept, Failure> {
     let before = manifests(&rehearsal.bed, &[0, 1, 2])?;
     let [first, ..] = draw(seed);
-    let members = rehearsal.bed.masters.iter();
-    let clients: Vec<_> = members
-        .filter_map(|master| master.etcd.map(|member| member.client))
-        .collect();
+    let clients = members(&rehearsal.bed);
     rehearsal.tell(&format!("{mib} MiB are written"));
-    fill(clients[first], mib).await?;
+    store::fill(&clients[first], mib).await.map_err(of_client)?;
     let request = rehearsal.request("etcd-all", "a drill");
     rehearsal
         .refused(request.clone(), &[], "a cluster of which no member answers")
         .await?;
-    let writer = Writer::start(&clients)?;
+    let writer = Writer::start("writer", &clients).map_err(of_client)?;
     let taken = Run {
         request: rehearsal.request("etcd-snapshot", "a drill"),
         steps: &owned(&["snapshot-etcd", "snapshot-etcd"]),
@@ -328,13 +335,13 @@ pub(super) async fn all(rehearsal: &mut Rehearsal, seed: u64, mib: usize) -> Res
     };
     rehearsal.run(taken).await?;
     // Something is to be acknowledged that no snapshot has.
-    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
     rehearsal.trouble("the databases of all members are damaged");
     let lost = rehearsal.bed.now_ms();
-    for master in &rehearsal.bed.masters {
-        damage(master)?;
+    for at in 0..rehearsal.bed.masters.len() {
+        damage(&rehearsal.bed, at)?;
     }
-    let keys = writer.stop().await?;
+    let keys = writer.stop().await.map_err(of_client)?;
     let run = rehearsal.chronicle.runs.len();
     rehearsal
         .run(Run {
@@ -372,8 +379,8 @@ pub(super) async fn all(rehearsal: &mut Rehearsal, seed: u64, mib: usize) -> Res
             ended.saturating_sub(lost),
         ));
         let (kept, gone): (Vec<_>, Vec<_>) = keys.iter().cloned().partition(|key| key.revision <= told);
-        rehearsal.chronicle.lost = missing(clients[on], &kept).await?;
-        let absent = missing(clients[on], &gone).await?;
+        rehearsal.chronicle.lost = missing(&clients[on], &kept).await?;
+        let absent = missing(&clients[on], &gone).await?;
         rehearsal.tell(&format!(
             "{} keys were written up to revision {told}; of {} after it, which were told to be lost, {} are not there",
             kept.len(),
@@ -399,16 +406,16 @@ pub(super) async fn quorum(rehearsal: &mut Rehearsal, seed: u64, mib: usize) -> 
     let [left, ..] = draw(seed);
     let victims: Vec<_> = (0..3).filter(|at| *at != left).collect();
     let before = manifests(&rehearsal.bed, &[0, 1, 2])?;
-    let Some(client) = rehearsal.bed.masters[left].etcd.map(|member| member.client) else {
+    let Some(client) = rehearsal.bed.masters[left].etcd.clone() else {
         return Err(Failure::other("the drill has no etcd"));
     };
     rehearsal.tell(&format!("{mib} MiB are written"));
-    fill(client, mib).await?;
+    store::fill(&client, mib).await.map_err(of_client)?;
     let request = rehearsal.request("etcd-quorum", "a drill");
     rehearsal.refused(request.clone(), &[], "a lost quorum").await?;
-    let writer = Writer::start(&[client])?;
+    let writer = Writer::start("writer", std::slice::from_ref(&client)).map_err(of_client)?;
     // Something is to be acknowledged before the loss.
-    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
     let names: Vec<_> = victims.iter().map(|at| name(&rehearsal.bed, *at)).collect();
     rehearsal.trouble(&format!(
         "the databases of the members on {} are damaged",
@@ -416,7 +423,7 @@ pub(super) async fn quorum(rehearsal: &mut Rehearsal, seed: u64, mib: usize) -> 
     ));
     let lost = rehearsal.bed.now_ms();
     for at in &victims {
-        damage(&rehearsal.bed.masters[*at])?;
+        damage(&rehearsal.bed, *at)?;
     }
     rehearsal
         .run(Run {
@@ -436,7 +443,7 @@ pub(super) async fn quorum(rehearsal: &mut Rehearsal, seed: u64, mib: usize) -> 
             "from the approval to a cluster of one",
         ],
     );
-    let keys = writer.stop().await?;
+    let keys = writer.stop().await.map_err(of_client)?;
     grow(rehearsal, &victims).await?;
     if !rehearsal.is_stuck() {
         let ended = rehearsal.bed.now_ms();
@@ -445,7 +452,7 @@ pub(super) async fn quorum(rehearsal: &mut Rehearsal, seed: u64, mib: usize) -> 
             "from the loss of the quorum to three members",
             ended.saturating_sub(lost),
         ));
-        rehearsal.chronicle.lost = missing(client, &keys).await?;
+        rehearsal.chronicle.lost = missing(&client, &keys).await?;
     }
     rehearsal.chronicle.acknowledged = keys.len();
     rehearsal.chronicle.manifests = before;

@@ -1,5 +1,5 @@
 //! A stand-in for the kubelet of one master: runs what the manifests in a directory say, as processes, again when they end, and stops what has no
-//! manifest any more. What it saw go and come stands in its record, by which the drill is judged.
+//! manifest any more.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -18,36 +18,17 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::part;
+use super::witness::manifests;
 
 /// Between two looks at the directory.
 const LOOK: Duration = Duration::from_millis(50);
 /// One that ends by itself is started again after this.
 const BACK_OFF: Duration = Duration::from_millis(500);
 
-/// What a kubelet saw.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Seen {
-    pub(super) at: Instant,
-    pub(super) pod: String,
-    pub(super) what: What,
-}
-
-/// See [`Seen`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum What {
-    /// It has a manifest that it had not.
-    Came,
-    /// Its manifest is gone.
-    Went,
-    /// Its manifest was written anew in one step.
-    Changed,
-}
-
 /// Shared with its thread.
 #[derive(Debug, Default)]
 struct Shared {
     stop: AtomicBool,
-    record: Mutex<Vec<Seen>>,
     /// The processes that run, by pod.
     running: Mutex<BTreeMap<String, u32>>,
 }
@@ -87,11 +68,6 @@ impl Kubelet {
             shared,
             thread: Some(thread),
         }
-    }
-
-    /// What it saw so far.
-    pub(super) fn record(&self) -> Vec<Seen> {
-        lock(&self.shared.record).clone()
     }
 
     /// The process of a pod.
@@ -139,44 +115,23 @@ impl Pod {
 
 impl Work {
     fn look(&mut self) {
-        let mut wanted = BTreeMap::new();
-        for entry in fs::read_dir(self.dir.join("manifests"))
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            let path = entry.path();
-            // One that is just being moved is not there.
-            if let Ok(text) = fs::read_to_string(&path)
-                && let Some(name) = name(&text)
-            {
-                wanted.insert(path, (name, text));
-            }
-        }
+        let wanted = manifests(&self.dir.join("manifests"));
         let now = Instant::now();
-        let mut seen = Vec::new();
         self.pods.retain(|path, pod| {
-            let what = match wanted.get(path) {
-                None => What::Went,
-                Some((_, text)) if *text != pod.text => What::Changed,
-                Some(_) => return true,
-            };
-            seen.push((pod.name.clone(), what));
+            if wanted.get(path).is_some_and(|(_, text)| *text == pod.text) {
+                return true;
+            }
             pod.end();
             false
         });
         for (path, (name, text)) in wanted {
-            self.pods.entry(path).or_insert_with(|| {
-                seen.push((name.clone(), What::Came));
-                Pod {
-                    name,
-                    text,
-                    process: None,
-                    next: now,
-                }
+            self.pods.entry(path).or_insert_with(|| Pod {
+                name,
+                text,
+                process: None,
+                next: now,
             });
         }
-        lock(&self.shared.record).extend(seen.into_iter().map(|(pod, what)| Seen { at: now, pod, what }));
         let mut running = BTreeMap::new();
         for pod in self.pods.values_mut() {
             let ended = pod
@@ -197,11 +152,6 @@ impl Work {
         }
         *lock(&self.shared.running) = running;
     }
-}
-
-fn name(text: &str) -> Option<String> {
-    let pod: Value = serde_saphyr::from_str(text).ok()?;
-    pod["metadata"]["name"].as_str().map(str::to_owned)
 }
 
 fn start(dir: &Path, node: &str, program: &Path, pod: &Pod) -> io::Result<Child> {

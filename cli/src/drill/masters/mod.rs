@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! seed ─► a chapter's script ─► rehearsal ─► chronicle ─► laws (pure) ─► report
-//!                                  │ bed: static pods that are processes, stand-in kubelets, real agents, a real coordinator
+//!                                  │ bed, real agents, a real coordinator, static pods run by stand-in kubelets; on a ground:
+//!                                  ├─ processes: of this machine
+//!                                  └─ nodes: of the testbed, containers with systemd
 //! ```
 //!
 //! The laws are judged from what kubelets and health ports showed, from the manifests on the disk and from the agents' ledgers; the
@@ -11,31 +13,41 @@
 mod bed;
 mod chronicle;
 mod control_plane;
+pub(super) mod double;
 mod etcd;
 mod kubelet;
 mod laws;
 mod machine;
+mod nodes;
 pub(super) mod part;
+mod processes;
 mod rehearsal;
 mod report;
 mod saboteur;
-mod writer;
+mod which;
+mod witness;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use clap::Args;
+use blackstart_tests::docker::Docker;
+use clap::{Args, ValueEnum};
 
 use self::bed::Bed;
 use self::chronicle::Chronicle;
 pub(super) use self::laws::Law;
+use self::nodes::Nodes;
+use self::processes::Processes;
 use self::rehearsal::Rehearsal;
 use self::report::Report;
 use self::saboteur::Sabotage;
-use super::power_loss::{Place, interrupted, keep_logs};
+use self::which::{INSTALL, INSTALLED, Which};
+use super::power_loss::{Place, interrupted, keep_logs, to_keep};
+use super::testbed;
 use crate::failure::Failure;
 use crate::output::{Output, note};
 
-/// The cluster of the plan that they are held on.
+/// The cluster of the plan that processes are called after.
 const CLUSTER: &str = "business";
 
 /// How a drill is asked for.
@@ -44,6 +56,10 @@ pub(super) struct MastersArgs {
     /// Which scenario: the same seed draws the same one [default: another each time]
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
+
+    /// Where it is held
+    #[arg(long, value_enum, default_value_t = On::Processes, value_name = "GROUND")]
+    on: On,
 
     /// Write the report to a file, as JSON
     #[arg(long, value_name = "FILE")]
@@ -58,15 +74,34 @@ pub(super) struct MastersArgs {
     sabotage: Option<Sabotage>,
 }
 
+/// Where a drill on masters is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum On {
+    /// Static pods are processes of this machine; coordinator, agents and mTLS are real
+    Processes,
+    /// Real nodes: containers with systemd on this machine, static pods as kubeadm lays them out; needs root and Docker
+    Testbed,
+}
+
+impl On {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Processes => "processes",
+            Self::Testbed => "testbed",
+        }
+    }
+}
+
 /// How a drill of etcd is asked for.
 #[derive(Debug, Args)]
 pub(super) struct EtcdArgs {
     #[command(flatten)]
     more: MastersArgs,
 
-    /// The etcd that is run; its etcdctl or etcdutl lies beside it
-    #[arg(long, value_name = "PROGRAM", default_value = "/usr/bin/etcd")]
-    etcd: PathBuf,
+    /// The etcd that is run, with its etcdctl or etcdutl beside it; or `double` for the one in this program
+    /// [default: /usr/bin/etcd where it is installed, otherwise `double`]
+    #[arg(long, value_name = "PROGRAM")]
+    etcd: Option<PathBuf>,
 
     /// How large its database is, MiB
     #[arg(long, value_name = "MIB", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=2048))]
@@ -76,7 +111,7 @@ pub(super) struct EtcdArgs {
 /// The etcd of a drill.
 #[derive(Debug, Clone)]
 struct Etcd {
-    program: PathBuf,
+    which: Which,
     mib: usize,
 }
 
@@ -136,20 +171,13 @@ impl Chapter {
 
 /// Rehearses a chapter of etcd.
 pub(super) async fn run_etcd(chapter: Chapter, args: EtcdArgs, output: &mut Output) -> Result<(), Failure> {
-    let tools = ["etcdutl", "etcdctl"].map(|tool| args.etcd.with_file_name(tool));
-    if !args.etcd.exists() || !tools.iter().any(|tool| tool.exists()) {
-        return Err(Failure::Other {
-            what: format!(
-                "there is no {} with an etcdutl or etcdctl beside it",
-                args.etcd.display()
-            ),
-            advice: Some("apt-get install etcd-server etcd-client, or --etcd PROGRAM".to_owned()),
-        });
-    }
     let etcd = Etcd {
-        program: args.etcd,
+        which: Which::choose(args.etcd, Path::new(INSTALLED))?,
         mib: usize::try_from(args.database).unwrap_or(1),
     };
+    if let Some(told) = etcd.which.note() {
+        note(told);
+    }
     rehearse_and_report(chapter, args.more, Some(etcd), output).await
 }
 
@@ -167,7 +195,13 @@ async fn rehearse_and_report(
     // Short enough to be typed again.
     let seed = args.seed.unwrap_or_else(|| rand::random_range(0..100_000));
     let chronicle = Box::pin(hold(chapter, &args, seed, etcd.as_ref())).await?;
-    let mut report = Report::of((chapter.name(), chapter.title()), seed, &chronicle);
+    let mut report = Report::of(
+        (chapter.name(), chapter.title()),
+        args.on.name(),
+        seed,
+        &chronicle,
+    );
+    report.etcd = etcd.as_ref().map(|etcd| etcd.which.told());
     report.kept = args.keep;
     if let Some(path) = &args.report {
         super::write(path, &report)?;
@@ -189,32 +223,106 @@ async fn hold(
     seed: u64,
     etcd: Option<&Etcd>,
 ) -> Result<Chronicle, Failure> {
+    match args.on {
+        On::Processes => on_processes((chapter, seed), args, etcd).await,
+        On::Testbed => on_testbed((chapter, seed), args, etcd).await,
+    }
+}
+
+async fn on_processes(
+    what: (Chapter, u64),
+    args: &MastersArgs,
+    etcd: Option<&Etcd>,
+) -> Result<Chronicle, Failure> {
     let place = Place::new(args.keep.as_deref(), 3)?;
     if let Place::Kept(dir) = &place {
         keep_logs(dir)?;
     }
+    let program = match etcd.map(|etcd| &etcd.which) {
+        None => None,
+        Some(Which::Real(program)) => Some(program.clone()),
+        Some(Which::Double) => {
+            let made = double::programs(place.dir());
+            Some(made.map_err(|error| Failure::other(format!("put a double of etcd in place: {error}")))?)
+        }
+    };
+    let bed = Processes::start(&place, CLUSTER, program.as_deref())?;
     let held = tokio::select! {
-        held = rehearse((chapter, seed), &place, etcd, args.sabotage) => held,
+        held = rehearse(what, bed, etcd, args.sabotage) => held,
         asked = interrupted() => Err(asked),
     };
-    if matches!(held, Err(Failure::Interrupted)) {
-        note("the drill was broken off; nothing of it goes on");
+    if let Err(failure) = &held {
+        testbed::broken_off(failure);
     }
+    held
+}
+
+/// The nodes are taken down, whichever way it ends.
+async fn on_testbed(
+    what: (Chapter, u64),
+    args: &MastersArgs,
+    etcd: Option<&Etcd>,
+) -> Result<Chronicle, Failure> {
+    let without = format!("blackstart drill {} --on processes", what.0.name());
+    let program = match etcd.map(|etcd| &etcd.which) {
+        None => None,
+        Some(Which::Real(program)) => Some(program.as_path()),
+        Some(Which::Double) => {
+            return Err(Failure::Other {
+                what: "nodes run a real etcd, and none is installed or the double was asked for".to_owned(),
+                advice: Some(format!("{INSTALL}, or {without}")),
+            });
+        }
+    };
+    let cannot = |error| testbed::cannot(&error, &without);
+    let keep = args.keep.as_deref().map(to_keep).transpose()?;
+    let docker = Docker::find().await.map_err(cannot)?;
+    // One for all of it: no signal falls between two.
+    let mut asked = std::pin::pin!(interrupted());
+    let raised = tokio::select! {
+        biased;
+        asked = &mut asked => Err(asked),
+        raised = nodes::raise(&docker, program) => raised.map_err(cannot),
+    };
+    let masters = match raised {
+        Ok(masters) => Arc::new(masters),
+        Err(failure) => {
+            testbed::clear(&docker).await;
+            testbed::broken_off(&failure);
+            return Err(failure);
+        }
+    };
+    let held = match Nodes::bed(&masters) {
+        Err(failure) => Err(failure),
+        Ok(bed) => tokio::select! {
+            biased;
+            asked = &mut asked => Err(asked),
+            held = Box::pin(rehearse(what, bed, etcd, args.sabotage)) => held,
+        },
+    };
+    let kept = match &keep {
+        Some(dir) => testbed::keep::all(masters.bed(), dir).await,
+        None => Ok(()),
+    };
+    // Nobody else has them any more: what was held has ended.
+    if let Some(masters) = Arc::into_inner(masters) {
+        let down = masters.take_down().await;
+        down.map_err(|error| testbed::left_standing(&error))?;
+    }
+    if let Err(failure) = &held {
+        testbed::broken_off(failure);
+    }
+    kept.map_err(|error| Failure::other(format!("keep what the nodes wrote: {error:#}")))?;
     held
 }
 
 async fn rehearse(
     (chapter, seed): (Chapter, u64),
-    place: &Place,
+    bed: Bed,
     etcd: Option<&Etcd>,
     sabotage: Option<Sabotage>,
 ) -> Result<Chronicle, Failure> {
-    let mut rehearsal = Rehearsal::begin(Bed::start(
-        place,
-        CLUSTER,
-        etcd.map(|etcd| etcd.program.as_path()),
-    )?)
-    .await?;
+    let mut rehearsal = Rehearsal::begin(bed).await?;
     let mib = etcd.map_or(1, |etcd| etcd.mib);
     let kept = match chapter {
         Chapter::ControlPlane => {
@@ -232,7 +340,7 @@ async fn rehearse(
     if sabotage == Some(Sabotage::RogueAgent) {
         saboteur::forge(&rehearsal.bed)?;
         let master = &rehearsal.bed.masters[0];
-        let ledger = super::fleet::ledger(&master.name, &master.ledger())?;
+        let ledger = super::fleet::ledger(&master.name, &master.files.ledger)?;
         rehearsal.chronicle.ledgers[0].1 = ledger;
     }
     let Rehearsal {

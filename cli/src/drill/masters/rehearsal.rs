@@ -12,8 +12,6 @@ use crate::failure::Failure;
 use crate::output::note;
 use crate::view::{RunbookPlan, RunbookRun};
 
-/// Nothing in a drill takes longer on the slowest machine.
-const PATIENCE: Duration = Duration::from_secs(90);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -57,7 +55,7 @@ impl Rehearsal {
         let operator = loop {
             match Operator::connect(&bed.connection, Via::default()).await {
                 Ok(operator) => break operator,
-                Err(failure) if since.elapsed() > PATIENCE => return Err(failure),
+                Err(failure) if since.elapsed() > bed.patience() => return Err(failure),
                 Err(_) => sleep(LOOK).await,
             }
         };
@@ -100,14 +98,14 @@ impl Rehearsal {
 
     async fn beat(&mut self) -> Result<(), Failure> {
         sleep(LOOK).await;
-        self.bed.coordinator.failed().map_or(Ok(()), Err)
+        self.bed.failed().map_or(Ok(()), Err)
     }
 
     /// Waits until something is so.
     pub(super) async fn until(&mut self, what: &str, holds: impl Fn(&Bed) -> bool) -> Result<(), Failure> {
         let since = Instant::now();
         while !holds(&self.bed) {
-            if since.elapsed() > PATIENCE {
+            if since.elapsed() > self.bed.patience() {
                 self.in_vain(what.to_owned());
                 return Ok(());
             }
@@ -142,7 +140,7 @@ impl Rehearsal {
             if like(&plan) {
                 return Ok(plan);
             }
-            if since.elapsed() > PATIENCE {
+            if since.elapsed() > self.bed.patience() {
                 let steps: Vec<_> = plan.steps.iter().map(|step| step.id.as_str()).collect();
                 let missing: Vec<_> = plan.refusals.iter().map(|one| one.missing.as_str()).collect();
                 self.in_vain(format!(
@@ -198,7 +196,7 @@ impl Rehearsal {
             match self.operator.start_runbook(run.request.clone()).await {
                 Ok(begun) => break (begun, asked_ms),
                 // What is known has changed since it was planned.
-                Err(Failure::Refused(_)) if since.elapsed() < PATIENCE => self.beat().await?,
+                Err(Failure::Refused(_)) if since.elapsed() < self.bed.patience() => self.beat().await?,
                 Err(failure) => return Err(failure),
             }
         };
@@ -237,7 +235,7 @@ impl Rehearsal {
             {
                 self.approve(at, id, step, (&look, run)).await?;
             }
-            if since.elapsed() > PATIENCE {
+            if since.elapsed() > self.bed.patience() {
                 self.in_vain(format!("the end of {id}"));
                 return Ok(());
             }
@@ -272,17 +270,17 @@ impl Rehearsal {
         self.hear(&format!("{step} of {id}"), run.says, look.waiting_on.clone());
         self.tell(&format!("{step} of {id} is approved"));
         if !run.two {
-            self.operator.approve_runbook(id).await?;
+            self.operator.approve_runbook(id, Some(step)).await?;
             return Ok(());
         }
-        let said = match self.operator.approve_runbook(id).await {
+        let said = match self.operator.approve_runbook(id, Some(step)).await {
             Ok(_) => "it was approved".to_owned(),
             Err(failure) => failure.to_string(),
         };
         self.hear("the approval of who has begun it", "two persons", Some(said));
         self.tell("somebody else approves");
         let mut second = Operator::connect(&self.bed.second, Via::default()).await?;
-        second.approve_runbook(id).await?;
+        second.approve_runbook(id, Some(step)).await?;
         Ok(())
     }
 
@@ -316,12 +314,12 @@ impl Rehearsal {
     /// Ends everything, and gathers what came of it.
     pub(super) async fn end(&mut self) -> Result<(), Failure> {
         // The coordinator first: what goes now is none of its business.
-        self.bed.coordinator.kill().await;
-        self.chronicle.outs = self.bed.outs();
-        self.chronicle.health = self.bed.health();
-        self.bed.stop_agents().await;
+        self.bed.kill_coordinator().await?;
+        self.chronicle.outs = self.bed.witness.outs();
+        self.chronicle.health = self.bed.witness.health();
+        self.bed.stop_agents().await?;
         for master in &self.bed.masters {
-            let ledger = super::super::fleet::ledger(&master.name, &master.ledger())?;
+            let ledger = super::super::fleet::ledger(&master.name, &master.files.ledger)?;
             self.chronicle.ledgers.push((master.name.clone(), ledger));
         }
         Ok(())

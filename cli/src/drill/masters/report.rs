@@ -35,9 +35,22 @@ pub(super) struct Report {
     pub(super) timings: Vec<Timing>,
     /// From the first trouble to the end of the chapter; `null`: it was not reached.
     pub(super) makespan_ms: Option<u64>,
+    /// Of a drill that has one: which etcd was run.
+    pub(super) etcd: Option<EtcdReport>,
     pub(super) timeline: Vec<Moment>,
     /// Where everything that the drill wrote was left, if that was asked for.
     pub(super) kept: Option<PathBuf>,
+}
+
+/// Which etcd was run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct EtcdReport {
+    /// A real one.
+    pub(super) program: Option<PathBuf>,
+    /// Otherwise a double of this version.
+    pub(super) double_of: Option<&'static str>,
+    /// How to have a real one.
+    pub(super) note: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -88,6 +101,7 @@ impl Report {
     /// Judges what happened.
     pub(super) fn of(
         (drill, chapter): (&'static str, &'static str),
+        on: &'static str,
         seed: u64,
         chronicle: &Chronicle,
     ) -> Self {
@@ -136,7 +150,7 @@ impl Report {
         Self {
             drill,
             chapter,
-            on: "processes",
+            on,
             seed,
             passed: lawful && as_said,
             laws: laws.collect(),
@@ -159,6 +173,7 @@ impl Report {
                 .ended_ms
                 .zip(chronicle.trouble_ms)
                 .map(|(ended, began)| ended.saturating_sub(began)),
+            etcd: None,
             timeline: timeline(chronicle),
             kept: None,
         }
@@ -230,10 +245,18 @@ impl Report {
                 took(makespan)
             )));
         }
+        if let Some(note) = self.etcd.as_ref().and_then(|etcd| etcd.note.as_ref()) {
+            lines.push(Line::new(note));
+        }
         lines.push(Line::default());
         lines.extend(law_lines(&self.laws, marks));
         lines.push(Line::default());
-        let again = format!("blackstart drill {} --seed {}", self.drill, self.seed);
+        // Processes are what a drill is held on unless it is told otherwise.
+        let on = match self.on {
+            "testbed" => " --on testbed",
+            _ => "",
+        };
+        let again = format!("blackstart drill {}{on} --seed {}", self.drill, self.seed);
         lines.push(verdict_line(self.passed, self.seed, &again));
         if let Some(kept) = &self.kept {
             lines.push(Line::new(format!("kept in {}", kept.display())));

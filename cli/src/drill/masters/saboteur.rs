@@ -38,7 +38,10 @@ pub(super) async fn work(what: Sabotage, bed: &Bed) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::other(format!("sabotage: {error}"));
     let moves = |back: bool| -> std::io::Result<()> {
         for master in &bed.masters[..2] {
-            let (inside, outside) = (master.manifest(Part::Scheduler), master.dir.join("stolen.yaml"));
+            let (inside, outside) = (
+                master.manifest(Part::Scheduler),
+                master.files.etc.join("stolen.yaml"),
+            );
             if back {
                 fs::rename(outside, inside)?;
             } else {
@@ -51,7 +54,14 @@ pub(super) async fn work(what: Sabotage, bed: &Bed) -> Result<(), Failure> {
         Sabotage::TwoAtOnce => {
             moves(false).map_err(failed)?;
             // Until both kubelets have seen it.
-            while bed.outs().iter().filter(|out| out.back_ms.is_none()).count() < 2 {
+            while bed
+                .witness
+                .outs()
+                .iter()
+                .filter(|out| out.back_ms.is_none())
+                .count()
+                < 2
+            {
                 sleep(Duration::from_millis(20)).await;
             }
             moves(true).map_err(failed)
@@ -62,14 +72,14 @@ pub(super) async fn work(what: Sabotage, bed: &Bed) -> Result<(), Failure> {
             fs::write(path, text + "# by somebody else\n").map_err(failed)?;
             let is_it =
                 |out: &Out| out.node == bed.masters[0].name && out.pod == Part::ControllerManager.pod();
-            while !bed.outs().iter().any(is_it) {
+            while !bed.witness.outs().iter().any(is_it) {
                 sleep(Duration::from_millis(20)).await;
             }
             Ok(())
         }
         Sabotage::NoCopy => {
             for master in &bed.masters {
-                for dir in [master.dir.join("snapshots"), master.data()] {
+                for dir in [&master.files.snapshots, &master.files.data] {
                     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
                         let name = entry.file_name().to_string_lossy().into_owned();
                         if name.starts_with("member.set-aside.") {
@@ -116,7 +126,7 @@ pub(super) fn forge(bed: &Bed) -> Result<(), Failure> {
     let failed = |error: blackstart_agent::ledger::LedgerError| {
         Failure::other(format!("forge the ledger of {}: {error}", master.name))
     };
-    let (mut ledger, _) = Ledger::open(&master.ledger(), "sabotage").map_err(failed)?;
+    let (mut ledger, _) = Ledger::open(&master.files.ledger, "sabotage").map_err(failed)?;
     let sequence = ledger
         .intent(Intent {
             remedy: "control-plane-bounce".to_owned(),

@@ -20,7 +20,7 @@ const COORDINATORS: [&str; 5] = [
 ];
 
 /// Copies all of it below `dir`. Nodes without power have nothing to give.
-pub(super) async fn all(bed: &Bed, dir: &Path) -> anyhow::Result<()> {
+pub(in crate::drill) async fn all(bed: &Bed, dir: &Path) -> anyhow::Result<()> {
     for name in COORDINATORS {
         let from = bed.dir().join(name);
         copy(&from, &dir.join(name)).with_context(|| format!("copy {}", from.display()))?;

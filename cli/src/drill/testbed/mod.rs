@@ -10,7 +10,7 @@
 //! One cluster, of three masters. What is judged is read from the nodes themselves ([`witness`]): they share one monotonic
 //! clock, this machine's, so their journals can be laid side by side.
 
-mod keep;
+pub(super) mod keep;
 mod witness;
 
 use std::collections::BTreeMap;
@@ -39,10 +39,11 @@ use super::{Sabotage, follow};
 use crate::failure::Failure;
 use crate::output::{Output, note};
 use crate::settings::{Connection, Shows};
+pub(super) use witness::LEDGER;
 use witness::Witness;
 
 /// The bed of this command. Two drills on one machine take turns.
-const BED: &str = "drill";
+pub(super) const BED: &str = "drill";
 /// Nodes in all, unless told otherwise.
 const NODES: usize = 6;
 /// Two workers, of which one can be lost.
@@ -57,7 +58,7 @@ const EACH_NODE: Duration = Duration::from_secs(1);
 const UP_WITHIN: Duration = Duration::from_mins(2);
 const OVER_WITHIN: Duration = Duration::from_mins(3);
 /// What nodes and bed run, built beside this command.
-const PROGRAMS: [&str; 3] = ["blackstart-agent", "blackstart-coordinator", "stand-in-kubelet"];
+pub(super) const PROGRAMS: [&str; 3] = ["blackstart-agent", "blackstart-coordinator", "stand-in-kubelet"];
 
 /// What is to be held.
 #[derive(Debug)]
@@ -110,6 +111,7 @@ pub(super) fn workers(
 /// Holds it. Whichever way it ends, the bed is taken down.
 pub(super) async fn hold(order: &Order, output: &mut Output) -> Result<History, Failure> {
     let keep = order.keep.as_deref().map(to_keep).transpose()?;
+    let cannot = |error| cannot(&error, "blackstart drill power-loss --on sim");
     let docker = Docker::find().await.map_err(cannot)?;
     for name in PROGRAMS {
         program(name).map_err(cannot)?;
@@ -148,10 +150,7 @@ pub(super) async fn hold(order: &Order, output: &mut Output) -> Result<History, 
         Some(dir) => keep::all(&bed, dir).await,
         None => Ok(()),
     };
-    bed.take_down().await.map_err(|error| Failure::Other {
-        what: format!("take the testbed's nodes down: {error:#}"),
-        advice: Some("make testbed-down".to_owned()),
-    })?;
+    bed.take_down().await.map_err(|error| left_standing(&error))?;
     if let Err(failure) = &held {
         broken_off(failure);
     }
@@ -161,18 +160,24 @@ pub(super) async fn hold(order: &Order, output: &mut Output) -> Result<History, 
     Ok(history)
 }
 
-fn broken_off(failure: &Failure) {
+pub(super) fn broken_off(failure: &Failure) {
     if matches!(failure, Failure::Interrupted) {
         note("the drill was broken off; nothing of it goes on");
     }
 }
 
-/// The ground is not there, with the tests' own advice.
-#[expect(clippy::needless_pass_by_value, reason = "it is the form that map_err takes")]
-fn cannot(error: anyhow::Error) -> Failure {
+/// The ground is not there, with the tests' own advice, and what can be held without it.
+pub(super) fn cannot(error: &anyhow::Error, without: &str) -> Failure {
     Failure::Other {
         what: format!("hold a drill on the testbed: {error:#}"),
-        advice: Some("without real nodes: blackstart drill power-loss --on sim".to_owned()),
+        advice: Some(format!("without real nodes: {without}")),
+    }
+}
+
+pub(super) fn left_standing(error: &anyhow::Error) -> Failure {
+    Failure::Other {
+        what: format!("take the testbed's nodes down: {error:#}"),
+        advice: Some("make testbed-down".to_owned()),
     }
 }
 
@@ -181,7 +186,7 @@ fn on_bed(what: &str) -> impl Fn(anyhow::Error) -> Failure {
 }
 
 /// Removes what the engine had not made yet when it was asked to stop.
-async fn clear(docker: &Docker) {
+pub(super) async fn clear(docker: &Docker) {
     // More than once, since it may be at it still.
     for _ in 0..3 {
         match bed::remove(docker, BED).await {

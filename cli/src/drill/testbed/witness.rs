@@ -20,7 +20,7 @@ use crate::failure::Failure;
 
 /// Where a node's agent and gate keep what is of one boot.
 pub(super) const RUNTIME: &str = "/run/blackstart";
-pub(super) const LEDGER: &str = "/var/lib/blackstart/ledger";
+pub(in crate::drill) const LEDGER: &str = "/var/lib/blackstart/ledger";
 const KUBELET: &str = "kubelet.service";
 const GATE: &str = "blackstart-gate.service";
 const AGENT: &str = "blackstart-agent.service";

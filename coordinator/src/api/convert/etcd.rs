@@ -54,6 +54,9 @@ pub(super) fn change(act: EtcdAct) -> v1::etcd_change::Change {
             initial_cluster,
             needs_bytes,
         }),
+        EtcdAct::SetInitialCluster { from, to } => {
+            Change::SetInitialCluster(v1::EtcdSetInitialCluster { from, to })
+        }
         EtcdAct::Fence => Change::Fence(v1::EtcdFence {}),
         EtcdAct::StopControlPlane => Change::StopControlPlane(v1::EtcdStopControlPlane {}),
         EtcdAct::StartControlPlane => Change::StartControlPlane(v1::EtcdStartControlPlane {}),

@@ -78,6 +78,7 @@ pub(in crate::api) fn run(run: &RunbookStatus) -> v1::RunbookRun {
         refusals: run.plan.refusals.iter().map(refusal).collect(),
         notes: run.plan.notes.clone(),
         proposal: run.is_proposal,
+        asks: run.asks.as_ref().map(ToString::to_string).unwrap_or_default(),
         subject: subject(&run.plan.request),
     }
 }

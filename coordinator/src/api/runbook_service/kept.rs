@@ -87,7 +87,7 @@ impl RunbookService for KeptRunbooks {
 
     async fn approve_runbook(
         &self,
-        _: Request<v1::RunbookRunRequest>,
+        _: Request<v1::ApproveRunbookRequest>,
     ) -> Result<Response<v1::RunbookRun>, Status> {
         not_kept()
     }

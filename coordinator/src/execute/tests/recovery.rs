@@ -1,7 +1,11 @@
 //! Cold starts of fleets that do not all come back as they should.
 
+use std::sync::Arc;
+
 use super::world::{TEN, World};
 use super::*;
+use crate::execute::stall::Stall;
+use crate::inventory::ClusterName;
 use tokio::time::Instant;
 
 async fn begin(world: &mut World) -> Executor {
@@ -350,4 +354,43 @@ async fn a_journal_can_be_read_by_people() {
     ] {
         assert!(text.contains(part), "{text}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gate_says_why_its_etcd_does_not_come_and_is_not_late_while_somebody_is_asked() {
+    let mut world = World::new(TEN);
+    for node in ["mgmt-m2", "mgmt-m3"] {
+        world.machine(node).back_at = None;
+    }
+    let executor = begin(&mut world).await;
+    world.pass(MINUTE / 2).await;
+    let stall = |words: &str, run: Option<&str>| {
+        let stall = Stall {
+            words: words.to_owned(),
+            run: run.map(str::to_owned),
+        };
+        Arc::new([(ClusterName("mgmt".into()), stall)].into())
+    };
+    world
+        .stalls
+        .send_replace(stall("etcd has no quorum", Some("etcd-quorum-1")));
+    world.pass(MINUTE * 10).await;
+    let (stands, waiting) = step(&executor, "gate/mgmt/control-plane");
+    assert_eq!(stands, StepState::Waiting);
+    assert!(waiting.ends_with("etcd has no quorum"), "{waiting}");
+    assert!(
+        only(&executor)
+            .waiting_on
+            .iter()
+            .any(|line| line.contains("etcd has no quorum")),
+        "{:?}",
+        only(&executor).waiting_on
+    );
+    // Nobody is asked any more: from now on it may be late.
+    world.stalls.send_replace(stall("etcd has no quorum", None));
+    world.pass(MINUTE).await;
+    assert_eq!(step(&executor, "gate/mgmt/control-plane").0, StepState::Waiting);
+    world
+        .until("its end", MINUTE * 2, |_| state(&executor) == RunState::Halted)
+        .await;
 }

@@ -86,7 +86,7 @@ async fn figures(workers: usize) -> Figures {
         run.apply(&entry(Event::StepDone { step, evidence }), now)
             .unwrap();
     }
-    let (in_flight, feedback) = (BTreeMap::new(), BTreeMap::new());
+    let (in_flight, feedback, stalls) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     let look = || {
         let circumstances = Circumstances {
             view: &view,
@@ -94,6 +94,7 @@ async fn figures(workers: usize) -> Figures {
             now,
             in_flight: &in_flight,
             feedback: &feedback,
+            stalls: &stalls,
         };
         advance(&run, circumstances)
     };

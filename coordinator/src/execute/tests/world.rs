@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::events::Events;
+use crate::execute::stall::Stalls;
 use crate::execute::{Executor, Ports};
 use crate::fleet::view::{ApiServerAnswer, Attestation, FleetView, GateState, NodeView, Phase};
 use crate::fleet::{Action, Answer, Order, OrderResult};
@@ -128,6 +129,8 @@ pub(super) struct World {
     pub(super) breaches: Vec<String>,
     pub(super) store: Arc<MemoryStore>,
     pub(super) events: Events,
+    /// What is said of control planes that do not come up.
+    pub(super) stalls: watch::Sender<Stalls>,
     /// The most workers of one cluster that were between release and health at once.
     pub(super) crowd: usize,
     /// What is set aside may be put back though too few kubelets run.
@@ -182,6 +185,7 @@ impl World {
             breaches: Vec::new(),
             store: Arc::new(MemoryStore::default()),
             events: Events::default(),
+            stalls: watch::Sender::default(),
             crowd: 0,
             late_is_right: false,
             api_server: None,
@@ -232,6 +236,7 @@ impl World {
             orders,
             results,
             holds,
+            stalls: self.stalls.subscribe(),
             events: self.events.clone(),
         };
         let store: Arc<dyn Store> = self.store.clone();

@@ -71,7 +71,7 @@ fn view(nodes: &[&str]) -> View {
         health: Err("nobody listens".to_owned()),
         told: Some(Told {
             manifest: Some(Manifest::default()),
-            data_bytes_available: 10 << 20,
+            data_bytes_available: 10 << 30,
             ..Told::default()
         }),
         revisions_behind: 0,
@@ -170,7 +170,7 @@ fn what_cannot_be_restored_where_it_is_says_what_is_missing() {
     all.insert(name("m3"), Err("its agent is not in session".to_owned()));
     let none = choose(&all, &view, None).unwrap_err().join("\n");
     for part in [
-        "1 MiB left, and 3 MiB are needed",
+        "1 MiB are free, and 131 MiB are needed: 130 MiB are missing",
         "no manifest of etcd",
         "m3: what is on its disks is not known",
     ] {

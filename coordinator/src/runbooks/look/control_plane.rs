@@ -5,6 +5,7 @@ use std::time::Duration;
 use blackstart_proto::part::Part;
 
 use super::super::call::Call;
+use super::super::plan::Runbook;
 use super::super::waiting::WaitingOn;
 use super::{At, Look};
 use crate::control_plane::judge::{Cause, State, View};
@@ -148,7 +149,10 @@ impl At<'_> {
                 (None, state) => {
                     let asked = at.progress.attempts > at.progress.forgiven;
                     // One that is down is not missed more while it is told.
-                    let first = matches!(state, State::Well(_))
+                    // While etcd is restored the others are out, by this run.
+                    let restores =
+                        matches!(at.context.request.runbook, Runbook::EtcdQuorum | Runbook::EtcdAll);
+                    let first = (matches!(state, State::Well(_)) && !restores)
                         .then(|| at.others(view, node, part))
                         .flatten()
                         .filter(|_| !asked);

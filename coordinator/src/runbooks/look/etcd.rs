@@ -202,6 +202,42 @@ impl At<'_> {
         }
     }
 
+    pub(super) fn set_initial_cluster(&self, view: &View, replaced: &Replaced) -> Look {
+        let node = self.on();
+        let Some(change) = replaced.others.iter().find(|change| change.node == *node) else {
+            return Look::Failed("the plan does not say what it is to be".to_owned());
+        };
+        if let Some(kept) = replaced.member_id.and_then(|id| view.member(id)) {
+            return Look::Done(format!("{} was kept: the lists are as they were", kept.words()));
+        }
+        let Some(seen) = view.on(node) else {
+            return Look::Failed(format!("{node} has no member any more"));
+        };
+        let manifest = seen.told.as_ref().and_then(|told| told.manifest.as_ref());
+        if manifest.is_some_and(|manifest| manifest.initial_cluster == change.to) && seen.health.is_ok() {
+            let said = self
+                .progress
+                .heard
+                .as_ref()
+                .map(|(_, detail, _)| format!(": {detail}"));
+            return Look::Done(format!("it says so, and is well{}", said.unwrap_or_default()));
+        }
+        // One that is away already is not missed more.
+        let asked = self.progress.attempts > self.progress.forgiven;
+        if seen.health.is_ok() && !asked && view.healthy() <= view.quorum() {
+            return Look::Wait(WaitingOn::Etcd(format!(
+                "one more member to be well, so that {} may be away: {}",
+                seen.words(),
+                view.words()
+            )));
+        }
+        let act = EtcdAct::SetInitialCluster {
+            from: change.from.clone(),
+            to: change.to.clone(),
+        };
+        self.tell(act, "write its manifest anew")
+    }
+
     pub(super) fn await_etcd(&self, view: &View) -> Look {
         if let Some(replaced) = &self.context.plan.etcd
             && let Some(seen) = self.answers_again(view, replaced)

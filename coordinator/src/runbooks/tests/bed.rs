@@ -183,6 +183,7 @@ impl Bed {
                     overload: Trigger::Off,
                     resource_shortage: Trigger::Off,
                     cold_start_verify: Trigger::Off,
+                    etcd: Trigger::Off,
                 },
                 ..RunbookPolicy::default()
             },
@@ -225,6 +226,7 @@ impl Bed {
             orders,
             brakes,
             cold_starts: watch::Sender::new(Arc::default()).subscribe(),
+            stalls: watch::Sender::default(),
             events: Events::default(),
             epoch,
             tenure: Tenure::alone(),

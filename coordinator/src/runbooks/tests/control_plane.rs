@@ -172,7 +172,7 @@ async fn api_servers_are_told_another_etcd_one_after_the_other_once_the_differen
     );
     let id = bed.runbooks().start(request).await.unwrap().id.clone();
     within("the question", async {
-        while bed.runbooks().approve(&id, "ben".into()).await.is_err() {
+        while bed.runbooks().approve(&id, None, "ben".into()).await.is_err() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     })

@@ -142,7 +142,9 @@ async fn a_lost_member_is_brought_back_in_place_or_replaced_after_two_snapshots(
             "rebuild-etcd-member",
             "await-etcd-sync",
             "promote-etcd-member:m1",
-            "await-etcd-healthy"
+            "await-etcd-healthy",
+            "set-initial-cluster:m1",
+            "set-initial-cluster:m2"
         ]
     );
     let approvals: Vec<_> = plan
@@ -156,18 +158,60 @@ async fn a_lost_member_is_brought_back_in_place_or_replaced_after_two_snapshots(
         [Action::RemoveEtcdMember],
         "before anything is given up"
     );
+    let approval = plan.steps.iter().find_map(|step| step.approval.clone()).unwrap();
+    let diff =
+        "m1: - --initial-cluster=m1=https://10.0.0.1:2380 + --initial-cluster=m1=https://10.0.0.1:2380,m2=";
+    assert!(approval.contains(diff), "{approval}");
     let replaced = plan.etcd.unwrap();
     assert_eq!(
         replaced.initial_cluster,
         "m1=https://10.0.0.1:2380,m2=https://10.0.0.2:2380,m3=https://10.0.0.3:2380"
     );
+}
+
+#[tokio::test]
+async fn the_manifests_of_others_are_brought_up_to_date_while_one_more_may_be_away_and_after_a_replacement_alone()
+ {
+    let plan = plan_of(Runbook::EtcdMember, &two_of_three("3.5.16", refused()));
+    let step = plan
+        .steps
+        .iter()
+        .find(|step| step.action == Action::SetInitialCluster)
+        .unwrap();
+    let anew = |third: Result<Told, String>| {
+        let mut all = [Ok(well(1, 1, "3.5.16")), Ok(well(2, 1, "3.5.16")), third];
+        for told in all.iter_mut().flatten() {
+            for member in told.members.iter_mut().filter(|member| member.id == 3) {
+                member.id = 9;
+            }
+            if let Some(status) = told.status.as_mut().filter(|status| status.member_id == 3) {
+                status.member_id = 9;
+            }
+        }
+        told(all)
+    };
+    let at = |answers: &Answers| look_at(step, &plan, &world_of(answers, &Sources::new()));
+    let look = at(&anew(Ok(well(3, 1, "3.5.16"))));
+    assert!(matches!(look, Look::Do(..)), "{look:?}");
+    let look = at(&anew(refused()));
     assert!(
-        plan.notes
-            .iter()
-            .any(|note| note.contains("m1, m2 name other members")),
-        "{:?}",
-        plan.notes
+        matches!(&look, Look::Wait(WaitingOn::Etcd(why)) if why.contains("so that m1 may be away")),
+        "{look:?}"
     );
+    // It came back in place: nobody is touched.
+    let kept = told([1, 2, 3].map(|number| Ok(well(number, 1, "3.5.16"))));
+    let look = at(&kept);
+    assert!(
+        matches!(&look, Look::Done(why) if why.contains("was kept")),
+        "{look:?}"
+    );
+    let mut done = anew(Ok(well(3, 1, "3.5.16")));
+    let list = &plan.etcd.as_ref().unwrap().initial_cluster;
+    for told in done.values_mut().flatten() {
+        told.manifest.as_mut().unwrap().initial_cluster.clone_from(list);
+    }
+    let look = at(&done);
+    assert!(matches!(&look, Look::Done(_)), "{look:?}");
 }
 
 #[tokio::test]
@@ -215,6 +259,54 @@ async fn what_a_new_member_would_not_mend_is_refused_with_what_would() {
 }
 
 #[tokio::test]
+async fn a_member_that_its_peers_refuse_is_not_replaced_and_its_certificate_is_named() {
+    // It answers its own agent by another certificate.
+    let mut isolated = well(3, 0, "3.5.16");
+    isolated.certificates = vec![Certificate {
+        path: "/etc/kubernetes/pki/etcd/peer.crt".to_owned(),
+        not_after_unix: 1_700_000_000,
+        expired: true,
+        trouble: None,
+    }];
+    let plan = plan_of(Runbook::EtcdMember, &two_of_three("3.5.16", Ok(isolated)));
+    let missing = missing(&plan);
+    assert!(
+        missing
+            .contains("certificates that are good: /etc/kubernetes/pki/etcd/peer.crt of m3 (at 2023-11-14"),
+        "{missing}"
+    );
+}
+
+#[tokio::test]
+async fn a_leader_that_is_lost_itself_is_not_asked_to_take_itself_out() {
+    // The others have not missed it yet.
+    let lost = told([Ok(well(1, 3, "3.5.16")), Ok(well(2, 3, "3.5.16")), refused()]);
+    let plan = plan_of(Runbook::EtcdMember, &lost);
+    assert!(actions(&plan).is_empty(), "{:?}", actions(&plan));
+    let missing = missing(&plan);
+    assert!(missing.contains("a leader that answers"), "{missing}");
+}
+
+#[tokio::test]
+async fn nothing_is_fenced_for_a_restore_that_does_not_fit() {
+    let full = Told {
+        data_bytes_available: 100 << 20,
+        ..well(1, 0, "3.5.16")
+    };
+    let second = Ok(down(2, TroubleKind::Refused, "nobody listens"));
+    let lost = told([Ok(full), second, refused()]);
+    let plan = plan_of(Runbook::EtcdQuorum, &lost);
+    assert!(actions(&plan).is_empty(), "{:?}", actions(&plan));
+    let missing = missing(&plan);
+    assert!(
+        missing.contains(
+            "room in /var/lib/etcd of m1: 100 MiB are free, and 131 MiB are needed: 31 MiB are missing"
+        ),
+        "{missing}"
+    );
+}
+
+#[tokio::test]
 async fn a_fenced_member_is_not_bounced_and_gets_its_control_plane_back() {
     let mut fenced = down(3, TroubleKind::NoManifest, "no manifest");
     fenced.manifest.as_mut().unwrap().set_aside_by = Some("etcd-quorum-1".to_owned());
@@ -222,7 +314,8 @@ async fn a_fenced_member_is_not_bounced_and_gets_its_control_plane_back() {
     let plan = plan_of(Runbook::EtcdMember, &two_of_three("3.5.16", Ok(fenced)));
     let actions = actions(&plan);
     assert!(!actions.iter().any(|id| id.starts_with("bounce")), "{actions:?}");
-    assert_eq!(actions.last().map(String::as_str), Some("start-control-plane"));
+    let healthy = actions.iter().position(|id| id == "await-etcd-healthy").unwrap();
+    assert_eq!(actions[healthy + 1], "start-control-plane");
 }
 
 #[tokio::test]

@@ -470,7 +470,7 @@ async fn oom(kind: &'static str, resource: &'static str, release: Release, steps
     // Another run in the same namespace would meet it.
     let busy = bed.runbooks().start(heal.clone()).await;
     assert!(matches!(&busy, Err(Refusal::Lane(_))), "{busy:?}");
-    bed.runbooks().approve(&run.id, "bob".into()).await.unwrap();
+    bed.runbooks().approve(&run.id, None, "bob".into()).await.unwrap();
     let run = bed.ends(&run.id).await;
     assert_eq!(run.state, RunState::Succeeded, "{run:#?}");
     let changed = object(&bed, resource, "web").await;
@@ -542,7 +542,7 @@ async fn an_abort_puts_memory_back_and_a_limit_range_or_quota_refuses_it_by_name
     planned(&bed, &heal, |plan| !plan.steps.is_empty()).await;
     let run = started(&bed, &heal).await;
     bed.until(&run.id, "asking", wants).await;
-    bed.runbooks().approve(&run.id, "bob".into()).await.unwrap();
+    bed.runbooks().approve(&run.id, None, "bob".into()).await.unwrap();
     bed.until(&run.id, "at its rollout", |run| {
         phase(run, "raise-memory") == Some(Phase::Done)
     })

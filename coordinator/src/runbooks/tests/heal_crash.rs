@@ -57,7 +57,7 @@ async fn carried_out(fault: Option<Fault>) -> (End, usize) {
                 }
                 if run.wants_approval() {
                     // What the journal did not take is asked for again.
-                    let _asked_again = bed.runbooks().approve("pods-heal-1", "bob".into()).await;
+                    let _asked_again = bed.runbooks().approve("pods-heal-1", None, "bob".into()).await;
                 }
             }
             None

@@ -66,15 +66,29 @@ async fn pods_that_a_budget_holds_are_deleted_only_once_an_operator_approves() {
     assert!(drain.contains("budget web needs 4 healthy pods"), "{drain}");
     let held = bed.pods().await;
     assert!(!held.is_empty(), "nothing was deleted without approval");
-    bed.runbooks().approve(&run.id, "bob".into()).await.unwrap();
+    // What was shown is what is approved of: somebody who saw another step gives no word on this one.
+    let asks = waits.asks.as_ref().map(ToString::to_string);
+    assert_eq!(asks.as_deref(), Some("delete-remaining"));
+    let of_another = bed.runbooks().approve(&run.id, Some("drain"), "bob".into()).await;
+    let refusal = of_another.unwrap_err().to_string();
+    assert!(refusal.contains("is delete-remaining, not drain"), "{refusal}");
+    assert_eq!(bed.pods().await, held);
+    bed.runbooks()
+        .approve(&run.id, asks.as_deref(), "bob".into())
+        .await
+        .unwrap();
     let run = bed.ends(&run.id).await;
     assert_eq!(run.state, RunState::Succeeded, "{run:#?}");
     assert_eq!(run.steps[2].approved.as_deref(), Some("bob"));
     assert_eq!(bed.pods().await, Vec::<String>::new());
     // Said again, it is answered as it stands; what is over cannot be approved of by anybody else.
-    let again = bed.runbooks().approve(&run.id, "bob".into()).await.unwrap();
+    bed.runbooks()
+        .approve(&run.id, asks.as_deref(), "bob".into())
+        .await
+        .unwrap();
+    let again = bed.runbooks().approve(&run.id, None, "bob".into()).await.unwrap();
     assert_eq!(again.state, RunState::Succeeded);
-    let refused = bed.runbooks().approve(&run.id, "cid".into()).await;
+    let refused = bed.runbooks().approve(&run.id, None, "cid".into()).await;
     assert!(matches!(refused, Err(Refusal::State(_))), "{refused:?}");
 }
 
@@ -164,7 +178,7 @@ async fn a_kubelet_that_does_not_stop_halts_the_run_until_an_operator_has_it_tri
         .find(|step| step.phase == Phase::Failed)
         .unwrap();
     assert!(failed.evidence.contains("failed 3 times"), "{}", failed.evidence);
-    bed.runbooks().approve(&run.id, "bob".into()).await.unwrap();
+    bed.runbooks().approve(&run.id, None, "bob".into()).await.unwrap();
     let run = bed.ends(&run.id).await;
     assert_eq!(run.state, RunState::Succeeded, "{run:#?}");
     // Each attempt had a name of its own: an agent answers a known one from its ledger.

@@ -123,14 +123,18 @@ async fn an_older_cluster_has_its_pods_deleted_by_force_once_an_operator_approve
     let run = bed.runbooks().start(proved()).await.unwrap();
     bed.until(&run.id, "waiting for approval", wants).await;
     assert_eq!(bed.pods().await, before);
-    let approved = bed.runbooks().approve(&run.id, "bob".into()).await.unwrap();
+    let approved = bed.runbooks().approve(&run.id, None, "bob".into()).await.unwrap();
     // Whoever looks at the answer is not told that it still waits, and who asks again because the answer was lost is not refused.
     assert!(!approved.wants_approval(), "{approved:#?}");
-    bed.runbooks().approve(&run.id, "bob".into()).await.unwrap();
-    let refused = bed.runbooks().approve(&run.id, "eve".into()).await.unwrap_err();
+    bed.runbooks().approve(&run.id, None, "bob".into()).await.unwrap();
+    let refused = bed
+        .runbooks()
+        .approve(&run.id, None, "eve".into())
+        .await
+        .unwrap_err();
     assert!(matches!(refused, Refusal::State(_)), "{refused}");
     let run = bed.ends(&run.id).await;
-    bed.runbooks().approve(&run.id, "bob".into()).await.unwrap();
+    bed.runbooks().approve(&run.id, None, "bob".into()).await.unwrap();
     assert_eq!(run.state, RunState::Succeeded, "{run:#?}");
     assert_eq!(phase(&run, "force-delete"), Some(Phase::Done));
     assert_eq!(bed.pods().await, Vec::<String>::new());
@@ -265,7 +269,7 @@ async fn a_machine_that_hangs_has_its_power_cut_once_an_operator_approves_and_th
     bed.until(&run.id, "waiting for approval", wants).await;
     assert_eq!(bmc.resets(), Vec::<String>::new());
     assert!(!bed.pods().await.is_empty());
-    bed.runbooks().approve(&run.id, "bob".into()).await.unwrap();
+    bed.runbooks().approve(&run.id, None, "bob".into()).await.unwrap();
     let run = bed.ends(&run.id).await;
     assert_eq!(run.state, RunState::Succeeded, "{run:#?}");
     assert_eq!(bmc.resets(), [NODE]);
@@ -282,7 +286,7 @@ async fn after_a_crash_its_power_is_asked_for_and_not_cut_again() {
     let (mut bed, bmc) = hung(Release::CURRENT, Fence::Propose).await;
     let run = bed.begin(Runbook::NodeDown).await.unwrap();
     bed.until(&run.id, "waiting for approval", wants).await;
-    bed.runbooks().approve(&run.id, "bob".into()).await.unwrap();
+    bed.runbooks().approve(&run.id, None, "bob".into()).await.unwrap();
     bed.until(&run.id, "cutting its power", |_| !bmc.resets().is_empty())
         .await;
     bed.kill().await;

@@ -102,7 +102,7 @@ async fn a_run_at_work_changes_nothing_in_a_storm_until_it_is_over_or_overridden
         .hung
         .extend(["master-2".to_owned(), "worker-2".to_owned()]);
     bed.until(&run.id, "held again", in_storm).await;
-    bed.runbooks().approve(&run.id, "bob".into()).await.unwrap();
+    bed.runbooks().approve(&run.id, None, "bob".into()).await.unwrap();
     assert!(
         bed.store
             .journal_text(&run.id)

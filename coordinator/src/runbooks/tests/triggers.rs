@@ -69,7 +69,11 @@ async fn what_is_proposed_waits_for_a_word_holds_nobody_up_and_is_withdrawn_when
     // An operator may be at work on the same node meanwhile, and accepting it waits for that.
     bed.protect("web").await;
     let drain = bed.begin(Runbook::Drain).await.unwrap();
-    let refused = bed.runbooks().approve(&run.id, "bob".into()).await.unwrap_err();
+    let refused = bed
+        .runbooks()
+        .approve(&run.id, None, "bob".into())
+        .await
+        .unwrap_err();
     assert!(refused.to_string().contains(&drain.id), "{refused}");
     bed.runbooks().abort(&drain.id, "bob".into()).await.unwrap();
     bed.ends(&drain.id).await;
@@ -86,7 +90,7 @@ async fn what_is_accepted_is_done() {
     bed.deploy("web", 4).await;
     overload(&bed);
     let run = begun(&bed, Runbook::Overload).await;
-    bed.runbooks().approve(&run.id, "bob".into()).await.unwrap();
+    bed.runbooks().approve(&run.id, None, "bob".into()).await.unwrap();
     let run = bed
         .until(&run.id, "at work", |run| !run.steps[1].notes.is_empty())
         .await;

@@ -175,7 +175,7 @@ async fn a_workload_that_no_node_takes_for_a_taint_is_proposed_its_toleration_an
     );
     let run = bed.runbooks().start(request.clone()).await.unwrap();
     bed.until(&run.id, "asking", wants).await;
-    bed.runbooks().approve(&run.id, "bob".into()).await.unwrap();
+    bed.runbooks().approve(&run.id, None, "bob".into()).await.unwrap();
     let run = bed.ends(&run.id).await;
     assert_eq!(run.state, RunState::Succeeded, "{run:#?}");
     let tolerations = async || {

@@ -83,6 +83,9 @@ struct Args {
     /// The directory of static pods' manifests
     #[arg(long)]
     manifests: Option<PathBuf>,
+    /// Where it keeps what its pods write, as kubelets do
+    #[arg(long, default_value = "/var/log/pods")]
+    logs: PathBuf,
     /// Where it keeps what it needs to know of its pods' processes
     #[arg(long, default_value = "/run/stand-in-pods")]
     pods: PathBuf,
@@ -130,7 +133,9 @@ async fn run(args: Args) -> io::Result<()> {
     }
     // In the node's journal: from when on it was healthy.
     say(&format!("kubelet answers on {}", args.healthz));
-    let mut pods = args.manifests.map(|manifests| Pods::new(manifests, args.pods));
+    let mut pods = args
+        .manifests
+        .map(|manifests| Pods::new(manifests, args.pods, args.logs));
     let mut looks = interval(PERIOD);
     loop {
         tokio::select! {

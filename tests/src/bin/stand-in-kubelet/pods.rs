@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  manifests, at each look ──► pods ──► a process for each container, started again with back-off when it ends
-//!                                └────► STATE/POD/CONTAINER: "pid start-time stamp", for the next kubelet, and for tests
+//!                                ├────► STATE/POD/CONTAINER: "pid start-time stamp", for the next kubelet, and for tests
+//!                                └────► LOGS/kube-system_POD-NODE_UID/CONTAINER/0.log: what it writes
 //! ```
 //! As with a real one, pods outlive their kubelet: the next one takes over what runs, and stops what lies there no more.
 //! It does not probe: what hangs stays hung.
@@ -30,6 +31,7 @@ const GRACE: Duration = Duration::from_secs(30);
 pub(crate) struct Pods {
     manifests: PathBuf,
     state: PathBuf,
+    logs: PathBuf,
     running: BTreeMap<String, Running>,
     /// Manifests that cannot be run, and why; said once.
     refused: BTreeMap<PathBuf, String>,
@@ -44,10 +46,11 @@ struct Running {
 
 impl Pods {
     /// Nothing runs yet but what an earlier kubelet left.
-    pub(crate) fn new(manifests: PathBuf, state: PathBuf) -> Self {
+    pub(crate) fn new(manifests: PathBuf, state: PathBuf, logs: PathBuf) -> Self {
         Self {
             manifests,
             state,
+            logs,
             running: BTreeMap::new(),
             refused: BTreeMap::new(),
         }
@@ -66,7 +69,12 @@ impl Pods {
             self.stop_others(pod);
             if !self.running.contains_key(&pod.name) {
                 let stop = CancellationToken::new();
-                let task = tokio::spawn(live(pod.clone(), self.state.join(&pod.name), stop.clone()));
+                let task = tokio::spawn(live(
+                    pod.clone(),
+                    self.state.join(&pod.name),
+                    logs(&self.logs, &pod.name),
+                    stop.clone(),
+                ));
                 self.begin(&pod.name, pod.stamp(), stop, task);
             }
         }
@@ -147,8 +155,14 @@ fn names(dir: &Path) -> Vec<String> {
     names
 }
 
+/// Where the containers of a pod write, each in a directory of its own; static pods bear their node's name, and here one uid for all.
+fn logs(all: &Path, pod: &str) -> PathBuf {
+    let node = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    all.join(format!("kube-system_{pod}-{}_0a1b", node.trim()))
+}
+
 /// A pod's life, until `stop`.
-async fn live(pod: Pod, dir: PathBuf, stop: CancellationToken) {
+async fn live(pod: Pod, dir: PathBuf, logs: PathBuf, stop: CancellationToken) {
     if let Err(error) = fs::create_dir_all(&dir) {
         say(&format!("pod {}: make {}: {error}", pod.name, dir.display()));
         return;
@@ -162,7 +176,7 @@ async fn live(pod: Pod, dir: PathBuf, stop: CancellationToken) {
         containers.spawn(process::live(
             what,
             container,
-            kept,
+            (kept, logs.clone()),
             stamp,
             pod.grace,
             stop.clone(),

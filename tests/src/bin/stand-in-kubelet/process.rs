@@ -1,6 +1,6 @@
 //! One container of a static pod: a process, its own or one that an earlier kubelet started.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -109,7 +109,7 @@ pub(crate) async fn stop(process: &mut Process, grace: Duration) -> String {
 pub(crate) async fn live(
     what: String,
     container: Container,
-    state: PathBuf,
+    (state, logs): (PathBuf, PathBuf),
     stamp: u64,
     grace: Duration,
     stopped: CancellationToken,
@@ -117,7 +117,7 @@ pub(crate) async fn live(
     let mut pause = BACK_OFF;
     while !stopped.is_cancelled() {
         let begun = Instant::now();
-        let mut process = match begin(&what, &container, &state, stamp) {
+        let mut process = match begin(&what, &container, (&state, &logs), stamp) {
             Ok(process) => Some(process),
             Err(error) => {
                 say(&format!("{what} does not start: {error}"));
@@ -156,7 +156,12 @@ pub(crate) async fn live(
     }
 }
 
-fn begin(what: &str, container: &Container, state: &Path, stamp: u64) -> io::Result<Process> {
+fn begin(
+    what: &str,
+    container: &Container,
+    (state, logs): (&Path, &Path),
+    stamp: u64,
+) -> io::Result<Process> {
     if let Some(kept) = Kept::read(state)
         && kept.stamp == stamp
         && kept.lives()
@@ -167,12 +172,20 @@ fn begin(what: &str, container: &Container, state: &Path, stamp: u64) -> io::Res
     let Some((program, arguments)) = container.command.split_first() else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
+    let logs = logs.join(&container.name);
+    fs::create_dir_all(&logs)?;
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(logs.join("0.log"))?;
     let mut command = Command::new(program);
     command
         .args(arguments)
         .args(&container.args)
         .envs(container.env.iter().map(|one| (&one.name, &one.value)))
         .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
         .process_group(0);
     if let Some(dir) = &container.working_dir {
         command.current_dir(dir);

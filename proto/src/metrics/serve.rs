@@ -1,11 +1,10 @@
 //! `GET /metrics`, over plain HTTP. A few connections at a time, each with a deadline: a scraper that hangs costs nothing else.
 
 use std::convert::Infallible;
-use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use blackstart_proto::listen;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ALLOW, CONTENT_TYPE};
@@ -18,8 +17,8 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{Meters, page};
-use crate::local::window::Window;
+use super::Draw;
+use crate::listen;
 
 /// What the text format is called.
 const FORMAT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -32,31 +31,16 @@ const MAX_HEAD: usize = 16 << 10;
 /// An address that cannot be had is tried again after this.
 const AGAIN: Duration = Duration::from_secs(30);
 
-/// Why nothing is served.
-#[derive(Debug, thiserror::Error)]
-#[error("serve metrics on {address}")]
-pub struct Trouble {
-    /// Where.
-    pub address: SocketAddr,
-    /// Why not.
-    #[source]
-    pub source: io::Error,
-}
-
-/// Serves at `address` until `stop`. That it cannot never takes the agent down: it is tried again.
-pub async fn serve(address: SocketAddr, meters: Meters, window: Window, stop: CancellationToken) {
+/// Serves at `address` until `stop`. That it cannot takes nobody down: it is tried again.
+pub async fn serve(address: SocketAddr, draw: Draw, stop: CancellationToken) {
     loop {
         match TcpListener::bind(address).await {
             Ok(listener) => {
                 info!(%address, "metrics are served");
-                return accept(&listener, &meters, &window, &stop).await;
+                return accept(&listener, &draw, &stop).await;
             }
-            Err(source) => {
-                let trouble = Trouble { address, source };
-                warn!(
-                    error = crate::causes::causes(&trouble),
-                    "no metrics; tried again in {AGAIN:?}"
-                );
+            Err(error) => {
+                warn!(%address, %error, "no metrics; tried again in {AGAIN:?}");
             }
         }
         tokio::select! {
@@ -67,16 +51,11 @@ pub async fn serve(address: SocketAddr, meters: Meters, window: Window, stop: Ca
 }
 
 /// Serves whoever comes to `listener`.
-pub(super) async fn accept(
-    listener: &TcpListener,
-    meters: &Meters,
-    window: &Window,
-    stop: &CancellationToken,
-) {
+pub async fn accept(listener: &TcpListener, draw: &Draw, stop: &CancellationToken) {
     listen::each(listener, AT_ONCE, stop, |stream| {
-        let (meters, window) = (meters.clone(), window.clone());
+        let draw = Arc::clone(draw);
         async move {
-            if timeout(DEADLINE, converse(stream, meters, window)).await.is_err() {
+            if timeout(DEADLINE, converse(stream, draw)).await.is_err() {
                 debug!("a scrape was not over in time");
             }
         }
@@ -84,10 +63,10 @@ pub(super) async fn accept(
     .await;
 }
 
-async fn converse(stream: TcpStream, meters: Meters, window: Window) {
+async fn converse(stream: TcpStream, draw: Draw) {
     let service = service_fn(move |request| {
-        let (meters, window) = (meters.clone(), window.clone());
-        async move { Ok::<_, Infallible>(answer(&request, meters, window).await) }
+        let draw = Arc::clone(&draw);
+        async move { Ok::<_, Infallible>(answer(&request, draw).await) }
     });
     let served = http1::Builder::new()
         .max_buf_size(MAX_HEAD)
@@ -99,7 +78,7 @@ async fn converse(stream: TcpStream, meters: Meters, window: Window) {
     }
 }
 
-async fn answer(request: &Request<Incoming>, meters: Meters, window: Window) -> Response<Full<Bytes>> {
+async fn answer(request: &Request<Incoming>, draw: Draw) -> Response<Full<Bytes>> {
     if request.uri().path() != "/metrics" {
         return plain(StatusCode::NOT_FOUND, "metrics are at /metrics\n");
     }
@@ -110,7 +89,7 @@ async fn answer(request: &Request<Incoming>, meters: Meters, window: Window) -> 
             .insert(ALLOW, hyper::header::HeaderValue::from_static("GET"));
         return response;
     }
-    let drawn = tokio::task::spawn_blocking(move || page::page(&meters, &window)).await;
+    let drawn = tokio::task::spawn_blocking(move || draw()).await;
     let Ok(Ok(text)) = drawn else {
         return plain(StatusCode::INTERNAL_SERVER_ERROR, "the page could not be drawn\n");
     };

@@ -1,35 +1,57 @@
-//! A client of the drill's etcd: writes all the time, and finds again what was acknowledged.
+//! A client of etcd: writes all the time, and finds again what was acknowledged.
 
+use std::fs;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use anyhow::{Context, bail};
 use blackstart_proto::etcd::kv_client::KvClient;
 use blackstart_proto::etcd::{PutRequest, RangeRequest, RequestOp, TxnRequest, request_op};
+use blackstart_proto::tls::TlsFiles;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
-use tonic::transport::{Channel, Endpoint};
-
-use crate::failure::Failure;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 /// A write that is not answered within this is not counted, and may have been made.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The largest value that is written, bytes: etcd takes requests of 1.5 MiB.
 const LARGEST: usize = 512 << 10;
 
-fn channel(member: SocketAddr) -> Result<Channel, Failure> {
-    let endpoint = Endpoint::from_shared(format!("http://{member}"));
-    let endpoint = endpoint.map_err(|error| Failure::other(format!("reach the drill's etcd: {error}")))?;
-    Ok(endpoint.connect_timeout(PATIENCE).connect_lazy())
+/// A member, as clients reach it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Where it takes clients.
+    pub address: SocketAddr,
+    /// What they show; `None`: it speaks no TLS.
+    pub tls: Option<TlsFiles>,
+}
+
+impl Member {
+    fn channel(&self) -> anyhow::Result<Channel> {
+        let Self { address, tls } = self;
+        let endpoint = match tls {
+            None => Endpoint::from_shared(format!("http://{address}"))?,
+            Some(tls) => {
+                let read = |path| fs::read(path).with_context(|| format!("read {}", tls.ca.display()));
+                let config = ClientTlsConfig::new()
+                    .ca_certificate(Certificate::from_pem(read(&tls.ca)?))
+                    .identity(Identity::from_pem(read(&tls.certificate)?, read(&tls.key)?));
+                Endpoint::from_shared(format!("https://{address}"))?.tls_config(config)?
+            }
+        };
+        Ok(endpoint.connect_timeout(PATIENCE).connect_lazy())
+    }
 }
 
 /// A key that was acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Acknowledged {
-    pub(super) key: String,
+pub struct Acknowledged {
+    /// Its name.
+    pub key: String,
     /// Of the write, as etcd answered.
-    pub(super) revision: i64,
+    pub revision: i64,
 }
 
 /// The revision of the write; `None`: it was not acknowledged.
@@ -51,24 +73,28 @@ async fn put(channel: &Channel, key: String, size: usize) -> Option<i64> {
 }
 
 /// Writes so many MiB.
-pub(super) async fn fill(member: SocketAddr, mib: usize) -> Result<(), Failure> {
-    let channel = channel(member)?;
+///
+/// # Errors
+/// A write was not acknowledged.
+pub async fn fill(member: &Member, mib: usize) -> anyhow::Result<()> {
+    let channel = member.channel()?;
     for number in 0..(mib << 20) / LARGEST {
         // One that is late is written once more.
         let key = format!("fill/{number:06}");
         let written = put(&channel, key.clone(), LARGEST).await;
         if written.is_none() && put(&channel, key, LARGEST).await.is_none() {
-            return Err(Failure::other(
-                "fill the drill's etcd: a write was not acknowledged",
-            ));
+            bail!("fill etcd: a write was not acknowledged");
         }
     }
     Ok(())
 }
 
 /// Those of the keys that a member does not have, as a majority has them.
-pub(super) async fn missing(member: SocketAddr, keys: &[Acknowledged]) -> Result<Vec<String>, Failure> {
-    let channel = channel(member)?;
+///
+/// # Errors
+/// The client's files cannot be read.
+pub async fn missing(member: &Member, keys: &[Acknowledged]) -> anyhow::Result<Vec<String>> {
+    let channel = member.channel()?;
     let mut lost = Vec::new();
     for Acknowledged { key, .. } in keys {
         let range = RangeRequest {
@@ -84,26 +110,31 @@ pub(super) async fn missing(member: SocketAddr, keys: &[Acknowledged]) -> Result
 }
 
 /// Writes one key after the other, through any of the members. Ends when it is dropped.
-pub(super) struct Writer {
+#[derive(Debug)]
+pub struct Writer {
     stop: Arc<AtomicBool>,
     task: JoinHandle<Vec<Acknowledged>>,
 }
 
 impl Writer {
-    pub(super) fn start(members: &[SocketAddr]) -> Result<Self, Failure> {
+    /// Keys of this name and a number.
+    ///
+    /// # Errors
+    /// The client's files cannot be read.
+    pub fn start(name: &str, members: &[Member]) -> anyhow::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let channels = members
             .iter()
-            .map(|member| channel(*member))
-            .collect::<Result<Vec<_>, _>>()?;
-        let until = Arc::clone(&stop);
+            .map(Member::channel)
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        let (until, name) = (Arc::clone(&stop), name.to_owned());
         let task = tokio::spawn(async move {
             let mut acknowledged = Vec::new();
             for (number, channel) in channels.iter().cycle().enumerate() {
                 if until.load(Ordering::Relaxed) {
                     break;
                 }
-                let key = format!("writer/{number:08}");
+                let key = format!("{name}/{number:08}");
                 if let Some(revision) = put(channel, key.clone(), 64).await {
                     acknowledged.push(Acknowledged { key, revision });
                 }
@@ -116,10 +147,12 @@ impl Writer {
     }
 
     /// Every key that was acknowledged.
-    pub(super) async fn stop(mut self) -> Result<Vec<Acknowledged>, Failure> {
+    ///
+    /// # Errors
+    /// It broke off.
+    pub async fn stop(mut self) -> anyhow::Result<Vec<Acknowledged>> {
         self.stop.store(true, Ordering::Relaxed);
-        let ended = (&mut self.task).await;
-        ended.map_err(|error| Failure::other(format!("write to the drill's etcd: {error}")))
+        (&mut self.task).await.context("write to etcd")
     }
 }
 
