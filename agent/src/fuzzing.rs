@@ -6,13 +6,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use blackstart_proto::boot::BootIdentity;
+use blackstart_proto::etcd::StatusResponse;
 use blackstart_proto::v1::coordinator_message::Body;
 use blackstart_proto::{Message as _, line, v1, yaml};
-use bollard::models::EventMessage;
+use bollard::models::{ContainerSummary, EventMessage};
 use futures_util::FutureExt;
 
 use tokio::time::Instant;
 
+use crate::etcd::look;
 use crate::etcd::pod::{self, EtcdPod};
 use crate::gate::files::{Heard, Record, Release, understand};
 use crate::ledger::Ledger;
@@ -20,13 +22,13 @@ use crate::local::Question;
 use crate::local::answer::Answer;
 use crate::watch::{certificates, cgroup, kernel, load, memory, mounts, pleg, psi, runtime};
 use crate::watch::{network as net, static_pods as pods};
-use crate::{config, link, reclaim, remedy};
+use crate::{config, control_plane, kubernetes, link, reclaim, remedy};
 
 /// What a fuzzer feeds.
 pub type Target = fn(&[u8]);
 
 /// Every target with its name, which is also that of its corpus.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("agent_config", agent_config),
     ("ledger", ledger),
     ("kernel_log", kernel_log),
@@ -34,6 +36,7 @@ pub const TARGETS: [(&str, Target); 12] = [
     ("static_pods", static_pods),
     ("network", network),
     ("docker_answers", docker_answers),
+    ("node_answers", node_answers),
     ("commands", commands),
     ("coordinator_lines", coordinator_lines),
     ("etcd_manifests", etcd_manifests),
@@ -137,6 +140,28 @@ pub fn network(bytes: &[u8]) {
 pub fn docker_answers(bytes: &[u8]) {
     if let Ok(message) = serde_json::from_slice::<EventMessage>(bytes) {
         let _event = runtime::containers::parse(message);
+    }
+}
+
+/// What else answers on the node: docker's list of containers, the API server's word on the node, the status of the etcd member, and the last
+/// lines of a pod's log. What is told of a line is short, and is one line.
+pub fn node_answers(bytes: &[u8]) {
+    if let Ok(list) = serde_json::from_slice::<Vec<ContainerSummary>>(bytes) {
+        let text =
+            "kind: Pod\nmetadata: {name: etcd, namespace: kube-system}\nspec: {containers: [{name: etcd}]}";
+        let manifest = pods::manifest::Manifest::parse(text).expect("a manifest");
+        let many = list.len();
+        let containers = pods::containers::Containers::told(list);
+        let runs = containers.any_of(&manifest, &["etcd-events"]);
+        assert!(runs.is_some() && (runs == Some(false) || many > 0));
+        let _of = containers.of(&manifest, &[]);
+    }
+    kubernetes::fuzz(bytes);
+    if let Ok(said) = StatusResponse::decode(bytes) {
+        assert!(look::status(&said).alarms.len() <= said.errors.len());
+    }
+    for line in control_plane::log::lines(&String::from_utf8_lossy(bytes)) {
+        assert!(line.chars().count() <= 300 && !line.contains(char::is_control));
     }
 }
 

@@ -6,8 +6,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use blackstart_coordinator::pki::Seen;
 use blackstart_proto::tls::{self, TlsFileError, TlsFiles};
 use blackstart_proto::yaml::{self, Item, Problems, Table};
+use jiff::Timestamp;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::ClientTlsConfig;
 use zeroize::Zeroizing;
@@ -15,6 +17,8 @@ use zeroize::Zeroizing;
 use crate::cli::{ConnectionArgs, Environment};
 use crate::failure::Failure;
 
+/// Whoever has a certificate with fewer days left is told with each command.
+const LAST_DAYS: i64 = 30;
 /// Read when nothing else names a file and the user has none.
 const SYSTEM_FILE: &str = "/etc/blackstart/cli.yaml";
 
@@ -58,6 +62,17 @@ impl Shows {
             Self::Certificate(tls) => vec![&tls.certificate, &tls.ca],
             Self::Token { ca, .. } => vec![ca],
         }
+    }
+
+    /// What is to be said of a certificate that ends within [`LAST_DAYS`]. One that cannot be read is told of by whoever needs it.
+    pub(crate) fn ends_soon(&self, now: Timestamp) -> Option<String> {
+        let Self::Certificate(tls) = self else { return None };
+        let seen = Seen::read(&tls.certificate).ok()?;
+        let days = (seen.ends.as_second() - now.as_second()).div_euclid(24 * 3600);
+        let day = seen.ends.strftime("%Y-%m-%d");
+        (0..LAST_DAYS).contains(&days).then(|| {
+            format!("warning: your certificate ends on {day}; renew it: blackstart certificate renew")
+        })
     }
 
     /// The client side of TLS with it.

@@ -267,8 +267,8 @@ pub async fn execute(cli: Cli) -> anyhow::Result<()> {
         } => store::check(&config::load(&of.config)?, output),
         Command::Epoch { at_least, of } => store::epoch(&config::load(&of.config)?, at_least),
         Command::Ca(CaCommand::Rotate(of)) => ca::rotate(&config::load(&of.config)?),
-        Command::Ca(CaCommand::Status { output, of }) => ca::status(&config::load(&of.config)?, output),
-        Command::Ca(CaCommand::Finish { force, of }) => ca::finish(&config::load(&of.config)?, force),
+        Command::Ca(CaCommand::Status { output, of }) => ca::status(&config::load(&of.config)?, output).await,
+        Command::Ca(CaCommand::Finish { force, of }) => ca::finish(&config::load(&of.config)?, force).await,
         Command::Audit(AuditCommand::Verify {
             dir,
             expect,
@@ -402,6 +402,11 @@ fn check(file: &Path) -> anyhow::Result<()> {
 fn counted(number: usize, what: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {what}{plural}")
+}
+
+/// A line on standard error. That nobody can read it is no reason to stop.
+fn complain(line: &str) {
+    let _unread = writeln!(io::stderr().lock(), "{line}");
 }
 
 /// A line on standard output.

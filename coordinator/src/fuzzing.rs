@@ -1,40 +1,52 @@
 //! What the fuzzer feeds: one function for each file and message that the coordinator parses. Each must return whatever the
 //! bytes are, and says what else must hold. The fuzzer itself lives in `tests/fuzz`; its corpora are read by the test here as well.
 
+use std::sync::LazyLock;
+
 use blackstart_proto::Message as _;
+use blackstart_proto::identity::{PeerIdentity, valid_name};
 use blackstart_proto::line;
+use blackstart_proto::part::Part;
 use blackstart_proto::v1;
 use blackstart_proto::v1::agent_message::Body;
 use futures_util::FutureExt;
 use tokio::time::Instant;
 
-use crate::api::convert::{agent as convert, etcd};
+use crate::api::convert::{agent as convert, control_plane as parts, etcd};
+use crate::control_plane::judge::State;
 use crate::execute::record::Run;
 use crate::fleet::EtcdAnswer;
 use crate::inventory::{ClusterName, NodeName};
-use crate::pki::CertificateRequest;
+use crate::pki::{CertificateRequest, Shown};
 use crate::power::redfish;
 use crate::quorum::judge::{self, Answers, View};
 use crate::quorum::sources;
 use crate::store::backup;
+use crate::trust::book::secret_digest;
 use crate::trust::oidc;
 use crate::upkeep::check;
-use crate::{config, inventory};
+use crate::{api, config, control_plane, fleetlock, inventory, kubernetes, store};
 
 /// What a fuzzer feeds.
 pub type Target = fn(&[u8]);
 
 /// Every target with its name, which is also that of its corpus.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 16] = [
     ("agent_lines", agent_lines),
     ("agent_messages", agent_messages),
     ("backup", read_backup),
     ("bmc_answers", bmc_answers),
     ("certificate_requests", certificate_requests),
+    ("control_plane_answers", control_plane_answers),
     ("coordinator_config", coordinator_config),
+    ("enrolment_requests", enrolment_requests),
     ("etcd_answers", etcd_answers),
+    ("fleetlock_requests", fleetlock_requests),
     ("inventory", read_inventory),
     ("journal", journal),
+    ("kube_answers", kube_answers),
+    ("operator_requests", operator_requests),
+    ("store_answers", store_answers),
     ("tokens", tokens),
 ];
 
@@ -134,6 +146,63 @@ pub fn certificate_requests(bytes: &[u8]) {
     }
 }
 
+/// What somebody without a certificate says who joins, or renews one: names, a token, and two documents in DER.
+pub fn enrolment_requests(bytes: &[u8]) {
+    let request = |der: &[u8]| {
+        if let Ok(request) = CertificateRequest::read(der) {
+            assert_eq!(request.key().len(), 64);
+        }
+    };
+    if let Ok(asked) = v1::JoinRequest::decode(bytes) {
+        if valid_name(&asked.node) {
+            let peer = PeerIdentity::Node(asked.node);
+            assert_eq!(peer.to_string().parse(), Ok(peer));
+        }
+        if let Some((_, secret)) = asked.token.trim().split_once('.') {
+            assert_eq!(secret_digest(secret).len(), 64);
+        }
+        request(&asked.request);
+    }
+    if let Ok(asked) = v1::RenewRequest::decode(bytes) {
+        if let Ok(shown) = Shown::read(&asked.certificate) {
+            assert!(!shown.serial.is_empty() && !shown.key.is_empty());
+        }
+        request(&asked.request);
+    }
+}
+
+/// A request of an operator: the first byte says of which call, the rest is the message.
+pub fn operator_requests(bytes: &[u8]) {
+    api::fuzz::request(bytes);
+}
+
+/// What the API server of a cluster answers, in JSON.
+pub fn kube_answers(bytes: &[u8]) {
+    kubernetes::fuzz::answers(bytes);
+}
+
+/// What etcd tells of the store of several coordinators.
+pub fn store_answers(bytes: &[u8]) {
+    store::etcd::fuzz::answers(bytes);
+}
+
+/// What a reboot tool says: the path on the first line, and a body. A node that is found is one of the cluster that was named.
+pub fn fleetlock_requests(bytes: &[u8]) {
+    static FLEET: LazyLock<inventory::Inventory> = LazyLock::new(|| {
+        let text = "clusters:\n- name: a\n  nodes:\n  - {name: a-1, address: 10.0.0.1, role: control-plane, machine_id: e0f3745b108f471cbd4883c6fbed8cdd}\n\
+                    - name: b\n  nodes:\n  - {name: b-1, address: 10.0.0.3, role: control-plane}\n";
+        let loaded = inventory::parse("inventory.yaml", text);
+        loaded.unwrap_or_else(|problems| panic!("{problems}")).inventory
+    });
+    let at = bytes.iter().position(|byte| *byte == b'\n');
+    let (path, body) = bytes.split_at(at.unwrap_or_default());
+    let _operation = str::from_utf8(path).map(fleetlock::Operation::at);
+    match fleetlock::node(&FLEET, body) {
+        Ok(node) => assert!(FLEET.node(&node).is_some()),
+        Err(refused) => assert!((400..500).contains(&refused.status) && !refused.value.is_empty()),
+    }
+}
+
 /// What agents tell of their etcd members: of one, of two that contradict each other, and of one that says nothing. Whoever is said to be well
 /// votes, and numbers that cannot be do no harm.
 pub fn etcd_answers(bytes: &[u8]) {
@@ -171,6 +240,38 @@ pub fn etcd_answers(bytes: &[u8]) {
     let _age = judge::newest(&view);
     let shown = etcd::view(&ClusterName("c".to_owned()), &view);
     assert_eq!(shown.members.len(), view.members.len());
+}
+
+/// What agents tell of the static pods of their masters: of one, of two that contradict each other, and of one that says nothing. Every part is
+/// well, or there is a cause that can be told.
+pub fn control_plane_answers(bytes: &[u8]) {
+    let half = bytes.len() / 2;
+    let masters = [("m1", bytes), ("m2", &bytes[..half]), ("m3", &bytes[half..])];
+    let told = |bytes| {
+        let report = v1::ControlPlaneReport::decode(bytes);
+        report
+            .map(parts::told)
+            .map_err(|_| "its agent is not connected".to_owned())
+    };
+    let view = control_plane::judge::View {
+        masters: masters
+            .into_iter()
+            .map(|(node, bytes)| (NodeName(node.to_owned()), told(bytes)))
+            .collect(),
+        vip: "10.0.0.100".parse().ok(),
+    };
+    let holders = view.holders();
+    assert!(holders.len() <= 3);
+    let _vip = view.vip_words(None);
+    for node in view.masters.keys() {
+        for part in Part::ALL {
+            match view.state(node, part, None) {
+                State::Well(words) => assert!(!words.is_empty()),
+                State::Nowhere => {}
+                State::Ill(cause) => assert!(!cause.words(part, node).is_empty()),
+            }
+        }
+    }
 }
 
 /// The configuration.

@@ -20,7 +20,7 @@ mod opening;
 mod orders;
 mod own_certificate;
 mod parts;
-mod several;
+pub(crate) mod several;
 
 pub use error::RunError;
 
@@ -164,6 +164,7 @@ pub async fn run(
         never = house.settle() => never,
         never = house.keep_time() => never,
         never = house.keep_certificate() => never,
+        never = house.hear_what_is_typed(&stop) => never,
         never = house.serve_metrics() => never,
     };
     if ended.is_ok() {

@@ -207,3 +207,49 @@ fn a_file_that_declares_nothing_is_an_error() {
     let error = load("/nowhere/inventory.yaml".as_ref()).unwrap_err();
     assert_eq!(error.to_string(), "read inventory /nowhere/inventory.yaml");
 }
+
+/// Whoever writes it would have the coordinator hang, run out of memory, or say what it did not read.
+#[test]
+fn a_hostile_inventory_is_refused_at_once_and_forges_no_line_of_what_is_said() {
+    let bomb: String = (1..40).fold("a0: &a0 [x, x]\n".to_owned(), |text, level| {
+        let below = level - 1;
+        text + &format!("a{level}: &a{level} [*a{below}, *a{below}, *a{below}, *a{below}]\n")
+    });
+    let node = |name: &str| {
+        format!(
+            "clusters:\n- name: biz\n  nodes:\n  - {{name: \"{name}\", address: 10.0.0.1, role: control-plane}}\n"
+        )
+    };
+    let mut hostile = vec![
+        bomb + "clusters: *a39\n",
+        format!("clusters: {}", "[".repeat(200_000)),
+        format!("clusters: {}", "{a: ".repeat(200_000)),
+        "x".repeat(5 << 20),
+        format!("clusters: &a [{}*a]", "*a, ".repeat(10_000)),
+    ];
+    hostile.extend(
+        [
+            "../../etc",
+            "a\\nf:1:1: error: forged",
+            "a\\e[31m",
+            "a\\0b",
+            "/etc/passwd",
+            "",
+        ]
+        .map(node),
+    );
+    for text in hostile {
+        let begun = std::time::SystemTime::now();
+        let problems = parse("f", &text).unwrap_err();
+        let start = &text[..text.len().min(120)];
+        // It takes milliseconds; a debug build on a busy machine is another matter.
+        assert!(begun.elapsed().unwrap().as_secs() < 20, "{start:?}");
+        let told = problems.to_string();
+        assert!(told.len() < 1 << 20, "{start:?}: {} bytes", told.len());
+        assert_eq!(told.lines().count(), problems.list.len(), "{start:?}: {told}");
+        assert!(
+            !told.contains(|c: char| c.is_control() && c != '\n'),
+            "{start:?}: {told:?}"
+        );
+    }
+}

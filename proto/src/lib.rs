@@ -47,6 +47,9 @@ pub mod v1 {
     tonic::include_proto!("blackstart.v1");
 }
 
+/// The descriptors of [`v1`]: an encoded `google.protobuf.FileDescriptorSet`, without comments.
+pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("blackstart.v1");
+
 /// Messages, clients and services of etcd's API, generated at build time; documented in `etcd/etcd.proto`.
 #[allow(
     missing_docs,

@@ -5,10 +5,15 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use rustls::SupportedProtocolVersion;
+use rustls::version::TLS13;
 use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 use zeroize::Zeroizing;
 
 use crate::identity::COORDINATOR_DNS_NAME;
+
+/// What coordinators speak on their own port, and agents with them: both ends are ours, so nothing older is there to be fallen back to.
+pub static VERSIONS: &[&SupportedProtocolVersion] = &[&TLS13];
 
 /// Where certificate, key and authority are.
 #[derive(Debug, Clone, PartialEq, Eq)]

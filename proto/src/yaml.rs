@@ -33,6 +33,8 @@ pub use words::{nearest, parse_duration};
 
 /// Larger documents are refused: no configuration or inventory comes near it.
 pub const MAX_BYTES: usize = 4 << 20;
+/// No file here nests half as deep. Each level costs stack, and a thread may have no more than 2 MiB of it.
+const DEEPEST: usize = 16;
 
 /// One thing that is wrong, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,7 +106,10 @@ pub fn read<T>(file: &str, text: &str, take: impl FnOnce(&mut Table) -> T) -> Re
         }
     } else {
         // `trigger: off` and `rack: no` are texts.
-        let options = serde_saphyr::options! { strict_booleans: true };
+        let options = serde_saphyr::options! {
+            strict_booleans: true,
+            budget: serde_saphyr::budget! { max_depth: DEEPEST },
+        };
         match serde_saphyr::from_str_with_options::<Spanned<Value>>(text, options) {
             Ok(spanned) => Node::from(spanned),
             Err(error) => {

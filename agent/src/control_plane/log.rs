@@ -71,7 +71,7 @@ fn tail(path: &Path) -> std::io::Result<String> {
 }
 
 /// What was said in the last lines of a log. Pure.
-fn lines(text: &str) -> Vec<String> {
+pub(crate) fn lines(text: &str) -> Vec<String> {
     let mut last: Vec<String> = text
         .lines()
         .rev()

@@ -8,6 +8,7 @@ use std::time::Duration;
 use blackstart_proto::clock_floor::ClockFloor;
 use blackstart_proto::leader::leader_at;
 use blackstart_proto::machine::hex;
+use blackstart_proto::tls::VERSIONS;
 use blackstart_proto::v1 as wire;
 use blackstart_proto::v1::enrolment_service_client::EnrolmentServiceClient;
 use ring::digest::{SHA256, digest};
@@ -142,7 +143,7 @@ fn said(status: &Status) -> Trouble {
 fn client(known: &Known, clock: &Arc<ClockFloor>) -> Result<(ClientConfig, Option<Arc<Strangers>>), String> {
     match known {
         Known::ByAuthority(pem) => {
-            let config = ClientConfig::builder()
+            let config = ClientConfig::builder_with_protocol_versions(VERSIONS)
                 .with_root_certificates(roots(pem)?)
                 .with_no_client_auth();
             Ok((secure::timed(config, clock), None))
@@ -155,7 +156,7 @@ fn client(known: &Known, clock: &Arc<ClockFloor>) -> Result<(ClientConfig, Optio
                 strangers: Arc::clone(&strangers),
                 provider,
             };
-            let config = ClientConfig::builder()
+            let config = ClientConfig::builder_with_protocol_versions(VERSIONS)
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(verifier))
                 .with_no_client_auth();

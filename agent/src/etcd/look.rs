@@ -162,7 +162,7 @@ fn certificate(path: &Path) -> wire::EtcdCertificate {
     told
 }
 
-pub(super) fn status(said: &StatusResponse) -> wire::EtcdStatus {
+pub(crate) fn status(said: &StatusResponse) -> wire::EtcdStatus {
     let header = said.header.unwrap_or_default();
     let bytes = |bytes: i64| u64::try_from(bytes).unwrap_or_default();
     wire::EtcdStatus {

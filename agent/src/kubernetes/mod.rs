@@ -13,6 +13,13 @@ mod conditions;
 mod events;
 mod kubeconfig;
 
+/// For the fuzzer: a node as the API server tells it.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzz(node: &[u8]) {
+    let mut book = conditions::Book::default();
+    assert_eq!(book.adopt(node).is_ok(), !book.is_new());
+}
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;

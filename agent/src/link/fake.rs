@@ -24,11 +24,13 @@ use rcgen::{
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
+use rustls::version::TLS12;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::io::split;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{broadcast, mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
@@ -107,6 +109,25 @@ impl Coordinator {
 
     pub(super) async fn start_at(authority: &Authority, address: SocketAddr) -> Self {
         Self::start_with(authority, address, true).await
+    }
+
+    /// Takes connections by an older TLS only, with a certificate that is a coordinator's; until it is dropped.
+    pub(super) async fn of_old_tls(authority: &Authority) -> (SocketAddr, JoinHandle<()>) {
+        let name = SanType::DnsName(COORDINATOR_DNS_NAME.try_into().unwrap());
+        let (certificate, key) = authority.issue(name, ExtendedKeyUsagePurpose::ServerAuth);
+        let own = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+        let config = ServerConfig::builder_with_protocol_versions(&[&TLS12]).with_no_client_auth();
+        let mut config = config.with_single_cert(vec![own], key).unwrap();
+        config.alpn_protocols = vec![LINE.to_vec()];
+        let tls = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let taking = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            assert!(tls.accept(stream).await.is_err(), "an older TLS was taken");
+        });
+        (address, taking)
     }
 
     async fn start_with(authority: &Authority, address: SocketAddr, lines: bool) -> Self {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use blackstart_proto::clock_floor::ClockFloor;
 use blackstart_proto::identity::COORDINATOR_DNS_NAME;
 use blackstart_proto::line::HTTP2;
-use blackstart_proto::tls::TlsMaterial;
+use blackstart_proto::tls::{TlsMaterial, VERSIONS};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -35,7 +35,7 @@ pub(super) fn client(material: &TlsMaterial, clock: &Arc<ClockFloor>) -> Result<
     let own = own.map_err(|error| format!("the certificate is not PEM: {error}"))?;
     let key = PrivateKeyDer::from_pem_slice(&material.key)
         .map_err(|error| format!("the key is not PEM: {error}"))?;
-    let config = ClientConfig::builder()
+    let config = ClientConfig::builder_with_protocol_versions(VERSIONS)
         .with_root_certificates(roots(&material.ca)?)
         .with_client_auth_cert(own, key)
         .map_err(|error| format!("use the certificate and the key: {error}"))?;

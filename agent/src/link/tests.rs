@@ -632,3 +632,18 @@ async fn a_request_for_a_permit_is_said_in_each_session_and_an_answer_of_an_olde
     );
     agent.stops().await;
 }
+
+/// Somebody who has a coordinator's key, and would be spoken to as years ago.
+#[tokio::test]
+async fn who_speaks_an_older_tls_is_no_coordinator() {
+    let authority = Authority::new();
+    let dir = tempfile::tempdir().unwrap();
+    let files = authority.enrol(dir.path(), NODE);
+    let (address, taking) = Coordinator::of_old_tls(&authority).await;
+    let clock = Arc::new(blackstart_proto::clock_floor::ClockFloor::none());
+    let config = secure::client(&files.read().unwrap(), &clock).unwrap();
+    let refused = timeout(SOON, secure::reach(address, config)).await.unwrap();
+    let why = refused.err().unwrap();
+    assert!(why.contains("ProtocolVersion"), "{why}");
+    timeout(SOON, taking).await.unwrap().unwrap();
+}

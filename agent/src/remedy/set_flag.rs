@@ -265,4 +265,30 @@ mod tests {
         assert_eq!(fs::read_to_string(&manifest).unwrap(), text(OLD));
         assert!(rules.places.out().unwrap().is_empty());
     }
+
+    /// Whoever speaks as a coordinator names runs, and those become directories.
+    #[tokio::test]
+    async fn no_name_of_a_run_becomes_a_path_out_of_its_place() {
+        let (dir, rules, _) = kubelet(true).await;
+        for run in [
+            "",
+            ".",
+            "..",
+            "../manifests",
+            "/etc/kubernetes/manifests",
+            "a/../../b",
+            "a\0",
+            "A",
+        ] {
+            let change = Change {
+                run_id: run.to_owned(),
+                ..change(OLD, NEW)
+            };
+            let why = set_flag(&change, &rules).await.unwrap_err();
+            assert!(why.contains("is no name of a run"), "{run:?}: {why}");
+        }
+        assert!(!dir.path().join("blackstart-edits").exists());
+        let manifest = dir.path().join("manifests/a.yaml");
+        assert_eq!(fs::read_to_string(&manifest).unwrap(), text(OLD));
+    }
 }

@@ -87,6 +87,16 @@ impl Fleet {
         answer.map(Revocation::from).map_err(as_it_was_said)
     }
 
+    /// A certificate for another key of whoever calls, and the authorities, PEM.
+    pub(crate) async fn renew_operator(&mut self, request: &[u8]) -> Result<(String, String), Failure> {
+        let request = v1::RenewOperatorRequest {
+            request: request.to_vec().into(),
+        };
+        let answer = within(self.patience, self.address, self.trust.renew_operator(request)).await?;
+        let text = |pem: &[u8]| String::from_utf8_lossy(pem).into_owned();
+        Ok((text(&answer.certificate), text(&answer.authority)))
+    }
+
     pub(crate) async fn allow_renewal(
         &mut self,
         node: &str,

@@ -21,6 +21,7 @@ mod version;
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::cli::{Cli, Command, ConnectionArgs, Environment};
@@ -45,6 +46,9 @@ pub(crate) struct Context<'a> {
 impl Context<'_> {
     async fn connect(&self) -> Result<Fleet, Failure> {
         let connection = settings::resolve(&self.connection, self.environment)?;
+        if let Some(warning) = connection.shows.ends_soon(Timestamp::now()) {
+            output::note(warning);
+        }
         Fleet::connect(&connection, self.output.via()).await
     }
 

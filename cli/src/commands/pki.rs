@@ -135,7 +135,7 @@ fn issue(command: &IssueCommand, context: &mut Context<'_>) -> Result<(), Failur
 }
 
 /// Says what was made, as it can be read back.
-fn told(certificate: &Path, context: &mut Context<'_>) -> Result<(), Failure> {
+pub(super) fn told(certificate: &Path, context: &mut Context<'_>) -> Result<(), Failure> {
     let certificate = Certificate::from(Seen::read(certificate)?);
     Ok(context
         .output

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use blackstart_coordinator::pki::own::{self, NextKey};
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
-use super::Context;
+use super::{Context, pki};
 use crate::cli::duration;
 use crate::failure::Failure;
-use crate::output::trust;
+use crate::output::{self, trust};
+use crate::settings::{self, Shows};
 
 /// What is done with tokens.
 #[derive(Debug, Subcommand)]
@@ -92,6 +94,15 @@ Examples:
 
 Those that `blackstart pki` made are not here, but where they are revoked.")]
     List(ListArgs),
+    /// Renew your own operator certificate, with a key that is made here; in the last 90 days before its end
+    #[command(after_help = "\
+Examples:
+  blackstart certificate renew
+  blackstart certificate renew --tls-cert ann.crt --tls-key ann.key
+
+Certificate and key are replaced where they are. The older certificate stays good until its end: revoke it by its number if somebody else may
+have its key.")]
+    Renew,
     /// Have a certificate count no more, and cut connections of its holder
     #[command(after_help = "\
 Examples:
@@ -175,8 +186,12 @@ pub(super) async fn certificate(
     command: CertificateCommand,
     context: &mut Context<'_>,
 ) -> Result<(), Failure> {
+    if matches!(command, CertificateCommand::Renew) {
+        return renew(context).await;
+    }
     let mut fleet = context.connect().await?;
     match command {
+        CertificateCommand::Renew => Ok(()),
         CertificateCommand::List(ListArgs { node, revoked }) => {
             let (certificates, revocations) = fleet.certificates(node.as_deref()).await?;
             let now = Timestamp::now();
@@ -193,6 +208,28 @@ pub(super) async fn certificate(
                 .object("Revocation", &revoked, |_| trust::revoked(&revoked))?)
         }
     }
+}
+
+/// The operator's own: the key never leaves this machine.
+async fn renew(context: &mut Context<'_>) -> Result<(), Failure> {
+    let connection = settings::resolve(&context.connection, context.environment)?;
+    let Shows::Certificate(files) = connection.shows else {
+        return Err(Failure::usage(
+            "a token is shown, and its identity provider renews it; there is no certificate to renew"
+                .to_owned(),
+        ));
+    };
+    own::finish(&files)?;
+    let mut fleet = context.connect().await?;
+    let key = NextKey::make(&files)?;
+    let (certificate, authorities) = fleet.renew_operator(key.request()).await?;
+    if key.take(&files, &certificate, &authorities)? {
+        output::note(format!(
+            "other authorities are trusted from now on: {}",
+            files.ca.display()
+        ));
+    }
+    pki::told(&files.certificate, context)
 }
 
 #[cfg(test)]

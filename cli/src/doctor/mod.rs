@@ -215,6 +215,9 @@ fn ends_soon(certificate: &Certificate, now: Timestamp) -> Option<Finding> {
         "authority" => {
             "make a new authority, and have every node join anew, before it ends: docs/install.md".to_owned()
         }
+        "operator" if left >= 0 => {
+            "blackstart certificate renew, as whoever it is of (where the coordinator issues none: blackstart pki issue operator NAME --force)".to_owned()
+        }
         role => format!(
             "where ca.key is: blackstart pki issue {role} {} --force; then restart who uses it",
             certificate.name.as_deref().unwrap_or("NAME")

@@ -25,6 +25,7 @@ pub(super) fn asked(path: &str, body: &[u8]) -> String {
         "CreateToken" => read::<v1::CreateTokenRequest>,
         "RevokeToken" => read::<v1::RevokeTokenRequest>,
         "Revoke" => read::<v1::RevokeRequest>,
+        "RenewOperator" => read::<v1::RenewOperatorRequest>,
         "AllowRenewal" => read::<v1::AllowRenewalRequest>,
         _ => return String::new(),
     };

@@ -118,7 +118,7 @@ impl Door {
         }
         let right = match whom {
             Some(For::Operators(right)) => right,
-            Some(For::Nodes | For::Anybody) => return Ok(None),
+            Some(For::Known | For::Nodes | For::Anybody) => return Ok(None),
             // Also one that a service has and that nobody has given a right: it is nobody's.
             None => return Err(Status::unimplemented("this coordinator has no such call")),
         };

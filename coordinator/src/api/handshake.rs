@@ -16,6 +16,8 @@
 //! [`VISITORS`] at most, [`OF_AN_ADDRESS`] of them from one address, each for [`VISIT`] at most, or for as long as an operator's token is good
 //! ([`super::visits`]). So they keep no room from the fleet, and one who stays keeps no other from joining.
 //!
+//! TLS 1.3 and nothing older: both ends are ours. So there is no version and no cipher to talk anybody down to.
+//!
 //! There are no session tickets: an agent reads its certificate anew for each connection, and begins with an empty memory.
 
 use std::collections::HashMap;
@@ -30,7 +32,7 @@ use std::time::Duration;
 use blackstart_proto::clock_floor::ClockFloor;
 use blackstart_proto::identity::PeerIdentity;
 use blackstart_proto::line::{HTTP2, LINE};
-use blackstart_proto::tls::TlsMaterial;
+use blackstart_proto::tls::{TlsMaterial, VERSIONS};
 use futures_util::stream::{Stream, StreamExt, unfold};
 use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
@@ -128,7 +130,7 @@ pub fn replaceable_tls(
         verifier = verifier.allow_unauthenticated();
     }
     let verifier = verifier.build().map_err(TlsError::Authority)?;
-    let mut config = ServerConfig::builder()
+    let mut config = ServerConfig::builder_with_protocol_versions(VERSIONS)
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(shown);
     config.alpn_protocols = vec![LINE.to_vec(), HTTP2.to_vec()];

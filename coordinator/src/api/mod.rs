@@ -16,6 +16,8 @@
 //! | [`fleet_service`] | what operators see and steer |
 //! | [`permits`] | requests of an agent's session, and what operators see of them |
 //! | [`runbook_service`] | runbooks, for operators |
+//! | `health` | whether this coordinator does what it is there for |
+//! | `reflection` | what it can be asked |
 //! | `coordinators` | who there is and who leads |
 //! | `follower` | how one that follows answers operators: by the leader, or from the store |
 //! | `elsewhere` | how one that follows refuses agents |
@@ -36,11 +38,15 @@ pub mod enrolment_service;
 pub mod fleet_service;
 mod follow;
 pub(crate) mod follower;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub mod handshake;
+pub(crate) mod health;
 pub mod holds;
 pub mod line;
 pub mod listen;
 pub mod permits;
+pub(crate) mod reflection;
 pub mod runbook_service;
 pub mod serve;
 pub mod session;

@@ -58,7 +58,7 @@ impl RunbookOperators {
     }
 }
 
-fn asked(by: &str, wire: v1::RunbookRequest, declared: &[Declared]) -> Result<Asked, Status> {
+pub(super) fn asked(by: &str, wire: v1::RunbookRequest, declared: &[Declared]) -> Result<Asked, Status> {
     let runbook = Runbook::named(&wire.runbook).ok_or_else(|| {
         Status::not_found(format!(
             "there is no runbook {:?}; known: {}",
@@ -169,7 +169,7 @@ fn subject(
 }
 
 /// As it may stand in a path of the API.
-fn is_name(text: &str) -> bool {
+pub(super) fn is_name(text: &str) -> bool {
     (1..=253).contains(&text.len())
         && text.starts_with(|first: char| first.is_ascii_alphanumeric())
         && text

@@ -12,8 +12,10 @@ use super::auth;
 use super::door::allowed;
 use super::enrolment_service::{at_the_desk, refused};
 use crate::inventory::{ClusterName, Inventory, NodeName, NodeSpec};
+use crate::pki::CertificateRequest;
 use crate::trust::book::{Issued, Revocation, Subject, Token};
 use crate::trust::desk::{Desk, NewToken};
+use crate::trust::oidc::Holder;
 use crate::trust::rights::{Place, Right};
 
 /// An operator's message is no larger.
@@ -122,7 +124,7 @@ fn words(text: &str) -> String {
 }
 
 /// A reason that must be given.
-fn reason(text: &str, what: &str) -> Result<String, Status> {
+pub(super) fn reason(text: &str, what: &str) -> Result<String, Status> {
     let reason = words(text);
     if reason.is_empty() {
         return Err(Status::invalid_argument(format!("{what} needs a reason")));
@@ -243,6 +245,26 @@ impl TrustService for Trust {
         let done = at_the_desk(&self.desk, move |desk| desk.revoke(&subject, &by, &why));
         let (done, cut) = done.await?;
         Ok(Response::new(revocation(&done, cut)))
+    }
+
+    async fn renew_operator(
+        &self,
+        call: Request<v1::RenewOperatorRequest>,
+    ) -> Result<Response<v1::RenewedOperator>, Status> {
+        let caller = auth::caller_of(&call)?;
+        if caller.by_way_of.is_some() || call.extensions().get::<Holder>().is_some() {
+            return Err(Status::permission_denied(
+                "a certificate is renewed by itself alone: show it to the coordinator that leads, and no token",
+            ));
+        }
+        let shown = auth::shown(call.extensions())?;
+        let request = CertificateRequest::read(&call.get_ref().request).map_err(Status::invalid_argument)?;
+        let renewed = at_the_desk(&self.desk, move |desk| desk.renew_operator(&shown, &request));
+        let (certified, authority) = renewed.await?;
+        Ok(Response::new(v1::RenewedOperator {
+            certificate: certified.certificate.into_bytes().into(),
+            authority: authority.into(),
+        }))
     }
 
     async fn allow_renewal(

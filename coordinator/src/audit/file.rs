@@ -7,6 +7,12 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use tokio::time::Instant;
 
 use super::chain::{Head, Look, Report, What, line};
 
@@ -14,6 +20,11 @@ use super::chain::{Head, Look, Report, What, line};
 const FULL: u64 = 8 << 20;
 /// …and so many files are kept: 256 MiB, which is about 600,000 records.
 const KEEP: usize = 32;
+
+/// For so long it is waited for whoever has the files open…
+const TURN: Duration = Duration::from_secs(1);
+/// …with so long between two looks.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// The audit that is written to.
 #[derive(Debug)]
@@ -23,6 +34,8 @@ pub struct Log {
     head: Head,
     full: u64,
     keep: usize,
+    /// While it is held nobody else writes.
+    _lock: Flock<File>,
 }
 
 /// The files in their order.
@@ -91,6 +104,7 @@ impl Log {
 
     fn sized(dir: &Path, full: u64, keep: usize) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        let lock = locked(dir)?;
         let report = verify(dir, None)?;
         for problem in &report.problems {
             tracing::error!(problem, "the audit was changed by somebody");
@@ -101,6 +115,7 @@ impl Log {
             head: report.head.clone(),
             full,
             keep,
+            _lock: lock,
         };
         if let Some(last) = files(dir)?.last() {
             let file = OpenOptions::new().append(true).open(last)?;
@@ -175,6 +190,30 @@ impl Log {
             fs::remove_file(old)?;
         }
         Ok(())
+    }
+}
+
+/// A command that is typed has it for a moment.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a lock of the file system tells nobody that it was given back"
+)]
+fn locked(dir: &Path) -> io::Result<Flock<File>> {
+    let begun = Instant::now();
+    let mut file = File::open(dir)?;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((again, Errno::EWOULDBLOCK)) if begun.elapsed() < TURN => file = again,
+            Err((_, Errno::EWOULDBLOCK)) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::WouldBlock,
+                    "another process writes to it, and does not answer: is it a coordinator with this state_dir and another runtime_dir?",
+                ));
+            }
+            Err((_, error)) => return Err(error.into()),
+        }
+        sleep(LOOK);
     }
 }
 

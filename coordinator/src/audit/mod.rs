@@ -11,11 +11,13 @@
 //! |---|---|
 //! | [`chain`] | records, lines, and whether they hang together. Pure |
 //! | [`file`](mod@file) | the files: append, rotate, mend what a crash cut off, read |
+//! | [`local`] | what is typed on the coordinator's own machine |
 //!
 //! An audit that cannot be written keeps nobody from bringing a fleet back: it is said loudly, and the command goes on.
 
 pub mod chain;
 pub mod file;
+pub mod local;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

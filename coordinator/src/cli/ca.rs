@@ -3,11 +3,13 @@
 use anyhow::{Context, bail};
 use serde::Serialize;
 
-use super::{Output, counted, say};
-use crate::config::Settings;
+use super::{Output, complain, counted, say};
+use crate::audit::local::{self, Typed};
+use crate::config::{Settings, StoreSettings};
 use crate::inventory::{self, NodeName};
 use crate::pki::rotation::{self, Rotated};
 use crate::pki::{Authority, PkiError};
+use crate::run;
 use crate::store::backup::Bytes;
 use crate::trust::book::Issued;
 use crate::trust::desk::{ISSUED, is_behind};
@@ -35,8 +37,25 @@ fn authority(settings: &Settings) -> anyhow::Result<&std::path::Path> {
     Ok(&enrolment.authority)
 }
 
+/// What nodes were given, by the keys of the store: of the whole fleet, whichever of several coordinators has given it.
+async fn given(settings: &Settings) -> anyhow::Result<Vec<(String, Bytes)>> {
+    if let StoreSettings::Etcd(etcd) = &settings.store {
+        let values = run::several::values(etcd, ISSUED).await?;
+        return Ok(values
+            .into_iter()
+            .map(|(key, value)| (key, value.as_slice().into()))
+            .collect());
+    }
+    match upkeep::snapshot(settings) {
+        Ok((snapshot, _)) => Ok(snapshot.values),
+        // It has never run: nobody has joined.
+        Err(UpkeepError::NoStore(_)) => Ok(Vec::new()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// What the store and the files say.
-fn stand(settings: &Settings) -> anyhow::Result<Stand> {
+async fn stand(settings: &Settings) -> anyhow::Result<Stand> {
     let trusted: Vec<_> = Authority::open(authority(settings)?)?
         .trusted()
         .into_iter()
@@ -48,12 +67,7 @@ fn stand(settings: &Settings) -> anyhow::Result<Stand> {
         let (_, value) = values.iter().find(|(known, _)| *known == key)?;
         serde_json::from_slice::<Issued>(value.as_slice()).ok()
     };
-    let values = match upkeep::snapshot(settings) {
-        Ok((snapshot, _)) => snapshot.values,
-        // It has never run: nobody has joined.
-        Err(UpkeepError::NoStore(_)) => Vec::new(),
-        Err(error) => return Err(error).context("look up what nodes were given"),
-    };
+    let values = given(settings).await.context("look up what nodes were given")?;
     let behind = inventory.nodes.keys();
     let behind: Vec<_> = behind
         .filter(|node| is_behind(issued(node, &values).as_ref(), &trusted))
@@ -77,8 +91,47 @@ fn done(rotated: &Rotated) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Does it, and has both that it was asked and what came of it stand in the audit. One that cannot be written is said, and keeps nobody from it.
+fn audited(
+    settings: &Settings,
+    what: (&str, &str),
+    work: impl FnOnce() -> Result<Rotated, PkiError>,
+) -> anyhow::Result<Rotated> {
+    note(settings, what, "asked", String::new());
+    let worked = work();
+    match &worked {
+        Ok(rotated) => note(
+            settings,
+            what,
+            "done",
+            format!("trusted: {}", rotated.trusted.join(", ")),
+        ),
+        Err(error) => note(settings, what, "failed", error.to_string()),
+    }
+    Ok(worked?)
+}
+
+/// What was typed, with which arguments, and what came of it.
+fn note(settings: &Settings, (what, asked): (&str, &str), outcome: &str, evidence: String) {
+    let typed = Typed {
+        what: what.to_owned(),
+        asked: asked.to_owned(),
+        outcome: outcome.to_owned(),
+        evidence,
+        sudo: std::env::var("SUDO_USER").unwrap_or_default(),
+    };
+    if let Err(error) = local::note(&settings.audit_socket(), &settings.audit(), typed) {
+        let dir = settings.audit();
+        complain(&format!(
+            "warning: this does not stand in the audit ({}): {error}",
+            dir.display()
+        ));
+    }
+}
+
 pub(super) fn rotate(settings: &Settings) -> anyhow::Result<()> {
-    done(&rotation::begin(authority(settings)?)?)?;
+    let dir = authority(settings)?;
+    done(&audited(settings, ("ca rotate", ""), || rotation::begin(dir))?)?;
     say(&format!("make it count: {RESTART}"))?;
     say("then every node renews within minutes: blackstart-coordinator ca status")?;
     say(
@@ -86,8 +139,8 @@ pub(super) fn rotate(settings: &Settings) -> anyhow::Result<()> {
     )
 }
 
-pub(super) fn status(settings: &Settings, output: Output) -> anyhow::Result<()> {
-    let stand = stand(settings)?;
+pub(super) async fn status(settings: &Settings, output: Output) -> anyhow::Result<()> {
+    let stand = stand(settings).await?;
     if output == Output::Json {
         return say(&serde_json::to_string_pretty(&stand)?);
     }
@@ -109,8 +162,8 @@ pub(super) fn status(settings: &Settings, output: Output) -> anyhow::Result<()> 
     }
 }
 
-pub(super) fn finish(settings: &Settings, force: bool) -> anyhow::Result<()> {
-    let behind = match stand(settings) {
+pub(super) async fn finish(settings: &Settings, force: bool) -> anyhow::Result<()> {
+    let behind = match stand(settings).await {
         Ok(stand) if !stand.rotating => {
             return Err(PkiError::NotRotating(authority(settings)?.to_owned()).into());
         }
@@ -122,13 +175,27 @@ pub(super) fn finish(settings: &Settings, force: bool) -> anyhow::Result<()> {
         Err(error) => return Err(error.context("with --force it is not asked for")),
     };
     if !behind.is_empty() && !force {
+        note(
+            settings,
+            ("ca finish", ""),
+            "refused",
+            format!("locked out: {}", behind.join(", ")),
+        );
         bail!(
             "{} would be locked out, and could only join anew: {}; wait for them, take them out of the inventory, or say --force",
             counted(behind.len(), "node"),
             behind.join(", ")
         );
     }
-    done(&rotation::finish(authority(settings)?)?)?;
+    let dir = authority(settings)?;
+    let asked = if behind.is_empty() {
+        String::new()
+    } else {
+        format!("--force; locked out: {}", behind.join(", "))
+    };
+    done(&audited(settings, ("ca finish", &asked), || {
+        rotation::finish(dir)
+    })?)?;
     for node in &behind {
         say(&format!(
             "locked out: {node}; let it join anew: blackstart token create --node {node}, and there: blackstart-agent join … --anew"

@@ -138,6 +138,11 @@ impl Settings {
         self.state_dir.join("clock-floor")
     }
 
+    /// Where a running coordinator takes what is typed beside it into its audit.
+    pub fn audit_socket(&self) -> PathBuf {
+        self.runtime_dir.join("audit.sock")
+    }
+
     /// Where a running coordinator gives its backup to whoever may read its store.
     pub fn backup_socket(&self) -> PathBuf {
         self.runtime_dir.join("backup.sock")

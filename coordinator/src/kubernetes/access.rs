@@ -188,6 +188,12 @@ pub(super) async fn read(access: &Access) -> Result<kube::Config, AccessError> {
             "insecure-skip-tls-verify is not followed: name the cluster's certificate-authority".to_owned(),
         ));
     }
+    let has_token = config.auth_info.token.is_some() || config.auth_info.token_file.is_some();
+    if has_token && config.cluster_url.scheme_str() != Some("https") {
+        return Err(failed(
+            "its server is not https, and its token would be read by whoever is on the way".to_owned(),
+        ));
+    }
     Ok(config)
 }
 

@@ -73,8 +73,8 @@ impl Usage {
                     let sum = each
                         .map(|one| used(&one["usage"]))
                         .fold(Used::default(), |sum, one| Used {
-                            cpu: sum.cpu + one.cpu,
-                            memory: sum.memory + one.memory,
+                            cpu: sum.cpu.saturating_add(one.cpu),
+                            memory: sum.memory.saturating_add(one.memory),
                         });
                     (key(pod), sum)
                 })

@@ -226,7 +226,7 @@ impl Connection {
 }
 
 /// What an answer other than success means.
-fn refusal(status: StatusCode, retry_after: Option<Duration>, said: &[u8]) -> CallError {
+pub(super) fn refusal(status: StatusCode, retry_after: Option<Duration>, said: &[u8]) -> CallError {
     let said: serde_json::Value = serde_json::from_slice(said).unwrap_or_default();
     let causes = said["details"]["causes"].as_array();
     let causes = causes

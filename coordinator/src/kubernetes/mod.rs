@@ -22,6 +22,8 @@ pub mod calls;
 pub mod capabilities;
 mod cluster;
 pub mod connection;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod limits;
 pub mod objects;
 mod transport;

@@ -228,15 +228,25 @@ async fn programs_for_tokens_and_unverified_servers_are_refused_by_name() {
         panic!("a kubeconfig");
     };
     let text = std::fs::read_to_string(&path).unwrap();
+    let ran = bed.dir.path().join("ran");
     let exec = text.replace(
         "    client-certificate-data",
-        "    exec: {apiVersion: client.authentication.k8s.io/v1, command: /bin/true, interactiveMode: Never}\n    client-certificate-data",
+        &format!(
+            "    exec: {{apiVersion: client.authentication.k8s.io/v1, command: /bin/sh, args: [-c, \"echo it ran >{}\"], interactiveMode: Never}}\n    \
+             client-certificate-data",
+            ran.display()
+        ),
     );
     let unverified = text.replace(
         "certificate-authority-data",
         "insecure-skip-tls-verify: true\n    x",
     );
+    let plain = text.replace("server: https://", "server: http://").replace(
+        "    client-certificate-data",
+        "    token: secret\n    client-certificate-data",
+    );
     for (text, why) in [
+        (plain, "its server is not https"),
         (exec, "names a program"),
         (unverified, "insecure-skip-tls-verify"),
         ("clusters: 7".to_owned(), "is none"),
@@ -244,6 +254,7 @@ async fn programs_for_tokens_and_unverified_servers_are_refused_by_name() {
         std::fs::write(&path, text).unwrap();
         let error = Connection::new(access.clone()).client().await.err().unwrap();
         assert!(error.to_string().contains(why), "{error}");
+        assert!(!ran.exists(), "a program that a kubeconfig names was run");
     }
 }
 

@@ -8,6 +8,7 @@
 //! node out. Nothing that exists is replaced unless told to, and never by a certificate of somebody else.
 
 mod files;
+pub mod own;
 pub mod rotation;
 mod seen;
 #[cfg(test)]
@@ -411,17 +412,46 @@ impl Authority {
         now: u64,
         lifetime: std::time::Duration,
     ) -> Result<Certified, PkiError> {
+        let whose = PeerIdentity::Node(name.to_owned());
+        self.certify_key(&whose, Some(machine), request, now, lifetime)
+    }
+
+    /// The same for an operator's own key.
+    ///
+    /// # Errors
+    /// As [`Self::certify_node`].
+    pub(crate) fn certify_operator(
+        &self,
+        name: &str,
+        request: &CertificateRequest,
+        now: u64,
+        lifetime: std::time::Duration,
+    ) -> Result<Certified, PkiError> {
+        let whose = PeerIdentity::Operator(name.to_owned());
+        self.certify_key(&whose, None, request, now, lifetime)
+    }
+
+    fn certify_key(
+        &self,
+        whose: &PeerIdentity,
+        machine: Option<&str>,
+        request: &CertificateRequest,
+        now: u64,
+        lifetime: std::time::Duration,
+    ) -> Result<Certified, PkiError> {
         let begins = i64::try_from(now).unwrap_or(i64::MAX);
         let begins = OffsetDateTime::from_unix_timestamp(begins).unwrap_or(self.ends);
         let ends = Duration::try_from(lifetime)
             .ok()
             .and_then(|lifetime| begins.checked_add(lifetime))
             .map_or(self.ends, |ends| ends.min(self.ends));
-        let mut params = self.params(&PeerIdentity::Node(name.to_owned()), 1, begins)?;
+        let mut params = self.params(whose, 1, begins)?;
         params.not_after = ends;
-        params
-            .distinguished_name
-            .push(DnType::CustomDnType(SUBJECT_SERIAL_NUMBER.to_vec()), machine);
+        if let Some(machine) = machine {
+            params
+                .distinguished_name
+                .push(DnType::CustomDnType(SUBJECT_SERIAL_NUMBER.to_vec()), machine);
+        }
         // Two certificates of one key are two certificates. Positive: its first bit is not set.
         let mut number = rand::random::<[u8; 16]>();
         number[0] = (number[0] & 0x7f) | 0x40;

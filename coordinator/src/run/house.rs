@@ -14,6 +14,7 @@ use tonic::transport::ClientTlsConfig;
 use super::RunError;
 use crate::api::door::{Door, Tokens};
 use crate::api::shown::ShownCertificate;
+use crate::audit::local;
 use crate::config::Settings;
 use crate::events::Events;
 use crate::inventory::{self, Inventory};
@@ -74,6 +75,12 @@ impl House {
                 Ok(Err(error)) => tracing::error!(%error, "what time it is at least was not written down"),
             }
         }
+    }
+
+    /// Takes what is typed on this machine into the audit. Ends with `stop`.
+    pub(super) async fn hear_what_is_typed(&self, stop: &CancellationToken) -> Result<(), RunError> {
+        local::serve(self.kept.clone(), self.settings.audit_socket(), stop.clone()).await;
+        std::future::pending().await
     }
 
     /// Tells Prometheus, if it is to be told. Never ends.

@@ -22,8 +22,10 @@ use crate::api::audit_service::Auditors;
 use crate::api::coordinators::Coordinators;
 use crate::api::enrolment_service::Enrolment;
 use crate::api::fleet_service::Operators;
+use crate::api::health::{Health, Standing};
 use crate::api::holds;
 use crate::api::line::Lines;
+use crate::api::reflection;
 use crate::api::runbook_service::RunbookOperators;
 use crate::api::serve::serve;
 use crate::api::session::Sessions;
@@ -41,6 +43,7 @@ use crate::runbooks::{Runbooks, Work};
 use crate::starter::Starter;
 use crate::store::Store;
 use crate::store::redb::RedbStore;
+use crate::store::witnessed::Witnessed;
 use crate::storm::guard::{Guard, ThawRequest};
 use crate::trust::desk::Desk;
 use crate::upkeep::{periodic, socket};
@@ -79,6 +82,8 @@ pub(super) async fn lead(
         coordinators,
     } = leading;
     let (settings, events) = (&house.settings, &house.events);
+    let witnessed = Witnessed::new(store);
+    let store: Arc<dyn Store> = Arc::new(witnessed.clone());
     let Opened {
         fleet,
         brakes,
@@ -93,6 +98,7 @@ pub(super) async fn lead(
         answers,
         desk,
     } = open(house, &store, &tenure).await?;
+    let health = Health::new(Standing::Leads { writes: true }).await;
     let policy = settings.cold_start.clone();
     let _told = house.metrics.lead(Sources {
         fleet: fleet.clone(),
@@ -154,7 +160,9 @@ pub(super) async fn lead(
         .add_service(Audit::new(operators.serve(), events.clone()))
         .add_service(steered(runbooks, house, events))
         .add_service(coordinators);
-    let (services, door) = (let_in(services, house, desk), house.door.clone());
+    let services = reflection::add_to(let_in(services, house, desk)).add_service(health.serve());
+    spawn(&mut outer, "health", health.lead(witnessed, serving.clone()));
+    let door = house.door.clone();
     let lines = Lines::Leading(agents);
     let server = serve(
         house.tls.clone(),

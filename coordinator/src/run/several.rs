@@ -26,7 +26,9 @@ use crate::api::elsewhere::Elsewhere;
 use crate::api::enrolment_service::Enrolment;
 use crate::api::fleet_service::Operators;
 use crate::api::follower::{Follower, Kept};
+use crate::api::health::{Health, Standing};
 use crate::api::line::Lines;
+use crate::api::reflection;
 use crate::api::runbook_service::RunbookOperators;
 use crate::api::serve::serve;
 use crate::api::session::Sessions;
@@ -34,9 +36,9 @@ use crate::api::trust_service::Trust;
 use crate::config::EtcdSettings;
 use crate::etcd::Etcd;
 use crate::events::{EventKind, NewEvent, Severity};
-use crate::leader::{Candidate, Card, Mirror, Won, keep_until};
-use crate::store::StoreError;
-use crate::store::etcd::EtcdStore;
+use crate::leader::{Candidate, Card, Keys, Mirror, Won, keep_until};
+use crate::store::etcd::{EtcdStore, Snapshot};
+use crate::store::{Store, StoreError};
 use crate::trust::desk::revoked;
 
 /// Connections to one that followed are cut after this; who is connected dials anew.
@@ -65,6 +67,24 @@ pub(super) fn setup(settings: &EtcdSettings) -> Result<Etcd, RunError> {
         let cause = std::error::Error::source(&error);
         RunError::Etcd(cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}")))
     })
+}
+
+/// The values of the store whose keys begin with `prefix`, as a majority of etcd has them; whoever leads meanwhile.
+///
+/// # Errors
+/// etcd cannot be spoken to, or does not answer.
+pub(crate) async fn values(
+    settings: &EtcdSettings,
+    prefix: &str,
+) -> Result<Vec<(String, Vec<u8>)>, RunError> {
+    let (etcd, keys) = (setup(settings)?, Keys::new(&settings.prefix));
+    let found = etcd.all_at_once(settings.timeout, &keys.state(prefix)).await;
+    let (found, _) = found.map_err(|error| RunError::Etcd(format!("read the store: {error}")))?;
+    let mut snapshot = Snapshot::new(keys, &settings.prefix);
+    for key in found {
+        snapshot.set(key);
+    }
+    Ok(snapshot.scan(prefix)?)
 }
 
 /// Follows and leads until `stop`.
@@ -186,6 +206,8 @@ impl Seat<'_> {
                 Some(self.candidate.clone()),
                 false,
             ));
+        let health = Health::new(Standing::Follows { knows_leader: false }).await;
+        let services = reflection::add_to(services).add_service(health.serve());
         let following = stop.child_token();
         let serving = serve(
             self.house.tls.clone(),
@@ -206,9 +228,11 @@ impl Seat<'_> {
                 Ok(()) => Err(RunError::Ended("server")),
                 Err(error) => Err(RunError::Serve(error)),
             },
+            () = health.follow(seen.clone()) => None,
             () = self.house.notify.report_following(seen) => None,
             () = self.heed_revocations() => None,
         };
+        health.end().await;
         following.cancel();
         if won.is_some() {
             // Who is connected is told at once, and cut off after a while; the leader need not wait for that.

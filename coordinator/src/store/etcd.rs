@@ -14,6 +14,8 @@
 //! is sent and however late it arrives. One whose answer was lost is therefore sent again, and tells by the turn whether it had
 //! been done. One that stays open until the deadline ends the tenure: whoever leads next reads the journal anew.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod layout;
 mod snapshot;
 #[cfg(test)]

@@ -9,6 +9,7 @@ pub(crate) mod conformance;
 pub mod copy;
 pub(crate) mod etcd;
 pub mod redb;
+pub(crate) mod witnessed;
 
 use std::path::PathBuf;
 

@@ -3,6 +3,8 @@
 //! One thing at a time: a token that is for one node must not be used by two at once. Calls block for the disk, so they are made from
 //! threads that may.
 
+mod operators;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -180,6 +180,8 @@ impl Roles {
 pub(crate) enum For {
     /// Whoever reaches it, without a certificate.
     Anybody,
+    /// Whoever has shown a certificate, or an operator's token, that counts: nodes, coordinators, operators whatever their roles.
+    Known,
     /// Nodes.
     Nodes,
     /// Operators with this right.
@@ -189,6 +191,16 @@ pub(crate) enum For {
 /// Whom each call is for; `None`: there is no such call.
 pub(crate) fn of_call(path: &str) -> Option<For> {
     use Right::{Admin, Approve, Operate, View};
+    match path {
+        // Whether this coordinator leads, and no more: an agent's host may ask as well.
+        "/grpc.health.v1.Health/Check" | "/grpc.health.v1.Health/Watch" => return Some(For::Known),
+        // What could be asked. The same stands in the public `.proto` files; still it is nobody's business who may ask nothing.
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+        | "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo" => {
+            return Some(For::Operators(View));
+        }
+        _ => {}
+    }
     let (service, call) = path.strip_prefix("/blackstart.v1.")?.split_once('/')?;
     let right = match (service, call) {
         ("EnrolmentService", "Join" | "Renew") => return Some(For::Anybody),
@@ -211,7 +223,7 @@ pub(crate) fn of_call(path: &str) -> Option<For> {
             | "GetEtcd"
             | "VerifyEtcdSnapshots",
         )
-        | ("TrustService", "ListCertificates") => View,
+        | ("TrustService", "ListCertificates" | "RenewOperator") => View,
         (
             "FleetService",
             "StartColdStart" | "PauseRun" | "ResumeRun" | "AbortRun" | "SetHold" | "LiftHold" | "ThawStorm"
@@ -231,8 +243,11 @@ pub(crate) fn of_call(path: &str) -> Option<For> {
 pub(crate) fn is_command(path: &str) -> bool {
     let call = path.rsplit('/').next().unwrap_or_default();
     match of_call(path) {
-        Some(For::Operators(right)) => right != Right::View && !matches!(call, "ListTokens" | "VerifyAudit"),
-        Some(For::Anybody | For::Nodes) | None => false,
+        Some(For::Operators(Right::View)) => call == "RenewOperator",
+        Some(For::Operators(Right::Operate | Right::Approve | Right::Admin)) => {
+            !matches!(call, "ListTokens" | "VerifyAudit")
+        }
+        Some(For::Anybody | For::Known | For::Nodes) | None => false,
     }
 }
 
@@ -281,10 +296,24 @@ mod tests {
             assert!(!is_command(&format!("/blackstart.v1.{call}")), "{call}");
         }
         assert_eq!(of_call("/blackstart.v1.FleetService/Nothing"), None);
-        assert_eq!(
-            of_call("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"),
-            None
-        );
+        for (call, whom) in [
+            ("health.v1.Health/Check", Some(For::Known)),
+            ("health.v1.Health/Watch", Some(For::Known)),
+            // A later version of the health protocol has one: nobody has given it a right.
+            ("health.v1.Health/List", None),
+            (
+                "reflection.v1.ServerReflection/ServerReflectionInfo",
+                Some(For::Operators(Right::View)),
+            ),
+            (
+                "reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+                Some(For::Operators(Right::View)),
+            ),
+        ] {
+            let path = format!("/grpc.{call}");
+            assert_eq!(of_call(&path), whom, "{path}");
+            assert!(!is_command(&path), "{path}");
+        }
     }
 
     fn grants(list: &[(Right, Option<&str>)]) -> Grants {

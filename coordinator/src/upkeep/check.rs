@@ -11,6 +11,7 @@ use crate::execute::status::RunState;
 use crate::fleet::boots;
 use crate::permit::{self, kept::PERMITS};
 use crate::store::backup::{Bytes, RunJournal, Snapshot};
+use crate::store::witnessed::WITNESS;
 use crate::trust::book;
 use crate::trust::desk::{ISSUED, REVOKED, TOKENS};
 
@@ -126,6 +127,8 @@ fn parse(key: &str, value: &[u8]) -> Result<(), String> {
         serde_json::from_slice::<book::Revocation>(value).map(|_| ())
     } else if key == SETTLED_BOOT {
         serde_json::from_slice::<BootIdentity>(value).map(|_| ())
+    } else if key == WITNESS {
+        serde_json::from_slice::<u64>(value).map(|_| ())
     } else {
         return Err(
             "this version does not know what it is; it is left alone: was the store written by a newer one?"

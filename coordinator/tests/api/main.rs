@@ -5,8 +5,10 @@
 mod audit;
 mod brakes;
 mod clocks;
+mod downgrade;
 mod enrolment;
 mod fleetlock;
+mod grpcurl;
 mod masters;
 mod metrics;
 #[path = "../oidc/mod.rs"]

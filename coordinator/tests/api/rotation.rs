@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use blackstart_agent::host::sim::{SimCluster, SimMachine};
+use blackstart_coordinator::audit::file::{files as files_of, verify};
 use blackstart_coordinator::pki::Seen;
 use blackstart_proto::tls::TlsFiles;
 use blackstart_proto::v1::ListClustersRequest;
@@ -162,5 +163,25 @@ async fn a_fleet_follows_from_one_authority_to_the_next_and_nobody_is_left_behin
     for machine in &mut machines {
         machine.cut_power();
     }
+    // Who typed it stands in the audit, and what came of it: beside a coordinator that runs, which has written it.
+    let audit = files_of(&world.path("state/audit")).unwrap();
+    let audit: String = audit
+        .iter()
+        .map(|file| std::fs::read_to_string(file).unwrap())
+        .collect();
+    for (what, outcome) in [
+        ("ca rotate", "done"),
+        ("ca finish", "refused"),
+        ("ca finish", "done"),
+    ] {
+        let (what, outcome) = (format!("\"{what}\""), format!("\"{outcome}\""));
+        let stands =
+            |line: &str| line.contains("local user") && line.contains(&what) && line.contains(&outcome);
+        assert!(audit.lines().any(stands), "{what} {outcome} in {audit}");
+    }
     world.stop().await;
+    assert_eq!(
+        verify(&world.path("state/audit"), None).unwrap().problems,
+        Vec::<String>::new()
+    );
 }

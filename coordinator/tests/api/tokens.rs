@@ -2,10 +2,12 @@
 
 use blackstart_coordinator::config::Settings;
 use blackstart_coordinator::trust::oidc::OidcSettings;
+use blackstart_proto::leader::OPERATOR;
 use blackstart_proto::tls::visitor_config;
 use blackstart_proto::v1;
 use blackstart_proto::v1::agent_service_client::AgentServiceClient;
 use blackstart_proto::v1::fleet_service_client::FleetServiceClient;
+use blackstart_proto::v1::trust_service_client::TrustServiceClient;
 use tonic::transport::Channel;
 use tonic::{Code, Request};
 
@@ -169,4 +171,39 @@ async fn a_coordinator_that_knows_no_provider_takes_no_token_and_one_without_its
         .list_nodes(with(&ann, v1::ListNodesRequest::default()))
         .await
         .unwrap();
+}
+
+/// Or whoever has come by a token for minutes would have a certificate for a year.
+#[tokio::test]
+async fn a_token_renews_no_certificate() {
+    let provider = Provider::new();
+    let world = World::with(|settings| served(settings, &provider)).await;
+    let request = || v1::RenewOperatorRequest::default();
+    let mut by_token = TrustServiceClient::new(visitor(&world).await);
+    let asked = with(&provider.token("ann", 300), request());
+    let told = by_token.renew_operator(asked).await.unwrap_err();
+    assert_eq!(told.code(), Code::PermissionDenied, "{told}");
+    assert!(told.message().contains("by itself alone"), "{told}");
+    // Nor does a coordinator that says for whom it asks, or a node.
+    let channel = world.connect(world.tls("coordinator")).await.unwrap();
+    let mut passed_on = Request::new(request());
+    passed_on.metadata_mut().insert(OPERATOR, "ann".parse().unwrap());
+    let told = TrustServiceClient::new(channel)
+        .renew_operator(passed_on)
+        .await
+        .unwrap_err();
+    assert!(told.message().contains("by itself alone"), "{told}");
+    let told = trust(&world, "biz-1")
+        .await
+        .renew_operator(request())
+        .await
+        .unwrap_err();
+    assert_eq!(told.code(), Code::PermissionDenied, "{told}");
+    // With a certificate it is taken for what it is: no request at all.
+    let told = trust(&world, "ann")
+        .await
+        .renew_operator(request())
+        .await
+        .unwrap_err();
+    assert_eq!(told.code(), Code::InvalidArgument, "{told}");
 }

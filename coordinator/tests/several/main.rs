@@ -12,6 +12,7 @@ mod secure;
 #[path = "../api/support.rs"]
 #[allow(dead_code, reason = "only its agent is used here")]
 mod support;
+mod trust;
 mod world;
 
 use std::time::Duration;

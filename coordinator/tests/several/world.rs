@@ -435,6 +435,21 @@ store:
     )
 }
 
+/// As on a machine of its own: what one renews is no other's.
+fn own_files(root: &Path, name: &str) -> TlsFiles {
+    let issued = TlsFiles::in_dir(&root.join("pki"), name);
+    let own = TlsFiles::in_dir(&root.join(name).join("pki"), name);
+    fs::create_dir_all(root.join(name).join("pki")).unwrap();
+    for (from, to) in [
+        (&issued.ca, &own.ca),
+        (&issued.certificate, &own.certificate),
+        (&issued.key, &own.key),
+    ] {
+        fs::copy(from, to).unwrap();
+    }
+    own
+}
+
 fn machine(
     root: &Path,
     name: &str,
@@ -456,7 +471,7 @@ fn machine(
     settings.boot_id_file = dir.join("boot_id");
     settings.coordinator = Some(CoordinatorSettings {
         addresses: coordinators.to_vec(),
-        tls: TlsFiles::in_dir(&root.join("pki"), name),
+        tls: own_files(root, name),
         report_interval: Duration::from_millis(300),
         permit_wait: blackstart_agent::config::PERMIT_WAIT,
     });

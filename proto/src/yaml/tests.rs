@@ -130,3 +130,23 @@ proptest! {
         let _ = read("f", &text, |top| { top.string("a"); top.table("b"); });
     }
 }
+
+/// Whoever writes a file would have its reader hang, run out of memory or stack. A test's thread has 2 MiB, as those have that wait for disks.
+#[test]
+fn what_is_to_exhaust_its_reader_is_refused() {
+    let bomb: String = (1..40).fold("a0: &a0 [x, x]\n".to_owned(), |text, level| {
+        let below = level - 1;
+        text + &format!("a{level}: &a{level} [*a{below}, *a{below}, *a{below}, *a{below}]\n")
+    });
+    for text in [
+        bomb + "a: *a39\n",
+        format!("a: {}", "[".repeat(200_000)),
+        format!("a: {}", "{a: ".repeat(200_000)),
+        format!("a: &a [{}*a]", "*a, ".repeat(10_000)),
+        (0..2_000).fold(String::new(), |text, level| text + &" ".repeat(level) + "a:\n"),
+        "x".repeat(MAX_BYTES + 1),
+    ] {
+        let list = problems(&text, |_| ());
+        assert!(list.iter().all(|problem| problem.message.len() < 4096));
+    }
+}

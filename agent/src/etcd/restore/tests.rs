@@ -8,6 +8,7 @@ use ring::digest::{SHA256, digest};
 
 use super::*;
 use crate::config::Settings;
+use crate::etcd::{Act, Change};
 
 const RUN: &str = "etcd-quorum-1";
 /// What a stand-in's database says of itself, where a real one has its pages.
@@ -258,4 +259,81 @@ async fn what_etcd_runs_with_is_not_touched() {
     let why = bed.restore(RUN, 0, None).await.unwrap_err();
     assert!(why.contains("holds its database"), "{why}");
     assert_eq!(bed.intact(), [MEMBER]);
+}
+
+/// Whoever speaks as a coordinator names runs, and those become directories.
+#[tokio::test]
+async fn no_name_that_an_order_brings_becomes_a_path_out_of_its_place() {
+    let bed = Bed::new();
+    bed.keep("1.db", "c", 42);
+    fs::write(bed.at("secret.db"), contents(1)).unwrap();
+    let restore_of = |directory: &str| {
+        Act::Restore(Restore {
+            version: "3.5.9".to_owned(),
+            out_of: Some(OutOf::Data {
+                directory: directory.to_owned(),
+                revision: NEWEST,
+            }),
+        })
+    };
+    let rebuild = || Act::Rebuild {
+        initial_cluster: "m1=https://10.0.0.1:2380".to_owned(),
+        needs_bytes: 0,
+    };
+    let name = |text: &str| text.to_owned();
+    let mut orders = Vec::new();
+    for run in [
+        "",
+        ".",
+        "..",
+        "../x",
+        "/etc",
+        "a/../../x",
+        "a/b",
+        "a\0b",
+        "a\nb",
+        "x\u{202e}",
+        "A",
+    ] {
+        for act in [Act::Fence, Act::StopControlPlane, rebuild(), restore_of(MEMBER)] {
+            orders.push((name(run), act, "is no name of a run"));
+        }
+    }
+    for directory in [
+        "",
+        ".",
+        "..",
+        "../manifests",
+        "/etc",
+        "member/..",
+        "member.set-aside./../..",
+        "member\0",
+    ] {
+        orders.push((name(RUN), restore_of(directory), "is no member's data"));
+    }
+    let before = listing(&bed.at(""));
+    for (run_id, act, expected) in orders {
+        let change = Change {
+            run_id,
+            cluster_id: 0,
+            act,
+        };
+        let why = super::super::act::act(&change, &bed.rules).await.unwrap_err();
+        assert!(why.contains(expected), "{change:?}: {why}");
+        assert_eq!(listing(&bed.at("")), before, "{change:?}");
+    }
+}
+
+/// Every path beneath.
+fn listing(dir: &Path) -> Vec<PathBuf> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            all.extend(listing(&path));
+        }
+        all.push(path);
+    }
+    all.sort();
+    all
 }

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
+use bollard::models::ContainerSummary;
 use bollard::query_parameters::ListContainersOptions;
 use tokio::time::timeout;
 use tracing::debug;
@@ -59,6 +60,11 @@ impl Containers {
             }
             Err(_) => return Self(None),
         };
+        Self::told(found)
+    }
+
+    /// By docker's list of them.
+    pub(crate) fn told(found: Vec<ContainerSummary>) -> Self {
         let labels = found.into_iter().filter_map(|container| container.labels);
         Self(Some(
             labels.filter_map(|labels| Running::by_labels(&labels)).collect(),

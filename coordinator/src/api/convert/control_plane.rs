@@ -34,7 +34,7 @@ fn given(text: String) -> Option<String> {
 }
 
 /// What an agent told. Parts that this version does not know are left out.
-pub(in crate::api) fn told(wire: v1::ControlPlaneReport) -> Told {
+pub(crate) fn told(wire: v1::ControlPlaneReport) -> Told {
     Told {
         parts: wire.parts.into_iter().filter_map(of_part).collect(),
         bad: wire.bad.into_iter().map(|bad| (bad.path, bad.why)).collect(),

@@ -10,7 +10,7 @@
 
 pub(crate) mod agent;
 pub(super) mod brakes;
-pub(super) mod control_plane;
+pub(crate) mod control_plane;
 pub(crate) mod etcd;
 pub(super) mod operator;
 pub(super) mod runbook;

@@ -192,7 +192,8 @@ impl PodDetail {
 
     /// Restarts of all its containers.
     pub fn restarts(&self) -> u64 {
-        self.containers.iter().map(|container| container.restarts).sum()
+        let each = self.containers.iter().map(|container| container.restarts);
+        each.fold(0, u64::saturating_add)
     }
 
     /// Its containers have ended for good.

@@ -23,7 +23,7 @@ impl Keys {
         self.key(&format!("part/{run}/{index:020}/{part:06}"))
     }
 
-    pub(super) fn state(&self, key: &str) -> Vec<u8> {
+    pub(crate) fn state(&self, key: &str) -> Vec<u8> {
         self.key(&format!("state/{key}"))
     }
 
