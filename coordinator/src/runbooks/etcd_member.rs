@@ -218,10 +218,13 @@ fn write(mut plan: RunbookPlan, world: &World, view: &View, lost: &Seen, manifes
 /// Out of the cluster, and in again.
 fn changes(view: &View, replaced: &Replaced, evidence: String) -> Vec<Step> {
     let remove = Step {
-        approval: Some(format!(
-            "if it is not well after the bounce, it is taken out, its data is set aside, and it joins anew; until it has, one more loss may stop all writes ({})",
-            view.words()
-        )),
+        // One that is out already is not taken out: nobody is asked.
+        approval: replaced.member_id.map(|_| {
+            format!(
+                "if it is not well after the bounce, it is taken out, its data is set aside, and it joins anew; until it has, one more loss may stop all writes ({})",
+                view.words()
+            )
+        }),
         ..step(Action::RemoveEtcdMember, evidence, CHANGE)
     };
     let kind = if replaced.learner { "learner" } else { "voter" };
@@ -303,7 +306,6 @@ fn lists(plan: &mut RunbookPlan, world: &World, replaced: &Replaced) {
         let removal = plan
             .steps
             .iter_mut()
-            .filter(|_| replaced.member_id.is_some())
             .find(|step| step.action == Action::RemoveEtcdMember);
         match removal.and_then(|step| step.approval.as_mut()) {
             Some(approval) => *approval = format!("{approval}; at the end {words}"),
