@@ -106,7 +106,7 @@ fn meaning(arg: &Arg) -> String {
         .map(|value| format!("`{}`", value.get_name()))
         .collect();
     if !choices.is_empty() && !matches!(arg.get_action(), ArgAction::SetTrue | ArgAction::SetFalse) {
-        words += &format!(" [{}]", choices.join(", "));
+        write!(words, " [{}]", choices.join(", ")).unwrap();
     }
     let defaults: Vec<_> = arg
         .get_default_values()
@@ -115,10 +115,10 @@ fn meaning(arg: &Arg) -> String {
         .map(|value| value.to_string_lossy())
         .collect();
     if !defaults.is_empty() && !matches!(arg.get_action(), ArgAction::SetTrue | ArgAction::SetFalse) {
-        words += &format!(" (default `{}`)", defaults.join("`, `"));
+        write!(words, " (default `{}`)", defaults.join("`, `")).unwrap();
     }
     if let Some(variable) = arg.get_env() {
-        words += &format!(" (or `{}` in the environment)", variable.to_string_lossy());
+        write!(words, " (or `{}` in the environment)", variable.to_string_lossy()).unwrap();
     }
     words
         .replace('|', "\\|")

@@ -36,7 +36,6 @@ use crate::events::Events;
 use crate::fleetlock;
 use crate::kubernetes::Clusters;
 use crate::leader::Tenure;
-use crate::metrics::Sources;
 use crate::permit::PermitsHandle;
 use crate::policy::{OutagePolicy, StormPolicy};
 use crate::runbooks::{Runbooks, Work};
@@ -84,6 +83,8 @@ pub(super) async fn lead(
     let (settings, events) = (&house.settings, &house.events);
     let witnessed = Witnessed::new(store);
     let store: Arc<dyn Store> = Arc::new(witnessed.clone());
+    let opened = open(house, &store, &tenure).await?;
+    let _told = house.metrics.lead(opened.sources());
     let Opened {
         fleet,
         brakes,
@@ -97,16 +98,9 @@ pub(super) async fn lead(
         work,
         answers,
         desk,
-    } = open(house, &store, &tenure).await?;
+    } = opened;
     let health = Health::new(Standing::Leads { writes: true }).await;
     let policy = settings.cold_start.clone();
-    let _told = house.metrics.lead(Sources {
-        fleet: fleet.clone(),
-        executor: executor.clone(),
-        runbooks: runbooks.clone(),
-        brakes: brakes.clone(),
-        permits: permits.clone(),
-    });
     house.kept.note(leads(executor.epoch(), desk.trusts()));
 
     let working = CancellationToken::new();
@@ -162,16 +156,9 @@ pub(super) async fn lead(
         .add_service(coordinators);
     let services = reflection::add_to(let_in(services, house, desk)).add_service(health.serve());
     spawn(&mut outer, "health", health.lead(witnessed, serving.clone()));
-    let door = house.door.clone();
+    let (tls, door) = (house.tls.clone(), house.door.clone());
     let lines = Lines::Leading(agents);
-    let server = serve(
-        house.tls.clone(),
-        listeners,
-        services,
-        lines,
-        door,
-        serving.clone(),
-    );
+    let server = serve(tls, listeners, services, lines, door, serving.clone());
     outer.spawn(async move { ("server", server.await.map_err(RunError::Serve)) });
     house.notify.ready();
 

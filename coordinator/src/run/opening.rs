@@ -15,6 +15,7 @@ use crate::fleet::{Fleet, FleetParts, Holds, Order, OrderResult};
 use crate::inventory::Inventory;
 use crate::kubernetes::Clusters;
 use crate::leader::Tenure;
+use crate::metrics::Sources;
 use crate::permit::{Keeper, KeeperParts, PermitsHandle};
 use crate::quorum::Eyes;
 use crate::runbooks::conditions::Conditions;
@@ -39,6 +40,19 @@ pub(super) struct Opened {
     pub(super) work: Work,
     pub(super) answers: Answers,
     pub(super) desk: Arc<Desk>,
+}
+
+impl Opened {
+    /// What Prometheus is told of.
+    pub(super) fn sources(&self) -> Sources {
+        Sources {
+            fleet: self.fleet.clone(),
+            executor: self.executor.clone(),
+            runbooks: self.runbooks.clone(),
+            brakes: self.brakes.clone(),
+            permits: self.permits.clone(),
+        }
+    }
 }
 
 /// Agents' answers on their way: to the executor, or to runbooks.
