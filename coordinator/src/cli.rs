@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, ConfigError, Settings};
 use crate::inventory::{self, InventoryError};
+use crate::logs;
 use crate::notify::Notify;
 use crate::power::Bmcs;
 use crate::run::{self, RunError};
@@ -236,7 +237,20 @@ pub enum ConfigCommand {
 /// # Errors
 /// Everything, with what was being done; [`exit_code`] tells the kinds apart.
 pub async fn execute(cli: Cli) -> anyhow::Result<()> {
-    match cli.command {
+    // What is typed by hand is told where it was typed.
+    let otlp = if let Command::Run { config } = &cli.command {
+        config::load(config)?.otlp
+    } else {
+        None
+    };
+    let sent = logs::begin(otlp.as_ref()).context("log to the collector (otlp)")?;
+    let ended = carry_out(cli.command).await;
+    sent.end().await;
+    ended
+}
+
+async fn carry_out(command: Command) -> anyhow::Result<()> {
+    match command {
         Command::Run { config } => run(config::load(&config)?).await,
         Command::Init {
             dir,

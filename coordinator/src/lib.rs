@@ -38,6 +38,7 @@ pub mod fuzzing;
 pub mod inventory;
 pub mod kubernetes;
 pub mod leader;
+pub mod logs;
 pub mod metrics;
 pub mod notify;
 pub mod outage;

@@ -1,26 +1,22 @@
 //! Entry point of `blackstart-coordinator`.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use blackstart_coordinator::cli::{self, Cli};
 use clap::Parser;
-use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = EnvFilter::try_from_env("BLACKSTART_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .init();
     // The default provider can only be set once, and nobody else sets it: its answer says nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            tracing::error!(%error, "start the asynchronous runtime");
+            let _ = writeln!(
+                io::stderr(),
+                "blackstart-coordinator: start the asynchronous runtime: {error}"
+            );
             return ExitCode::FAILURE;
         }
     };

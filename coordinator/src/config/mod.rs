@@ -19,6 +19,7 @@ use blackstart_proto::tls::TlsFiles;
 use crate::fleetlock::FleetLockSettings;
 use crate::inventory::ClusterName;
 use crate::kubernetes::connection::Access;
+use crate::logs::OtlpSettings;
 use crate::policy::{BackupPolicy, ColdStartPolicy, OutagePolicy, PermitPolicy, StormPolicy};
 use crate::power::settings::BmcSettings;
 use crate::runbooks::policy::RunbookPolicy;
@@ -65,6 +66,8 @@ pub struct Settings {
     pub fleetlock: Option<FleetLockSettings>,
     /// Where Prometheus finds metrics; `None`: nowhere.
     pub metrics: Option<SocketAddr>,
+    /// The collector that its log goes to as well; `None`: nowhere else.
+    pub otlp: Option<OtlpSettings>,
     /// The backups that it makes of its store.
     pub backup: BackupPolicy,
     /// The ways to the clusters' APIs; a cluster without one has no runbooks.
@@ -104,6 +107,7 @@ impl Default for Settings {
             permits: PermitPolicy::default(),
             fleetlock: None,
             metrics: None,
+            otlp: None,
             backup: BackupPolicy::default(),
             clusters: Vec::new(),
             runbooks: RunbookPolicy::default(),

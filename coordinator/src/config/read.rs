@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use blackstart_proto::tls::TlsFiles;
 use blackstart_proto::yaml::{self, Item, Problems, Table};
+use tonic::transport::Endpoint;
 
 use super::{ClusterAccess, EtcdSettings, Settings, StoreSettings, bmc, runbooks, trust};
 use crate::fleetlock::{FleetLockSettings, FleetLockTls};
 use crate::inventory::ClusterName;
 use crate::kubernetes::connection::{Access, Identity};
+use crate::logs::OtlpSettings;
 use crate::permit::Budget;
 use crate::policy::{
     BackupPolicy, ColdStartPolicy, OutagePolicy, PermitPolicy, SetAsidePolicy, StormPolicy, Trigger, Typical,
@@ -94,6 +96,7 @@ pub fn parse(name: &str, text: &str) -> Result<Settings, Problems> {
         to.metrics = top
             .table("metrics")
             .and_then(|mut table| table.required("listen")?.socket_address());
+        to.otlp = top.table("otlp").and_then(otlp);
         if let Some(table) = top.table("backup") {
             backup(table, &mut to.backup);
         }
@@ -416,6 +419,19 @@ fn permits(mut table: Table, to: &mut PermitPolicy) {
     set(&mut to.silent_for, positive(&mut table, "silent_for"));
 }
 
+fn otlp(mut table: Table) -> Option<OtlpSettings> {
+    let item = table.required("endpoint")?;
+    let endpoint = item.text()?;
+    let is_plain = endpoint.strip_prefix("http://").is_some_and(|at| !at.is_empty());
+    if !is_plain || Endpoint::from_shared(endpoint.clone()).is_err() {
+        item.problem(
+            "expected http://ADDRESS:PORT of a collector that speaks OTLP over gRPC; TLS is not spoken: run the collector on this machine",
+        );
+        return None;
+    }
+    Some(OtlpSettings { endpoint })
+}
+
 fn fleetlock(mut table: Table) -> Option<FleetLockSettings> {
     let place = table.required("listen");
     let tls = table.table("tls").map(|mut table| {
@@ -545,6 +561,12 @@ mod tests {
             .unwrap()
             .metrics;
         assert_eq!(metrics, Some("127.0.0.1:9470".parse().unwrap()));
+        let otlp = parse("f", "otlp: {endpoint: \"http://127.0.0.1:4317\"}")
+            .unwrap()
+            .otlp;
+        assert_eq!(otlp.unwrap().endpoint, "http://127.0.0.1:4317");
+        let secure = parse("f", "otlp: {endpoint: \"https://c:4317\"}").unwrap_err();
+        assert_eq!(secure.list[0].field, "otlp.endpoint", "{secure}");
         let nowhere = parse("f", "metrics: {}").unwrap_err();
         assert_eq!(nowhere.list[0].field, "metrics.listen", "{nowhere}");
         let plain = read("fleetlock: {listen: \"10.0.0.1:7444\"}").unwrap().unwrap();
