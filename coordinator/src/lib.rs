@@ -20,7 +20,7 @@
 //! `power/` asks machines' management controllers whether they have power. `permit/` (pure, and its keeper) has what takes a node away go in turn, for agents and, through `fleetlock/`, for reboot tools.
 //!
 //! [`run`](mod@run) puts it together; [`cli`] is what may be typed, [`config`] and [`policy`] what may be tuned, [`pki`] makes the
-//! certificates, [`trust`] says who is let in and may do what, [`audit`] keeps what was commanded, [`upkeep`] sees to the store, [`own_boot`] tells how the coordinator's own machine ended, [`notify`] speaks with systemd.
+//! certificates, [`trust`] says who is let in and may do what, [`audit`] keeps what was commanded, [`upkeep`] sees to the store, [`own_boot`] tells how the coordinator's own machine ended, [`notify`] speaks with systemd, [`metrics`] tells Prometheus of the fleet, [`logs`] says where the log goes.
 
 pub mod api;
 pub mod audit;
