@@ -17,7 +17,7 @@
 //! | [`db`] | the database on the disk, in a format of its own |
 //! | [`ids`] | of members and clusters, as etcd makes them |
 //! | [`peers`] | how members reach each other |
-//! | [`serve`] | what clients are answered |
+//! | [`mod@serve`] | what clients are answered |
 //! | [`tool`] | `etcdutl version`, `snapshot status`, `snapshot restore` |
 //! | [`wire`] | what is written and said |
 //!
