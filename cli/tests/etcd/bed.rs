@@ -2,7 +2,7 @@
 //! the command itself before it.
 
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use blackstart_agent::config::{ComponentSettings, CoordinatorSettings, ProbeSett
 use blackstart_agent::run::{Notify, run};
 use blackstart_coordinator::pki::Authority;
 use blackstart_proto::tls::TlsFiles;
+use rand::Rng;
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType, date_time_ymd};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -32,6 +33,22 @@ pub(crate) const MASTERS: [&str; 3] = ["biz-1", "biz-2", "biz-3"];
 
 /// So many snapshots agents keep.
 pub(crate) const KEEP: u32 = 2;
+
+/// A loopback address that is nobody else's: with the ports of one address for all, what is down for a while finds its port taken when it comes back.
+fn free_host() -> Ipv4Addr {
+    let mut random = rand::rng();
+    loop {
+        let host = Ipv4Addr::new(
+            127,
+            random.random_range(1..=254),
+            random.random_range(0..=255),
+            random.random_range(1..=254),
+        );
+        if TcpListener::bind((host, 2379)).is_ok() {
+            return host;
+        }
+    }
+}
 
 const INVENTORY: &str = "\
 clusters:
@@ -138,13 +155,15 @@ impl Bed {
         let masters: Vec<_> = MASTERS
             .map(|name| {
                 authority.issue_node(name).unwrap();
+                let host = free_host();
+                let at = |port| SocketAddr::from((host, port));
                 Master {
                     name,
                     dir: root.join(name),
-                    client: free_port(),
-                    peer: free_port(),
-                    metrics: free_port(),
-                    api: free_port(),
+                    client: at(2379),
+                    peer: at(2380),
+                    metrics: at(2381),
+                    api: at(6443),
                     boots: 1,
                     kubelet: None,
                     agent: None,
@@ -189,7 +208,10 @@ impl Bed {
         let key = KeyPair::from_pem(&read("ca.key")).unwrap();
         let issuer = Issuer::from_ca_cert_pem(&read("ca.crt"), key).unwrap();
         let mut params = CertificateParams::default();
-        params.subject_alt_names = vec![SanType::IpAddress(Ipv4Addr::LOCALHOST.into())];
+        let masters = self.masters.iter().map(|master| master.client.ip());
+        // etcd looks whether the address that a peer connects from is one of its certificate's.
+        let own = IpAddr::from(Ipv4Addr::LOCALHOST);
+        params.subject_alt_names = masters.chain([own]).map(SanType::IpAddress).collect();
         params.extended_key_usages = vec![
             ExtendedKeyUsagePurpose::ServerAuth,
             ExtendedKeyUsagePurpose::ClientAuth,
@@ -220,6 +242,7 @@ impl Bed {
         let (certificate, key, ca) = (tls.certificate.display(), tls.key.display(), tls.ca.display());
         let version = version(&self.program);
         let (program, data) = (self.program.display(), data.display());
+        let (host, port) = (metrics.ip(), metrics.port());
         format!(
             "\
 apiVersion: v1
@@ -249,6 +272,7 @@ spec:
     - --peer-trusted-ca-file={ca}
     - --trusted-ca-file={ca}
     image: registry.k8s.io/etcd:{version}
+    livenessProbe: {{httpGet: {{host: {host}, path: \"/health?serializable=true\", port: {port}}}}}
     name: etcd
   hostNetwork: true
 "
@@ -317,6 +341,13 @@ inventory: {root}/inventory.yaml
             }),
             ..Settings::for_node(master.name)
         };
+        // Whether this machine's own runtimes are well has nothing to do with these nodes.
+        settings.runtime.docker.socket = if std::env::var("EXP").is_ok() {
+            "/tmp/flk/dead.sock".into()
+        } else {
+            dir("docker.sock")
+        };
+        settings.runtime.containerd.socket = dir("containerd.sock");
         settings.logs.globs = Vec::new();
         settings.preflight.certificates = Vec::new();
         settings.etcd.snapshots.dir = dir("snapshots");
@@ -366,8 +397,9 @@ spec:
   containers:
   - name: kube-apiserver
     command: [listen, \"{health}\"]
-    livenessProbe: {{httpGet: {{host: 127.0.0.1, path: /livez, port: {}}}}}
+    livenessProbe: {{httpGet: {{host: {}, path: /livez, port: {}}}}}
 ",
+                health.ip(),
                 health.port()
             );
             fs::write(master.dir.join("manifests/kube-apiserver.yaml"), text).unwrap();

@@ -7,10 +7,12 @@
     reason = "helpers of tests; each uses a part of them"
 )]
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 
 use blackstart_proto::tls::TlsFiles;
 use nix::sys::signal::{Signal, kill};
@@ -37,12 +39,13 @@ pub(crate) fn is_here(test: &str) -> bool {
     false
 }
 
-/// A port that nobody listens on now.
+/// A port that nobody listens on now, and that was given to nobody else here: whoever has it may be down for a while.
 pub(crate) fn free_port() -> SocketAddr {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     let mut random = rand::rng();
     loop {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, random.random_range(PORTS)));
-        if StdListener::bind(address).is_ok() {
+        if StdListener::bind(address).is_ok() && GIVEN.lock().unwrap().insert(address.port()) {
             return address;
         }
     }
