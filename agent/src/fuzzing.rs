@@ -203,6 +203,10 @@ pub fn etcd_manifests(bytes: &[u8]) {
     let Ok(pod) = EtcdPod::parse(text) else { return };
     assert!(pod.endpoints().len() <= pod.listen.len());
     let members = "m1=https://10.0.0.1:2380,m2=https://10.0.0.2:2380";
+    if let Ok(moved) = pod::moved(text, "m4", "10.0.0.4", members) {
+        let read = EtcdPod::parse(&moved).expect("what was written can be read");
+        assert_eq!((read.name.as_str(), &read.data_dir), ("m4", &pod.data_dir));
+    }
     if let Ok(joining) = pod::joining(text, members) {
         let read = EtcdPod::parse(&joining).expect("what was written can be read");
         let expected = EtcdPod {

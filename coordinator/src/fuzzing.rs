@@ -223,6 +223,14 @@ pub fn etcd_answers(bytes: &[u8]) {
                 }
                 None
             }
+            EtcdAnswer::Template(template) => {
+                assert!(template.map_or(0, |template| template.text.len()) <= 64 << 10);
+                None
+            }
+            EtcdAnswer::Newcomer(prepared) => {
+                assert!(prepared.text.len() <= 64 << 10 && prepared.missing.len() <= 257);
+                None
+            }
             EtcdAnswer::Piece(_) => None,
         }
     };

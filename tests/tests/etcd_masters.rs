@@ -2,174 +2,25 @@
 //! hardened unit, a real coordinator, the command as operators type it. One bed of three masters a version of etcd, for all of its cases.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
-use std::time::Duration;
+mod etcd_story;
 
 use blackstart_proto::part::Part;
-use blackstart_proto::tls::TlsFiles;
 use blackstart_tests::component::Mood;
 use blackstart_tests::docker::{Docker, say};
-use blackstart_tests::masters::store::{self, Acknowledged, Member, Writer};
+use blackstart_tests::masters::store::{self, Writer};
 use blackstart_tests::masters::{self, DATA, ETCD, Etcd, Masters};
 use blackstart_tests::node::Node;
 use blackstart_tests::wait;
 use serde_json::Value;
-use tokio::time::Instant;
 
-/// For what takes as long as it takes.
-const LONG: Duration = Duration::from_mins(3);
-/// Written before anything happens.
-const MIB: usize = 8;
+use self::etcd_story::{LONG, Story, exists, set_aside};
+
 const API_SERVER: &str = Part::ApiServer.pod();
 /// On the disk of etcd's data.
 const FILLER: &str = "/var/lib/node-disk/filler";
 /// Years with whose beginning certificates end.
 const ENDED: i32 = 2024;
 const GOOD: i32 = 2090;
-
-/// A bed, and who works on it.
-struct Story {
-    masters: Masters,
-    members: Vec<Member>,
-    /// Another operator than the one who begins.
-    second: TlsFiles,
-    began: Instant,
-}
-
-impl Story {
-    async fn begin(docker: &Docker, name: &str, etcd: &Etcd) -> Self {
-        let began = Instant::now();
-        let masters = Masters::raise(docker, name, Some(etcd)).await.unwrap();
-        let story = Self {
-            members: masters.members(),
-            second: masters.second_operator().unwrap(),
-            masters,
-            began,
-        };
-        story.well(3).await;
-        store::fill(&story.members[0], MIB).await.unwrap();
-        story
-    }
-
-    fn tell(&self, what: &str) {
-        say(&format!("{:>5.1} s  {what}", self.began.elapsed().as_secs_f32()));
-    }
-
-    fn node(&self, at: usize) -> &Node {
-        self.masters.nodes().nth(at).unwrap()
-    }
-
-    fn name(&self, at: usize) -> String {
-        self.node(at).name().to_owned()
-    }
-
-    async fn ask(&self, args: &[&str]) -> anyhow::Result<Value> {
-        self.masters.bed().coordinator().unwrap().ask(args).await
-    }
-
-    /// What the command prints, once it is as wanted.
-    async fn until(&self, what: &str, args: &[&str], wanted: impl Fn(&Value) -> bool) -> Value {
-        let mut last = String::new();
-        let awaited = wait::until(what, LONG, async || {
-            let answer = self.ask(args).await;
-            last = format!("{answer:#?}");
-            Ok(answer.ok().filter(|json| wanted(json)))
-        })
-        .await;
-        awaited.unwrap_or_else(|error| panic!("{error:#}: {last}"))
-    }
-
-    async fn status(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        self.until(what, &["etcd", "status", "bed"], wanted).await
-    }
-
-    /// So many members vote and are well.
-    async fn well(&self, voters: u64) {
-        self.status(&format!("{voters} members that are well"), |etcd| {
-            etcd["has_quorum"] == true && etcd["voters"] == voters && etcd["voters_healthy"] == voters
-        })
-        .await;
-    }
-
-    /// The plan of a runbook, as text for assertions.
-    async fn plan(&self, args: &[&str]) -> String {
-        let args: Vec<_> = ["runbook", "plan"]
-            .into_iter()
-            .chain(args.iter().copied())
-            .collect();
-        self.ask(&args).await.unwrap().to_string()
-    }
-
-    /// Begins a run, once what is known allows it.
-    async fn run(&self, args: &[&str]) -> String {
-        let args: Vec<_> = ["runbook", "run"]
-            .into_iter()
-            .chain(args.iter().copied())
-            .chain(["--yes"])
-            .collect();
-        let run = self.until("a run", &args, |run| run["id"].is_string()).await;
-        run["id"].as_str().unwrap().to_owned()
-    }
-
-    async fn follow(&self, what: &str, run: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        self.until(what, &["runbook", "status", run], |run| {
-            assert_ne!(run["state"], "halted", "{run:#}");
-            wanted(run)
-        })
-        .await
-    }
-
-    async fn question(&self, run: &str) -> String {
-        let asked = self
-            .follow("the question", run, |run| run["wants_approval"] == true)
-            .await;
-        asked["waiting_on"].as_str().unwrap().to_owned()
-    }
-
-    async fn succeeds(&self, run: &str) -> Value {
-        self.follow("its end", run, |run| run["state"] == "succeeded")
-            .await
-    }
-
-    /// By the word of two persons.
-    async fn approve_by_two(&self, run: &str) {
-        let one = self.ask(&["runbook", "approve", run]).await.unwrap_err();
-        assert!(format!("{one:#}").contains("wants two persons"), "{one:#}");
-        let coordinator = self.masters.bed().coordinator().unwrap();
-        coordinator
-            .ask_as(&self.second, &["runbook", "approve", run])
-            .await
-            .unwrap();
-    }
-
-    /// A fenced member joins anew.
-    async fn grow(&self, at: usize, voters: u64) {
-        let name = self.name(at);
-        let run = self.run(&["etcd-member", &name]).await;
-        self.follow("the question", &run, |run| {
-            run["wants_approval"] == true || run["state"] == "succeeded"
-        })
-        .await;
-        let _already = self.ask(&["runbook", "approve", &run]).await;
-        self.succeeds(&run).await;
-        self.well(voters).await;
-    }
-
-    async fn all_are_there(&self, at: usize, keys: &[Acknowledged]) {
-        let lost = store::missing(&self.members[at], keys).await.unwrap();
-        assert_eq!(lost, [""; 0], "acknowledged, and not there");
-        assert!(!keys.is_empty());
-        self.tell(&format!("{} acknowledged keys are all there", keys.len()));
-    }
-}
-
-/// What runs have set aside on a node.
-async fn set_aside(node: &Node) -> usize {
-    let names = node.exec(&["ls", DATA]).await.unwrap();
-    names
-        .lines()
-        .filter(|name| name.starts_with("member.set-aside."))
-        .count()
-}
 
 /// One member's database is damaged: bounced in vain, then replaced on its node, while others write.
 async fn one_lost(story: &Story) {
@@ -248,10 +99,6 @@ async fn fill_disk(node: &Node, left: u64) {
 
 async fn make_room(node: &Node) {
     node.exec(&["rm", FILLER]).await.unwrap();
-}
-
-fn exists(node: &Node, path: &str) -> bool {
-    node.path(path).unwrap().exists()
 }
 
 /// Two members' databases are damaged, and the disk of the third one is nearly full.
@@ -489,7 +336,7 @@ async fn refuses(story: &Story, asked: &[&str]) {
 }
 
 async fn every_case(docker: &Docker, name: &str, etcd: &Etcd) {
-    let story = Story::begin(docker, name, etcd).await;
+    let story = Story::begin(Masters::raise(docker, name, Some(etcd)).await.unwrap()).await;
     story.tell("three members are well");
     expired(&story).await;
     one_lost(&story).await;

@@ -5,7 +5,7 @@
 use super::client::Client;
 use super::fence;
 use super::look::manifest;
-use super::rebuild::rebuild;
+use super::rebuild::{Joins, rebuild};
 use super::restore::restore;
 use super::snapshot;
 use super::trouble::Trouble;
@@ -60,6 +60,8 @@ pub enum Act {
         initial_cluster: String,
         /// So many bytes have to be free where its data is.
         needs_bytes: u64,
+        /// What is to be its manifest, where there is none.
+        manifest: Option<NewManifest>,
     },
     /// Writes what its manifest says of the members anew, though it has its data, and bounces it. One that is not well with it gets the old one back.
     SetInitialCluster {
@@ -76,6 +78,15 @@ pub enum Act {
     StartControlPlane,
     /// Makes a cluster of one out of what is on this node.
     Restore(Restore),
+}
+
+/// A manifest for a node that has none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewManifest {
+    /// Its name in the directory.
+    pub file: String,
+    /// All of it.
+    pub text: String,
 }
 
 /// How a cluster of one is made.
@@ -175,7 +186,15 @@ pub async fn act(change: &Change, rules: &EtcdRules) -> Result<String, String> {
         Act::Rebuild {
             initial_cluster,
             needs_bytes,
-        } => rebuild(&change.run_id, initial_cluster, *needs_bytes, rules).await,
+            manifest,
+        } => {
+            let joins = Joins {
+                initial_cluster,
+                needs_bytes: *needs_bytes,
+                manifest: manifest.as_ref(),
+            };
+            rebuild(&change.run_id, &joins, rules).await
+        }
         Act::Fence => fence::etcd(&change.run_id, rules).await,
         Act::StopControlPlane => fence::stop(&change.run_id, rules).await,
         Act::StartControlPlane => fence::start(rules).await,

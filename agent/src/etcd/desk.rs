@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::look::look;
+use super::newcomer::{self, template};
 use super::schedule::keep;
 use super::snapshot;
 use super::sources::search;
@@ -124,6 +125,11 @@ impl Desk {
                 };
                 Some(Body::Piece(piece))
             }
+            Some(Ask::Template(_)) => Some(Body::Template(template(&settings).await)),
+            Some(Ask::Newcomer(asked)) => match timeout(within, newcomer::look(&settings, asked)).await {
+                Ok(told) => Some(Body::Newcomer(told)),
+                Err(_) => None,
+            },
             // Of a later version.
             None => None,
         };

@@ -9,7 +9,7 @@
 //!
 //! | module | story |
 //! |---|---|
-//! | [`pod`] | a manifest → what it says of etcd, and the manifest with another `--initial-cluster` |
+//! | [`pod`] | a manifest → what it says of etcd; the manifest with another `--initial-cluster`, or of a member on another host |
 //! | [`client`] | etcd's own protocol, with the member on this node and no other |
 //! | [`trouble`] | why it did not answer, by name |
 //! | [`look`] | everything that is told of the member; changes nothing |
@@ -17,6 +17,7 @@
 //! | [`schedule`] | has one taken in its time |
 //! | [`act`] | the closed list of changes, each looked at before it is made |
 //! | [`rebuild`] | sets the member's data aside and has it join anew |
+//! | [`newcomer`] | a node that has no member: the manifest that one would have, and what is missing for it |
 //! | [`fence`] | takes etcd, or the rest of the control plane, out of the kubelet's sight, and is sure that it has ended |
 //! | [`restore`] | makes a cluster of one out of what is left, with etcd's own tool |
 //! | [`sources`] | out of what that could be done here: data directories, snapshots |
@@ -32,6 +33,7 @@ pub(crate) mod client;
 pub(crate) mod desk;
 pub(crate) mod fence;
 pub mod look;
+pub(crate) mod newcomer;
 pub(crate) mod pod;
 pub mod rebuild;
 pub(crate) mod restore;
@@ -45,7 +47,7 @@ pub(crate) mod ways;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-pub use act::{Act, Change, OutOf, Restore};
+pub use act::{Act, Change, NewManifest, OutOf, Restore};
 pub use desk::Desk;
 
 /// The wall clock, for people and for the names of snapshots.

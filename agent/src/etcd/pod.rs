@@ -1,12 +1,15 @@
-//! What a static pod's manifest says of etcd, and the same manifest with another `--initial-cluster`. Pure.
+//! What a static pod's manifest says of etcd, and the same manifest with another `--initial-cluster`, or for another host. Pure.
 //!
 //! etcd takes each flag from its command line, or from `ETCD_` and its name in capitals where the command line has none of it
 //! (<https://etcd.io/docs/v3.5/op-guide/configuration/>). Paths are those in the container; the volumes say where they are on the node.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+
+use crate::watch::static_pods::manifest::is_pod_name;
 
 /// A manifest that runs etcd.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,11 +34,15 @@ pub(crate) struct EtcdPod {
     pub(crate) initial_cluster_state: String,
     /// What it shows to clients, and by whose authority it takes them; on the node.
     pub(crate) tls: Option<ServerTls>,
+    /// Where it listens for its peers.
+    pub(crate) listen_peers: Vec<String>,
+    /// What it shows to its peers, and by whose authority it takes them; on the node.
+    pub(crate) peer_tls: Option<ServerTls>,
     /// Every certificate that it is told of, on the node.
     pub(crate) certificates: Vec<PathBuf>,
 }
 
-/// How the member speaks TLS with clients.
+/// How the member speaks TLS with clients, or with its peers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ServerTls {
     pub(crate) certificate: PathBuf,
@@ -155,14 +162,15 @@ impl EtcdPod {
                 "neither --listen-client-urls nor --advertise-client-urls says where it answers".to_owned(),
             ));
         }
-        let tls = match (path("cert-file"), path("key-file")) {
+        let files = |certificate, key, ca| match (path(certificate), path(key)) {
             (Some(certificate), Some(key)) => Some(ServerTls {
-                ca: path("trusted-ca-file").unwrap_or_else(|| certificate.clone()),
+                ca: path(ca).unwrap_or_else(|| certificate.clone()),
                 certificate,
                 key,
             }),
             _ => None,
         };
+        let tls = files("cert-file", "key-file", "trusted-ca-file");
         if tls.is_none() && listen.iter().any(|url| url.starts_with("https:")) {
             return Err(NoPod::Unclear(
                 "it listens with https, and --cert-file or --key-file is missing".to_owned(),
@@ -184,6 +192,8 @@ impl EtcdPod {
             wal_dir: path("wal-dir"),
             listen,
             peer_urls: urls(flags.get("initial-advertise-peer-urls")),
+            listen_peers: urls(flags.get("listen-peer-urls")),
+            peer_tls: files("peer-cert-file", "peer-key-file", "peer-trusted-ca-file"),
             initial_cluster: flags.get("initial-cluster").unwrap_or_default().to_owned(),
             initial_cluster_state: flags.get("initial-cluster-state").unwrap_or("new").to_owned(),
             tls,
@@ -252,6 +262,73 @@ fn unclear(flag: &str) -> String {
     format!(
         "{flag} is not on a line of its own in the manifest, so that it cannot be changed safely: change it by hand"
     )
+}
+
+/// The manifest of a member of another name on another host. Everything else stays as it was written, comments too.
+///
+/// # Errors
+/// Its form is not understood: for people.
+pub(crate) fn moved(text: &str, name: &str, address: &str, initial_cluster: &str) -> Result<String, String> {
+    let before = EtcdPod::parse(text).map_err(|why| match why {
+        NoPod::NotEtcd => "it does not run etcd".to_owned(),
+        NoPod::Unclear(why) => why,
+    })?;
+    let from = before.peer_urls.first().map(|url| host(url).to_owned());
+    let from = from.ok_or("it does not say --initial-advertise-peer-urls")?;
+    if !is_pod_name(name) {
+        return Err(format!("{name:?} is no name of a member"));
+    }
+    if address.trim_matches(['[', ']']).parse::<IpAddr>().is_err() {
+        return Err(format!("{address:?} is no address"));
+    }
+    let mut lines: Vec<String> = text.lines().map(|line| with_host(line, &from, address)).collect();
+    set(&mut lines, "name", name).ok_or_else(|| unclear("--name"))?;
+    let mut after = lines.join("\n");
+    if text.ends_with('\n') {
+        after.push('\n');
+    }
+    let after = joining(&after, initial_cluster)?;
+    let there =
+        |urls: &[String]| -> Vec<String> { urls.iter().map(|url| with_host(url, &from, address)).collect() };
+    let expected = EtcdPod {
+        name: name.to_owned(),
+        listen: there(&before.listen),
+        peer_urls: there(&before.peer_urls),
+        listen_peers: there(&before.listen_peers),
+        initial_cluster: initial_cluster.to_owned(),
+        initial_cluster_state: "existing".to_owned(),
+        ..before
+    };
+    match EtcdPod::parse(&after) {
+        Ok(read) if read == expected => Ok(after),
+        Ok(_) | Err(_) => Err(unclear("the address of the member")),
+    }
+}
+
+/// A line with another host in place of this one, wherever it stands for itself.
+fn with_host(line: &str, from: &str, to: &str) -> String {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
+    let mut after = String::new();
+    let mut rest = line;
+    while let Some(at) = rest.find(from) {
+        let (before, end) = (&rest[..at], &rest[at + from.len()..]);
+        let stands = !before.ends_with(is_part) && !end.starts_with(is_part);
+        after.push_str(before);
+        after.push_str(if stands { to } else { from });
+        rest = end;
+    }
+    after.push_str(rest);
+    after
+}
+
+/// `10.0.0.1` of `https://10.0.0.1:2380`.
+pub(super) fn host(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let rest = rest.split('/').next().unwrap_or_default();
+    match rest.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        Some(_) | None => rest,
+    }
 }
 
 /// Sets a flag where it is written; the line, or `None` if it is written nowhere.
@@ -443,7 +520,70 @@ mod tests {
         assert!(joining(inline, members).unwrap_err().contains("by hand"));
     }
 
+    #[test]
+    fn a_member_on_another_host_has_its_name_and_address_there_and_all_else_as_it_was() {
+        let members = "m2=https://10.0.0.12:2380,m4=https://10.0.0.14:2380";
+        let after = moved(KUBEADM, "m4", "10.0.0.14", members).unwrap();
+        assert!(!after.contains("10.0.0.11"), "{after}");
+        let (before, pod) = (EtcdPod::parse(KUBEADM).unwrap(), EtcdPod::parse(&after).unwrap());
+        assert_eq!((pod.name.as_str(), pod.pod.as_str()), ("m4", "etcd"));
+        assert_eq!(
+            pod.endpoints(),
+            ["https://127.0.0.1:2379", "https://10.0.0.14:2379"]
+        );
+        assert_eq!(pod.peer_urls, ["https://10.0.0.14:2380"]);
+        assert_eq!(pod.listen_peers, pod.peer_urls);
+        assert_eq!(
+            (pod.initial_cluster.as_str(), pod.initial_cluster_state.as_str()),
+            (members, "existing")
+        );
+        assert_eq!(
+            (&pod.data_dir, &pod.tls, &pod.peer_tls),
+            (&before.data_dir, &before.tls, &before.peer_tls)
+        );
+        assert!(pod.peer_tls.is_some());
+        for (name, address) in [
+            ("M4", "10.0.0.14"),
+            ("m4", "nowhere"),
+            ("a b", "10.0.0.14"),
+            ("m4", "1.1.1.1:1"),
+        ] {
+            assert!(
+                moved(KUBEADM, name, address, members).is_err(),
+                "{name} {address}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_host_is_told_from_one_that_begins_or_ends_alike() {
+        for (line, expected) in [
+            (
+                "- --listen=https://10.0.0.1:2379,https://10.0.0.11:2379",
+                "- --listen=https://10.0.0.4:2379,https://10.0.0.11:2379",
+            ),
+            (
+                "- --x=http://110.0.0.1:1,http://10.0.0.1",
+                "- --x=http://110.0.0.1:1,http://10.0.0.4",
+            ),
+            ("host: 10.0.0.1", "host: 10.0.0.4"),
+        ] {
+            assert_eq!(with_host(line, "10.0.0.1", "10.0.0.4"), expected);
+        }
+    }
+
     proptest! {
+        #[test]
+        fn a_manifest_for_another_host_is_made_of_any_or_refused(at in 0..KUBEADM.len(), with in any::<char>()) {
+            let at = KUBEADM.floor_char_boundary(at);
+            let changed = format!("{}{with}{}", &KUBEADM[..at], &KUBEADM[at..]);
+            if let Ok(after) = moved(&changed, "m4", "10.0.0.14", "m4=https://10.0.0.14:2380") {
+                let (before, after) = (EtcdPod::parse(&changed).unwrap(), EtcdPod::parse(&after).unwrap());
+                prop_assert_eq!(after.name, "m4");
+                prop_assert_eq!(before.data_dir, after.data_dir);
+            }
+        }
+
         #[test]
         fn a_manifest_cut_or_changed_anywhere_is_read_or_refused(at in 0..KUBEADM.len(), with in any::<char>()) {
             let at = KUBEADM.floor_char_boundary(at);

@@ -4,30 +4,47 @@
 //!  room? ──► the new manifest, durable, beside `static_pods.held` ──► the old one out, kept there ──► nobody holds the database
 //!        ──► DATA/member ──rename──► DATA/member.set-aside.RUN ──► the new manifest in, in one step
 //! ```
-//! Nothing is deleted: the data is renamed where it is, so that neither a mount nor its owner matters, and the old manifest is kept. Each
+//! On a node without a manifest the new one is given, and there is nothing to take out. Nothing is deleted: the data is renamed where it is, so that neither a mount nor its owner matters, and the old manifest is kept. Each
 //! step is told from what lies where, so that a rebuild that a crash cut short goes on where it was.
 
 use std::io::ErrorKind;
+use std::path::Path;
 
 use tokio::time::Instant;
 
-use super::act::EtcdRules;
+use super::act::{EtcdRules, NewManifest};
 use super::look::{Found, manifest};
-use super::pod::joining;
+use super::pod::{EtcdPod, NoPod, joining};
 use super::snapshot::room;
 use super::ways::{Ways, gone, off, rename, sync, taken_out, write_new};
 use crate::watch::static_pods::directory::Places;
+use crate::watch::static_pods::manifest::is_pod_name;
+
+/// How a member joins.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Joins<'a> {
+    /// What its manifest says of the members.
+    pub(super) initial_cluster: &'a str,
+    /// So many bytes have to be free where its data is.
+    pub(super) needs_bytes: u64,
+    /// What is to be its manifest, where there is none.
+    pub(super) manifest: Option<&'a NewManifest>,
+}
 
 /// See the module.
-pub(super) async fn rebuild(
-    run_id: &str,
-    initial_cluster: &str,
-    needs_bytes: u64,
-    rules: &EtcdRules,
-) -> Result<String, String> {
+pub(super) async fn rebuild(run_id: &str, joins: &Joins<'_>, rules: &EtcdRules) -> Result<String, String> {
     let ways = Ways::of(run_id, rules)?;
-    let (at, cluster, places) = (ways.clone(), initial_cluster.to_owned(), rules.places.clone());
-    let prepared = off(move || prepare(&at, &places, &cluster, needs_bytes)).await?;
+    let (at, cluster, places) = (
+        ways.clone(),
+        joins.initial_cluster.to_owned(),
+        rules.places.clone(),
+    );
+    let (needs_bytes, new) = (joins.needs_bytes, joins.manifest.cloned());
+    let prepared = off(move || match new {
+        Some(new) => first(&at, &new, needs_bytes),
+        None => prepare(&at, &places, &cluster, needs_bytes),
+    });
+    let prepared = prepared.await?;
     let Prepared::ToDo { found, was_out } = prepared else {
         return Ok("its data was set aside and its manifest is in place already".to_owned());
     };
@@ -96,7 +113,51 @@ fn prepare(
         },
     };
     let after = joining(&found.text, initial_cluster)?;
-    let data = &found.pod.data_dir;
+    may(ways, &found.pod.data_dir, needs_bytes)?;
+    ready(ways, &found.file, &after)?;
+    if !was_out {
+        ways.take_out(&found.file)?;
+    }
+    Ok(Prepared::ToDo {
+        found: Box::new(found),
+        was_out,
+    })
+}
+
+/// The same, of a node that has no manifest of etcd: what is to be its first one is given.
+fn first(ways: &Ways, new: &NewManifest, needs_bytes: u64) -> Result<Prepared, String> {
+    let NewManifest { file, text } = new;
+    if !is_pod_name(file) {
+        return Err(format!("{file:?} is no name of a manifest"));
+    }
+    match manifest(&ways.manifests) {
+        Ok(here) if here.text == *text => return Ok(Prepared::Done),
+        Ok(here) => {
+            return Err(format!(
+                "there is a manifest of etcd, {}: somebody else has put it there; nothing was changed",
+                ways.manifests.join(here.file).display()
+            ));
+        }
+        Err(_) => {}
+    }
+    let pod = EtcdPod::parse(text).map_err(|why| match why {
+        NoPod::NotEtcd => "what is to be the manifest does not run etcd".to_owned(),
+        NoPod::Unclear(why) => format!("what is to be the manifest: {why}"),
+    })?;
+    may(ways, &pod.data_dir, needs_bytes)?;
+    ready(ways, file, text)?;
+    Ok(Prepared::ToDo {
+        found: Box::new(Found {
+            file: file.clone(),
+            text: text.clone(),
+            pod,
+        }),
+        was_out: true,
+    })
+}
+
+/// Whether its data may be set aside, and there is room for what comes.
+fn may(ways: &Ways, data: &Path, needs_bytes: u64) -> Result<(), String> {
     // What the agent does not see it cannot set aside, and etcd would go on with it.
     if !data.is_dir() {
         return Err(format!(
@@ -121,16 +182,14 @@ fn prepare(
             data.join("member").display()
         ));
     }
+    Ok(())
+}
+
+/// The new manifest, durable, beside where it is to be.
+fn ready(ways: &Ways, file: &str, text: &str) -> Result<(), String> {
     ways.make()?;
-    let next = ways.next.join(&found.file);
-    write_new(&next, &after).map_err(|error| format!("write {}: {error}", next.display()))?;
-    if !was_out {
-        ways.take_out(&found.file)?;
-    }
-    Ok(Prepared::ToDo {
-        found: Box::new(found),
-        was_out,
-    })
+    let next = ways.next.join(file);
+    write_new(&next, text).map_err(|error| format!("write {}: {error}", next.display()))
 }
 
 fn finish(ways: &Ways, found: &Found) -> Result<String, String> {
@@ -169,10 +228,11 @@ fn finish(ways: &Ways, found: &Found) -> Result<String, String> {
     if told.is_empty() {
         told.push("there was no data".to_owned());
     }
-    Ok(format!(
-        "{}; {} is written anew, the old one is in {}",
-        told.join(", "),
-        to.display(),
-        ways.kept.display()
-    ))
+    let old = ways.kept.join(&found.file);
+    let how = if old.exists() {
+        format!("anew, the old one is in {}", ways.kept.display())
+    } else {
+        "where there was none".to_owned()
+    };
+    Ok(format!("{}; {} is written {how}", told.join(", "), to.display()))
 }

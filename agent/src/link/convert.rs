@@ -14,7 +14,7 @@ use crate::brakes::book::LONGEST_FREEZE;
 use crate::brakes::{Freeze, Held, Hold, Scope, Word};
 use crate::condition::{Condition, Severity};
 use crate::control_plane;
-use crate::etcd::{Act, Change, OutOf, Restore};
+use crate::etcd::{Act, Change, NewManifest, OutOf, Restore};
 use crate::explain::kind;
 use crate::gate::GateState;
 use crate::ledger::{Outcome, Record};
@@ -330,6 +330,10 @@ fn etcd(asked: wire::EtcdChange) -> Option<Change> {
         Wire::Rebuild(of) => Act::Rebuild {
             initial_cluster: of.initial_cluster,
             needs_bytes: of.needs_bytes,
+            manifest: (!of.manifest.is_empty()).then_some(NewManifest {
+                file: of.file,
+                text: of.manifest,
+            }),
         },
         Wire::SetInitialCluster(of) => Act::SetInitialCluster {
             from: of.from,

@@ -38,6 +38,7 @@ Examples:
   blackstart runbook plan network-loss biz-4
   blackstart runbook plan cold-start-verify --cluster business
   blackstart runbook plan etcd-member biz-3
+  blackstart runbook plan etcd-member biz-3 --on biz-4
   blackstart runbook plan etcd-quorum --cluster business
   blackstart runbook plan etcd-all --cluster business
   blackstart runbook plan control-plane --cluster business
@@ -54,6 +55,7 @@ Examples:
   blackstart runbook run network-loss biz-4 --workload gateway-system/deployment/gateway-proxy --tolerate 3s
   blackstart runbook run resource-shortage --cluster business --wait
   blackstart runbook run cold-start-verify --cluster business --wait
+  blackstart runbook run etcd-member biz-3 --on biz-4 --wait
   blackstart runbook run control-plane biz-1 --component apiserver --wait
   blackstart runbook run control-plane --cluster business --restart --wait")]
     Run(RunArgs),
@@ -181,7 +183,7 @@ pub struct Asked {
     masters: Masters,
 }
 
-/// What `control-plane` is told.
+/// What `control-plane` and `etcd-member` are told.
 #[derive(Debug, Default, Args)]
 struct Masters {
     /// This static pod only: apiserver, controller-manager, scheduler (control-plane)
@@ -193,6 +195,9 @@ struct Masters {
     /// What API servers are told of etcd from now on, one after the other, after your approval of the difference (control-plane)
     #[arg(long, value_name = "URL,...", default_value = "")]
     etcd_servers: String,
+    /// The node that is to have the member from now on: another one, of the same cluster, that has none (etcd-member)
+    #[arg(long, value_name = "NODE", default_value = "")]
+    on: String,
 }
 
 /// What only some runbooks are told.
@@ -392,6 +397,7 @@ fn of_asked(asked: Asked) -> v1::RunbookRequest {
         component: masters.component,
         restart: masters.restart,
         etcd_servers: masters.etcd_servers,
+        on: masters.on,
         ..with(request(runbook, node.unwrap_or_default(), options), more)
     }
 }

@@ -22,6 +22,7 @@ use blackstart_proto::component::Component;
 use blackstart_proto::part::Part;
 
 use crate::inventory::NodeName;
+use crate::quorum::newcomer::{Invitation, NewManifest, Prepared, Template};
 use crate::quorum::sources::{OutOf, Source};
 use crate::quorum::told::{Snapshot, Told};
 
@@ -142,6 +143,8 @@ pub enum EtcdAct {
         initial_cluster: String,
         /// So many bytes have to be free.
         needs_bytes: u64,
+        /// What is to be its manifest, on a node that has none.
+        manifest: Option<NewManifest>,
     },
     /// Write what its manifest says of the members anew, and bounce it.
     SetInitialCluster {
@@ -219,6 +222,10 @@ pub enum Ask {
         /// No more than this, bytes.
         at_most: u32,
     },
+    /// The manifest there, for a member on another node.
+    Template,
+    /// Whether a member may be there, and with which manifest.
+    Newcomer(Box<Invitation>),
 }
 
 /// What was answered.
@@ -232,6 +239,10 @@ pub enum EtcdAnswer {
     Found(Vec<Source>, Option<String>),
     /// A piece, and the size of the whole file; or why there is none.
     Piece(Result<(Vec<u8>, u64), String>),
+    /// The manifest; or why there is none.
+    Template(Result<Template, String>),
+    /// Whether a member may be there.
+    Newcomer(Prepared),
 }
 
 /// One command to one node.

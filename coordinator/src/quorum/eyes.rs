@@ -9,6 +9,7 @@ use futures_util::future::{BoxFuture, join_all};
 use tokio::time::{Instant, sleep};
 
 use super::judge::{Answers, Seen, View, judge};
+use super::newcomer::{Invitation, Newcomer, Prepared, Wanted};
 use super::sources::{Last, Sources};
 use super::told::Snapshot;
 use crate::fleet::{Ask, EtcdAnswer, Fleet};
@@ -39,6 +40,7 @@ pub struct Eyes {
     seen: Arc<Mutex<BTreeMap<ClusterName, Glance>>>,
     found: Arc<Mutex<BTreeMap<ClusterName, Findings>>>,
     last: Arc<Mutex<BTreeMap<ClusterName, Last>>>,
+    newcomers: Arc<Mutex<BTreeMap<ClusterName, Newcomer>>>,
 }
 
 /// What was found on the disks of masters, and when.
@@ -72,6 +74,7 @@ impl Eyes {
             seen: Arc::default(),
             found: Arc::default(),
             last: Arc::default(),
+            newcomers: Arc::default(),
         }
     }
 
@@ -91,9 +94,10 @@ impl Eyes {
         let answers: Answers = told
             .into_iter()
             .map(|(node, answer)| {
-                let told = answer.and_then(|answer| match answer {
-                    EtcdAnswer::Told(told) => Ok(*told),
-                    EtcdAnswer::Verified(_) | EtcdAnswer::Found(..) | EtcdAnswer::Piece(_) => {
+                let told = answer.and_then(|answer| {
+                    if let EtcdAnswer::Told(told) = answer {
+                        Ok(*told)
+                    } else {
                         Err(OTHER.to_owned())
                     }
                 });
@@ -134,9 +138,12 @@ impl Eyes {
     /// Has all snapshots read again.
     pub async fn verify(&self, inventory: &Inventory, cluster: &ClusterName) -> Verified {
         let told = self.ask(inventory, cluster, Ask::Verify, VERIFY).await;
-        let checks = |answer| match answer {
-            EtcdAnswer::Verified(checks) => Ok(checks),
-            EtcdAnswer::Told(_) | EtcdAnswer::Found(..) | EtcdAnswer::Piece(_) => Err(OTHER.to_owned()),
+        let checks = |answer| {
+            if let EtcdAnswer::Verified(checks) = answer {
+                Ok(checks)
+            } else {
+                Err(OTHER.to_owned())
+            }
         };
         told.into_iter()
             .map(|(node, answer)| (node, answer.and_then(checks)))
@@ -157,7 +164,7 @@ impl Eyes {
             };
             let why = match (self.asks)(node.clone(), ask, PIECE_WITHIN).await {
                 Ok(EtcdAnswer::Piece(piece)) => return piece,
-                Ok(EtcdAnswer::Told(_) | EtcdAnswer::Verified(_) | EtcdAnswer::Found(..)) => OTHER.to_owned(),
+                Ok(_) => OTHER.to_owned(),
                 Err(why) => why,
             };
             tries += 1;
@@ -177,11 +184,14 @@ impl Eyes {
             return;
         }
         let told = self.ask(inventory, cluster, Ask::Search, VERIFY).await;
-        let sources = |answer| match answer {
-            EtcdAnswer::Found(sources, None) => Ok(sources),
-            EtcdAnswer::Found(sources, Some(_)) if !sources.is_empty() => Ok(sources),
-            EtcdAnswer::Found(_, Some(why)) => Err(why),
-            EtcdAnswer::Told(_) | EtcdAnswer::Verified(_) | EtcdAnswer::Piece(_) => Err(OTHER.to_owned()),
+        let sources = |answer| {
+            let EtcdAnswer::Found(sources, trouble) = answer else {
+                return Err(OTHER.to_owned());
+            };
+            match trouble {
+                Some(why) if sources.is_empty() => Err(why),
+                Some(_) | None => Ok(sources),
+            }
         };
         let sources: Sources = told
             .into_iter()
@@ -195,6 +205,43 @@ impl Eyes {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(cluster.clone(), findings);
+    }
+
+    /// Has the agent of a node look whether a member may be there, with the manifest of a member that is well. Takes some seconds at most.
+    pub async fn invite(&self, cluster: &ClusterName, wanted: Wanted) {
+        let told = self.prepared(&wanted).await;
+        let newcomer = Newcomer { wanted, told };
+        let mut newcomers = self.newcomers.lock().unwrap_or_else(PoisonError::into_inner);
+        newcomers.insert(cluster.clone(), newcomer);
+    }
+
+    async fn prepared(&self, wanted: &Wanted) -> Result<(String, Prepared), String> {
+        let told = (self.asks)(wanted.like.clone(), Ask::Template, LOOK).await;
+        let of_like = |why: String| format!("the manifest of {}: {why}", wanted.like);
+        let EtcdAnswer::Template(like) = told.map_err(of_like)? else {
+            return Err(of_like(OTHER.to_owned()));
+        };
+        let like = like.map_err(of_like)?;
+        let file = like.file.clone();
+        let ask = Ask::Newcomer(Box::new(Invitation {
+            like,
+            name: wanted.on.0.clone(),
+            address: wanted.address.clone(),
+            initial_cluster: wanted.initial_cluster.clone(),
+            needs_bytes: wanted.needs_bytes,
+        }));
+        let told = (self.asks)(wanted.on.clone(), ask, LOOK).await;
+        let of_on = |why: String| format!("what the agent of {} makes of it: {why}", wanted.on);
+        let EtcdAnswer::Newcomer(prepared) = told.map_err(of_on)? else {
+            return Err(of_on(OTHER.to_owned()));
+        };
+        Ok((file, prepared))
+    }
+
+    /// What was told of a member that is to be on another node, or on one that has none any more.
+    pub fn newcomer(&self, cluster: &ClusterName) -> Option<Newcomer> {
+        let newcomers = self.newcomers.lock().unwrap_or_else(PoisonError::into_inner);
+        newcomers.get(cluster).cloned()
     }
 
     /// What was found last.

@@ -12,6 +12,7 @@ pub mod change;
 pub mod eyes;
 mod findings;
 pub mod judge;
+pub mod newcomer;
 pub mod sources;
 pub mod told;
 

@@ -134,5 +134,6 @@ fn replaced(source: &Source, cluster_id: u64, version: &str) -> Replaced {
         version: version.to_owned(),
         out_of: Some(source.out_of.clone()),
         others: Vec::new(),
+        newcomer: None,
     }
 }

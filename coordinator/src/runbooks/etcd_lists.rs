@@ -14,6 +14,7 @@ use super::plan::{Action, FlagChange, Step};
 use crate::control_plane::judge::View as ControlPlane;
 use crate::inventory::NodeName;
 use crate::quorum::judge::{Seen, View};
+use crate::quorum::newcomer::host;
 
 /// A bounce waits for the pod to end, and to be well again, both twice where a value is taken back.
 const BOUNCE: Duration = Duration::from_mins(10);
@@ -26,6 +27,8 @@ pub(super) fn members(view: &View, lost: &NodeName, to: &str) -> Vec<FlagChange>
         return Vec::new();
     }
     let of = |seen: &Seen| {
+        // One that was removed has its old manifest still.
+        seen.id?;
         let node = seen.node.clone().filter(|node| node != lost)?;
         let manifest = seen.told.as_ref()?.manifest.as_ref()?;
         // One without the flag has nothing that is out of date.
@@ -137,22 +140,27 @@ pub(super) fn words(change: &FlagChange, flag: &str) -> String {
     )
 }
 
+/// All of them with this one in place of the one that is lost.
+pub(super) fn initial_cluster(view: &View, lost: &Seen, name: &str, peer_urls: &[String]) -> String {
+    let others = view
+        .members
+        .iter()
+        .filter(|seen| seen.id.is_some() && seen.id != lost.id && !seen.name.is_empty());
+    let mut all: Vec<_> = others
+        .flat_map(|seen| seen.peer_urls.iter().map(|url| format!("{}={url}", seen.name)))
+        .chain(peer_urls.iter().map(|url| format!("{name}={url}")))
+        .collect();
+    all.sort();
+    all.dedup();
+    all.join(",")
+}
+
 fn set(list: &str) -> BTreeSet<&str> {
     list.split(',').filter(|one| !one.is_empty()).collect()
 }
 
 fn urls(list: &str) -> Vec<&str> {
     list.split(',').filter(|url| !url.is_empty()).collect()
-}
-
-/// `10.0.0.1` of `https://10.0.0.1:2379`.
-pub(super) fn host(url: &str) -> &str {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let rest = rest.split('/').next().unwrap_or_default();
-    match rest.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
-        Some(_) | None => rest,
-    }
 }
 
 #[cfg(test)]
@@ -225,17 +233,5 @@ mod tests {
         assert_eq!(alone(&own, &m1, &["https://10.0.0.1:2380".to_owned()]), None);
         let proxied = masters(&[("m1", "https://10.9.9.9:2379,https://10.9.9.8:2379")]);
         assert_eq!(api_servers(&proxied, MEMBERS, None), []);
-    }
-
-    #[test]
-    fn hosts_are_read_from_urls() {
-        for (url, expected) in [
-            ("https://10.0.0.1:2379", "10.0.0.1"),
-            ("https://[fd00::1]:2379/", "[fd00::1]"),
-            ("http://etcd-1", "etcd-1"),
-            ("https://[fd00::1]", "[fd00::1]"),
-        ] {
-            assert_eq!(host(url), expected, "{url}");
-        }
     }
 }

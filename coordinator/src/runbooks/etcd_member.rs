@@ -11,11 +11,13 @@
 use std::time::Duration;
 
 use super::etcd_lists;
+use super::etcd_newcomer;
 use super::etcd_quorum::renew;
 use super::etcd_snapshot::{NOT_TOLD, steps};
 use super::maintenance::{empty, refused, step};
 use super::plan::{Action, Refusal, Replaced, Request, RunbookPlan, Step};
 use super::world::{Agent, World};
+use crate::inventory::NodeName;
 use crate::quorum::change::may_remove;
 use crate::quorum::judge::{Seen, View};
 use crate::quorum::sources::expired_of;
@@ -24,13 +26,13 @@ use crate::quorum::told::{Manifest, TroubleKind};
 /// A bounce waits for the pod to end, and to be well again: 90 s and 3 min by default.
 const BOUNCE: Duration = Duration::from_mins(10);
 /// A change of who is in the cluster is written down by a majority, within seconds where there is one.
-const CHANGE: Duration = Duration::from_mins(5);
+pub(super) const CHANGE: Duration = Duration::from_mins(5);
 /// The kubelet stops one pod and starts another.
 const REBUILD: Duration = Duration::from_mins(10);
 /// A learner fetches the whole database: 8 GiB over a slow network.
 const SYNC: Duration = Duration::from_hours(1);
 /// Beside twice the database, of which one copy is on its way, bytes.
-const MARGIN: u64 = 256 << 20;
+pub(super) const MARGIN: u64 = 256 << 20;
 
 /// `blackstart runbook run etcd-member NODE`.
 pub fn plan(request: Request, world: &World) -> RunbookPlan {
@@ -40,6 +42,10 @@ pub fn plan(request: Request, world: &World) -> RunbookPlan {
         return refused(plan, WHAT, NOT_TOLD.to_owned());
     };
     let view = &glance.view;
+    let on = plan.request.options.on.as_ref();
+    if on.is_some_and(|on| *on != world.node) || view.on(&world.node).is_some_and(etcd_newcomer::is_gone) {
+        return etcd_newcomer::plan(plan, world, view);
+    }
     let Some(lost) = view.on(&world.node) else {
         return refused(
             plan,
@@ -121,24 +127,9 @@ fn replaceable(lost: &Seen) -> Result<&Manifest, String> {
 
 fn write(mut plan: RunbookPlan, world: &World, view: &View, lost: &Seen, manifest: &Manifest) -> RunbookPlan {
     const WHAT: &str = "replace its etcd member";
-    let leader = view.leader.and_then(|id| view.member(id));
-    // The others may not have missed it yet: it is the leader by their word, and cannot be taken out through itself.
-    if leader.is_some_and(|leader| leader.status().is_none()) {
-        return refused(
-            plan,
-            WHAT,
-            format!(
-                "a leader that answers ({}): the others choose one within seconds",
-                view.words()
-            ),
-        );
-    }
-    let Some((leader, through)) = leader.and_then(|seen| Some((seen, seen.node.clone()?))) else {
-        return refused(
-            plan,
-            WHAT,
-            "the leader's agent, which makes the change".to_owned(),
-        );
+    let (leader, through) = match leader(view) {
+        Ok(leader) => leader,
+        Err(missing) => return refused(plan, WHAT, missing),
     };
     let status = leader.status().cloned().unwrap_or_default();
     let needs_bytes = status.db_bytes.saturating_mul(2).saturating_add(MARGIN);
@@ -163,7 +154,7 @@ fn write(mut plan: RunbookPlan, world: &World, view: &View, lost: &Seen, manifes
         Ok(evidence) => evidence,
         Err(missing) => return refused(plan, WHAT, missing),
     };
-    let initial_cluster = initial_cluster(view, lost, manifest);
+    let initial_cluster = etcd_lists::initial_cluster(view, lost, &manifest.name, &manifest.peer_urls);
     let replaced = Replaced {
         cluster_id: view.cluster_id.unwrap_or_default(),
         member_id: lost.id,
@@ -174,6 +165,7 @@ fn write(mut plan: RunbookPlan, world: &World, view: &View, lost: &Seen, manifes
         needs_bytes,
         version: status.version.clone(),
         out_of: None,
+        newcomer: None,
     };
     plan.steps = steps(view);
     if manifest.set_aside_by.is_none() {
@@ -186,8 +178,18 @@ fn write(mut plan: RunbookPlan, world: &World, view: &View, lost: &Seen, manifes
         change.on = Some(through.clone());
     }
     plan.steps.append(&mut changes);
+    let free = lost.told.as_ref().map_or(0, |told| told.data_bytes_available) >> 20;
+    let place = format!(
+        "{}/member is renamed to member.set-aside.RUN, {free} MiB are free",
+        manifest.data_dir
+    );
     plan.steps
-        .append(&mut joins(view, &replaced, lost, manifest, status.raft_index));
+        .append(&mut joins(view, &replaced, place, status.raft_index));
+    let stopped = lost.told.as_ref().map(|told| told.stopped.join(", "));
+    if let Some(stopped) = stopped.filter(|stopped| !stopped.is_empty()) {
+        let evidence = format!("set aside by a run: {stopped}");
+        plan.steps.push(step(Action::StartControlPlane, evidence, CHANGE));
+    }
     // The leader's agent makes this change as well.
     for promote in &mut plan.steps {
         if promote.action == Action::PromoteEtcdMember {
@@ -198,7 +200,7 @@ fn write(mut plan: RunbookPlan, world: &World, view: &View, lost: &Seen, manifes
         "{}: --initial-cluster={} becomes {}, --initial-cluster-state={} becomes existing; the old one is kept in blackstart-etcd beside the manifests",
         manifest.path, manifest.initial_cluster, replaced.initial_cluster, manifest.initial_cluster_state
     ));
-    lists(&mut plan, world, &replaced);
+    lists(&mut plan, world, &replaced, None);
     if plan
         .steps
         .iter()
@@ -215,8 +217,23 @@ fn write(mut plan: RunbookPlan, world: &World, view: &View, lost: &Seen, manifes
     plan
 }
 
+/// The leader, and the node whose agent makes changes through it.
+pub(super) fn leader(view: &View) -> Result<(&Seen, NodeName), String> {
+    let leader = view.leader.and_then(|id| view.member(id));
+    // The others may not have missed it yet: it is the leader by their word, and cannot be taken out through itself.
+    if leader.is_some_and(|leader| leader.status().is_none()) {
+        return Err(format!(
+            "a leader that answers ({}): the others choose one within seconds",
+            view.words()
+        ));
+    }
+    leader
+        .and_then(|seen| Some((seen, seen.node.clone()?)))
+        .ok_or_else(|| "the leader's agent, which makes the change".to_owned())
+}
+
 /// Out of the cluster, and in again.
-fn changes(view: &View, replaced: &Replaced, evidence: String) -> Vec<Step> {
+pub(super) fn changes(view: &View, replaced: &Replaced, evidence: String) -> Vec<Step> {
     let remove = Step {
         // One that is out already is not taken out: nobody is asked.
         approval: replaced.member_id.map(|_| {
@@ -241,17 +258,10 @@ fn changes(view: &View, replaced: &Replaced, evidence: String) -> Vec<Step> {
     vec![remove, add]
 }
 
-/// From its empty data directory to a vote.
-fn joins(view: &View, replaced: &Replaced, lost: &Seen, manifest: &Manifest, entries: u64) -> Vec<Step> {
-    let told = lost.told.as_ref();
-    let free = told.map_or(0, |told| told.data_bytes_available) >> 20;
-    let data = &manifest.data_dir;
+/// From its empty data directory, at this place, to a vote.
+pub(super) fn joins(view: &View, replaced: &Replaced, place: String, entries: u64) -> Vec<Step> {
     let mut steps = vec![
-        step(
-            Action::RebuildEtcdMember,
-            format!("{data}/member is renamed to member.set-aside.RUN, {free} MiB are free"),
-            REBUILD,
-        ),
+        step(Action::RebuildEtcdMember, place, REBUILD),
         step(
             Action::AwaitEtcdSync,
             format!("the leader has {entries} entries"),
@@ -264,40 +274,17 @@ fn joins(view: &View, replaced: &Replaced, lost: &Seen, manifest: &Manifest, ent
     }
     let voters = format!("{} voters", view.voters());
     steps.push(step(Action::AwaitEtcdHealthy, voters, CHANGE));
-    let stopped = told.map(|told| told.stopped.join(", ")).unwrap_or_default();
-    if !stopped.is_empty() {
-        let evidence = format!("set aside by a run: {stopped}");
-        steps.push(step(Action::StartControlPlane, evidence, CHANGE));
-    }
     steps
 }
 
-/// The others as they are in the list, and it.
-fn initial_cluster(view: &View, lost: &Seen, manifest: &Manifest) -> String {
-    let mut all = Vec::new();
-    for seen in &view.members {
-        if seen.id.is_some() && seen.node != lost.node && !seen.name.is_empty() {
-            all.extend(seen.peer_urls.iter().map(|url| format!("{}={url}", seen.name)));
-        }
-    }
-    all.extend(
-        manifest
-            .peer_urls
-            .iter()
-            .map(|url| format!("{}={url}", manifest.name)),
-    );
-    all.sort();
-    all.dedup();
-    all.join(",")
-}
-
 /// What other manifests say of the members, at the end.
-fn lists(plan: &mut RunbookPlan, world: &World, replaced: &Replaced) {
+/// `moved`: the host that the member was on, and the one that it is on.
+pub(super) fn lists(plan: &mut RunbookPlan, world: &World, replaced: &Replaced, moved: Option<(&str, &str)>) {
     let told = world.control_plane.as_ref().map(|glance| &glance.view);
     let enough = replaced.initial_cluster.split(',').count() > 2;
     plan.flags = told
         .filter(|_| enough)
-        .map(|told| etcd_lists::api_servers(told, &replaced.initial_cluster, None))
+        .map(|told| etcd_lists::api_servers(told, &replaced.initial_cluster, moved))
         .unwrap_or_default();
     let mut steps = etcd_lists::steps(&replaced.others, &plan.flags);
     if let Some(first) = steps.first_mut() {
@@ -325,7 +312,7 @@ fn lists(plan: &mut RunbookPlan, world: &World, replaced: &Replaced) {
 }
 
 /// Learners came with etcd 3.4 (<https://etcd.io/docs/v3.4/learning/design-learner/>).
-fn has_learners(version: &str) -> bool {
+pub(super) fn has_learners(version: &str) -> bool {
     let mut parts = version
         .split('.')
         .map(|part| part.parse::<u32>().unwrap_or_default());

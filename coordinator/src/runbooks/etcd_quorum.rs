@@ -118,6 +118,7 @@ fn write(
         version: status.version,
         out_of: None,
         others: Vec::new(),
+        newcomer: None,
     });
     plan
 }

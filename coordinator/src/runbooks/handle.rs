@@ -163,6 +163,7 @@ impl Runbooks {
         observe::ask(&self.shared.ports, request).await;
         observe::ask_power(&self.shared.ports, request).await;
         observe::search(&self.shared.ports, request).await;
+        observe::invite(&self.shared.ports, request).await;
     }
 
     /// What is wrong with pods, and what could not be looked at.

@@ -191,12 +191,15 @@ impl At<'_> {
             Action::SnapshotEtcd => self.of_etcd(Self::snapshot),
             Action::BounceEtcd => self.of_etcd(Self::bounce),
             Action::RemoveEtcdMember => self.of_member(Self::remove_member),
-            Action::AddEtcdMember => self.of_member(Self::add_member),
-            Action::RebuildEtcdMember => self.of_member(Self::rebuild_member),
-            Action::AwaitEtcdSync => self.of_member(|_, view, replaced| Self::await_sync(view, replaced)),
-            Action::PromoteEtcdMember => self.of_member(Self::promote_member),
+            Action::AddEtcdMember => self.of_successor(Self::add_member),
+            Action::RebuildEtcdMember => self.of_successor(Self::rebuild_member),
+            Action::AwaitEtcdSync => self.of_successor(|_, view, replaced| Self::await_sync(view, replaced)),
+            Action::PromoteEtcdMember => self.of_successor(Self::promote_member),
             Action::AwaitEtcdHealthy => self.of_etcd(Self::await_etcd),
             Action::SetInitialCluster => self.of_member(Self::set_initial_cluster),
+            Action::FenceEtcd if self.context.request.runbook == Runbook::EtcdMember => {
+                self.of_successor(Self::fence_removed)
+            }
             Action::FenceEtcd => self.without_quorum(EtcdAct::Fence, "fence etcd"),
             Action::StopControlPlane => {
                 self.without_quorum(EtcdAct::StopControlPlane, "stop the control plane")

@@ -28,6 +28,7 @@ pub mod etcd_all;
 mod etcd_keeper;
 mod etcd_lists;
 pub mod etcd_member;
+mod etcd_newcomer;
 pub mod etcd_quorum;
 pub mod etcd_snapshot;
 mod handle;

@@ -2,6 +2,7 @@
 //! a cluster first is asked by [`ask`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -9,6 +10,7 @@ use tokio::time::Instant;
 use super::around::{Around, Finding, Neighbours, Pressed};
 use super::case::Case;
 use super::case::read::{Depth, Place, read};
+use super::etcd_newcomer;
 use super::node_down::dead;
 use super::plan::{Request, Runbook, RunbookPlan};
 use super::readiness::Readiness;
@@ -19,6 +21,7 @@ use super::{Ports, unix_ms};
 use crate::brakes::{Held, Scope};
 use crate::fleet::view::{FleetView, GateState, NodeView, Phase};
 use crate::inventory::{ClusterName, NodeName, NodeSpec, Role};
+use crate::quorum::eyes::hosts;
 
 /// The conditions by which agents tell that a disk is short.
 const DISKS: [&str; 4] = ["DiskPressure", "DiskFilling", "InodePressure", "LogRunaway"];
@@ -94,6 +97,29 @@ pub(super) async fn search(ports: &Ports, request: &Request) {
     }
 }
 
+/// Has the agent of a node that is to have a member, and has none, look what is missing, for the plan of its replacement. Takes some seconds at most.
+pub(super) async fn invite(ports: &Ports, request: &Request) {
+    let Some(name) = cluster(ports, request).filter(|_| request.runbook == Runbook::EtcdMember) else {
+        return;
+    };
+    let Some(glance) = ports.etcd.seen(&name) else {
+        return;
+    };
+    let (on, addresses) = (request.options.on.as_ref(), addresses(ports, &name));
+    if let Some(wanted) = etcd_newcomer::wanted(&glance.view, &request.node, on, &addresses) {
+        ports.etcd.invite(&name, wanted).await;
+    }
+}
+
+/// Where the nodes of a cluster are that may have a member.
+fn addresses(ports: &Ports, cluster: &ClusterName) -> BTreeMap<NodeName, IpAddr> {
+    let hosts = hosts(&ports.inventory, cluster).into_iter();
+    hosts
+        .filter_map(|node| Some((ports.inventory.node(&node)?.address, node)))
+        .map(|(address, node)| (node, address))
+        .collect()
+}
+
 /// It looks at API servers, or tells them of another etcd.
 const fn tells_api_servers(runbook: Runbook) -> bool {
     matches!(
@@ -133,6 +159,10 @@ pub(super) fn world(
         world.etcd = ports.etcd.seen(&world.cluster);
         world.found = ports.etcd.found(&world.cluster);
         world.last = ports.etcd.last(&world.cluster);
+    }
+    if request.runbook == Runbook::EtcdMember {
+        world.addresses = addresses(ports, &world.cluster);
+        world.newcomer = ports.etcd.newcomer(&world.cluster);
     }
     if tells_api_servers(request.runbook) {
         world.etcd = ports.etcd.seen(&world.cluster);
@@ -191,6 +221,8 @@ fn bare(ports: &Ports, node: &NodeName, cluster: ClusterName) -> World {
         declared: Arc::clone(&ports.declared),
         etcd: None,
         found: None,
+        newcomer: None,
+        addresses: BTreeMap::new(),
         last: None,
         control_plane: None,
         masters: BTreeMap::new(),

@@ -3,7 +3,7 @@
 use blackstart_proto::part::Part;
 use serde::{Deserialize, Serialize};
 
-use crate::inventory::ClusterName;
+use crate::inventory::{ClusterName, NodeName};
 use crate::kubernetes::objects::Key;
 use crate::kubernetes::objects::workload::WorkloadName;
 
@@ -33,6 +33,9 @@ pub struct Options {
     /// `control-plane`: what API servers are told of etcd from now on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub etcd_servers: Option<String>,
+    /// `etcd-member`: the node that is to have the member from now on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on: Option<NodeName>,
     /// `node-down`: the machine's power may be cut, by policy.
     pub fence: bool,
     /// It may begin although much of its cluster is not well.

@@ -18,6 +18,7 @@ use crate::inventory::{ClusterName, NodeName, Role};
 use crate::kubernetes::objects::Key;
 use crate::kubernetes::objects::scheduling::Toleration;
 use crate::kubernetes::objects::workload::WorkloadName;
+use crate::quorum::newcomer::NewManifest;
 use crate::quorum::sources::OutOf;
 
 /// The runbooks that there are. A new one is a variant, a file, and a line in [`super::describe`].
@@ -377,6 +378,9 @@ pub struct Replaced {
     /// What the manifests of the others are to say of the members afterwards.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub others: Vec<FlagChange>,
+    /// What is to be its manifest, where its node has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newcomer: Option<NewManifest>,
 }
 
 impl RunbookPlan {

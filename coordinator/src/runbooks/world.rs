@@ -1,6 +1,7 @@
 //! What is known of one node and its cluster, as one value: all that plans and steps of a runbook are decided on.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use crate::kubernetes::objects::Node;
 pub use crate::kubernetes::view::{Api, ApiView, Life};
 use crate::power::Word;
 use crate::quorum::eyes::{Findings, Glance};
+use crate::quorum::newcomer::Newcomer;
 use crate::quorum::sources::Last;
 
 /// How long signs of life count.
@@ -80,6 +82,10 @@ pub struct World {
     pub etcd: Option<Glance>,
     /// What they found to restore, where the runbook needs it.
     pub found: Option<Findings>,
+    /// What was told of a member that is to be on a node that has none, where the runbook needs it.
+    pub newcomer: Option<Newcomer>,
+    /// Where the nodes are that may have a member.
+    pub addresses: BTreeMap<NodeName, IpAddr>,
     /// What was last seen of its etcd while that was well.
     pub last: Option<Last>,
     /// What they told of the rest of the control plane; `None`: they were not asked.

@@ -27,7 +27,7 @@ use crate::component::Mood;
 use crate::docker::{Docker, say};
 use crate::node::{DISK, Node};
 use crate::settings::Yaml;
-use crate::topology::Declared;
+use crate::topology::{Declared, Topology};
 
 /// Where the kubelet looks.
 pub const MANIFESTS: &str = "/etc/kubernetes/manifests";
@@ -37,6 +37,8 @@ pub const DATA: &str = "/var/lib/etcd";
 pub const SNAPSHOTS: &str = "/var/lib/blackstart/etcd-snapshots";
 /// How stand-ins of components are: a file of the component's name.
 pub const MOODS: &str = "/run/stand-in-moods";
+/// So many masters have a member.
+const MEMBERS: u8 = 3;
 /// The static pod of etcd.
 pub const ETCD: &str = "etcd";
 /// Where clients find etcd, its peers, and whoever asks for its health: as kubeadm has them.
@@ -137,7 +139,7 @@ pub fn wish(etcd: Option<&Etcd>) -> anyhow::Result<Wish> {
         api_servers: ApiServers::StaticPods,
         mounts,
         units: vec![("var-lib-etcd.mount", DATA_MOUNT.replace("DISK", DISK))],
-        ..Wish::fleet(3, 0)
+        ..Wish::fleet(MEMBERS, 0)
     })
 }
 
@@ -179,7 +181,26 @@ impl Masters {
     /// # Errors
     /// As [`Bed::raise`].
     pub async fn raise(docker: &Docker, name: &str, etcd: Option<&Etcd>) -> anyhow::Result<Self> {
-        let bed = Bed::raise(docker, name, &wish(etcd)?).await?;
+        Self::raise_as(docker, name, etcd, &wish(etcd)?).await
+    }
+
+    /// The same, and a fourth master that has all that a member of etcd needs, but none.
+    ///
+    /// # Errors
+    /// As [`Bed::raise`].
+    pub async fn raise_with_spare(docker: &Docker, name: &str, etcd: &Etcd) -> anyhow::Result<Self> {
+        let wish = Wish {
+            topology: Topology {
+                masters: MEMBERS + 1,
+                workers: 0,
+            },
+            ..wish(Some(etcd))?
+        };
+        Self::raise_as(docker, name, Some(etcd), &wish).await
+    }
+
+    async fn raise_as(docker: &Docker, name: &str, etcd: Option<&Etcd>, wish: &Wish) -> anyhow::Result<Self> {
+        let bed = Bed::raise(docker, name, wish).await?;
         let certificates = match etcd {
             None => None,
             Some(_) => Some(Certificates::create(&bed.dir().join("etcd-pki"))?),
@@ -201,7 +222,11 @@ impl Masters {
         }
         if let Some(certificates) = &self.certificates {
             certificates.lay_out(declared, node)?;
-            node.write(&manifest(ETCD), &manifests::etcd(declared, self.bed.declared()))?;
+            let members = self.bed.declared().iter().take(MEMBERS.into());
+            let members: Vec<_> = members.cloned().collect();
+            if members.contains(declared) {
+                node.write(&manifest(ETCD), &manifests::etcd(declared, &members))?;
+            }
         }
         for part in Part::ALL {
             node.write(&manifest(part.pod()), &manifests::part(part, &certificate(part)))?;

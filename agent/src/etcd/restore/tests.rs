@@ -277,6 +277,7 @@ async fn no_name_that_an_order_brings_becomes_a_path_out_of_its_place() {
         })
     };
     let rebuild = || Act::Rebuild {
+        manifest: None,
         initial_cluster: "m1=https://10.0.0.1:2380".to_owned(),
         needs_bytes: 0,
     };

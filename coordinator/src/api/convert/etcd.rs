@@ -8,9 +8,12 @@ use crate::fleet::{Ask, EtcdAct, EtcdAnswer, Question};
 use crate::inventory::{ClusterName, NodeName};
 use crate::quorum::eyes::Verified;
 use crate::quorum::judge::{Level, Seen, View};
+use crate::quorum::newcomer::{Prepared, Template};
 use crate::quorum::sources::{OutOf, Source};
 use crate::quorum::told::{Certificate, Manifest, Member, Snapshot, Status, Told, Trouble, TroubleKind};
 
+/// A manifest that is larger is none, bytes: kubeadm's has two thousand.
+const MANIFEST: usize = 64 << 10;
 /// Items of one kind that an agent may tell.
 const ITEMS: usize = 256;
 
@@ -23,6 +26,19 @@ pub(in crate::api) fn question(question: &Question) -> v1::coordinator_message::
             Ask::Look => v1::etcd_question::Ask::Look(v1::EtcdLook {}),
             Ask::Verify => v1::etcd_question::Ask::Verify(v1::EtcdVerify {}),
             Ask::Search => v1::etcd_question::Ask::Search(v1::EtcdSearch {}),
+            Ask::Template => v1::etcd_question::Ask::Template(v1::EtcdTemplate {}),
+            Ask::Newcomer(asked) => v1::etcd_question::Ask::Newcomer(v1::EtcdNewcomer {
+                like: Some(v1::EtcdTemplateTold {
+                    file: asked.like.file.clone(),
+                    text: asked.like.text.clone(),
+                    authorities: asked.like.authorities.clone(),
+                    trouble: String::new(),
+                }),
+                name: asked.name.clone(),
+                address: asked.address.clone(),
+                initial_cluster: asked.initial_cluster.clone(),
+                needs_bytes: asked.needs_bytes,
+            }),
             Ask::Read {
                 file,
                 offset,
@@ -50,10 +66,16 @@ pub(super) fn change(act: EtcdAct) -> v1::etcd_change::Change {
         EtcdAct::Rebuild {
             initial_cluster,
             needs_bytes,
-        } => Change::Rebuild(v1::EtcdRebuild {
-            initial_cluster,
-            needs_bytes,
-        }),
+            manifest,
+        } => {
+            let (file, manifest) = manifest.map(|new| (new.file, new.text)).unwrap_or_default();
+            Change::Rebuild(v1::EtcdRebuild {
+                initial_cluster,
+                needs_bytes,
+                manifest,
+                file,
+            })
+        }
         EtcdAct::SetInitialCluster { from, to } => {
             Change::SetInitialCluster(v1::EtcdSetInitialCluster { from, to })
         }
@@ -97,6 +119,8 @@ pub(crate) fn answer(wire: v1::EtcdAnswer) -> Option<EtcdAnswer> {
             let trouble = (!found.trouble.is_empty()).then(|| clipped(found.trouble));
             Some(EtcdAnswer::Found(sources.collect(), trouble))
         }
+        v1::etcd_answer::Body::Template(told) => Some(EtcdAnswer::Template(template(told))),
+        v1::etcd_answer::Body::Newcomer(told) => Some(EtcdAnswer::Newcomer(prepared(told))),
     }
 }
 
@@ -173,6 +197,35 @@ fn told(wire: v1::EtcdReport) -> Told {
         snapshot_bytes_available: wire.snapshot_bytes_available,
         stopped: texts(wire.stopped),
     }
+}
+
+fn template(wire: v1::EtcdTemplateTold) -> Result<Template, String> {
+    if !wire.trouble.is_empty() {
+        return Err(clipped(wire.trouble));
+    }
+    if wire.text.len() > MANIFEST {
+        return Err(format!("its manifest is larger than {} KiB", MANIFEST >> 10));
+    }
+    Ok(Template {
+        file: clipped(wire.file),
+        text: wire.text,
+        authorities: texts(wire.authorities),
+    })
+}
+
+fn prepared(wire: v1::EtcdNewcomerTold) -> Prepared {
+    let is_small = wire.text.len() <= MANIFEST;
+    let mut prepared = Prepared {
+        text: if is_small { wire.text } else { String::new() },
+        changed: texts(wire.changed),
+        missing: texts(wire.missing),
+        notes: texts(wire.notes),
+    };
+    if !is_small {
+        let words = format!("a manifest of no more than {} KiB", MANIFEST >> 10);
+        prepared.missing.push(words);
+    }
+    prepared
 }
 
 fn texts(texts: Vec<String>) -> Vec<String> {

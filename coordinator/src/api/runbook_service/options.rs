@@ -4,7 +4,7 @@ use blackstart_proto::part::Part;
 use blackstart_proto::v1;
 use tonic::Status;
 
-use crate::inventory::ClusterName;
+use crate::inventory::{ClusterName, NodeName};
 use crate::kubernetes::objects::Key;
 use crate::kubernetes::objects::workload::WorkloadName;
 use crate::runbooks::options::Options;
@@ -34,6 +34,7 @@ pub(super) fn asked(wire: &v1::RunbookRequest) -> Result<Options, Status> {
         part: part(&wire.component)?,
         restart: wire.restart,
         etcd_servers: (!wire.etcd_servers.is_empty()).then(|| wire.etcd_servers.clone()),
+        on: (!wire.on.is_empty()).then(|| NodeName(wire.on.clone())),
         fence: false,
         despite_storm: wire.despite_storm,
         proposed: None,

@@ -134,6 +134,9 @@ impl At<'_> {
             let has_it = view
                 .told(node, part)
                 .is_some_and(|told| told.etcd_servers == change.to);
+            if let Some(kept) = at.was_kept() {
+                return Look::Done(kept);
+            }
             let state = at.part_state(view, node, part);
             match (&at.progress.heard, state) {
                 (heard, State::Well(words)) if has_it => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::super::call::Call;
 use super::super::plan::{Replaced, Runbook};
 use super::super::waiting::WaitingOn;
-use super::super::world::seconds;
+use super::super::world::{Agent, seconds};
 use super::{At, Look};
 use crate::fleet::{Answer, EtcdAct};
 use crate::inventory::NodeName;
@@ -48,12 +48,34 @@ impl At<'_> {
         })
     }
 
+    /// The same, unless the member was well again and was kept: then nothing is put in its place on another node.
+    pub(super) fn of_successor(&self, look: impl FnOnce(&Self, &View, &Replaced) -> Look) -> Look {
+        self.of_member(|at, view, replaced| match at.was_kept() {
+            Some(kept) => Look::Done(kept),
+            None => look(at, view, replaced),
+        })
+    }
+
+    /// That the member which was to be replaced on another node is one still, in words.
+    pub(super) fn was_kept(&self) -> Option<String> {
+        let replaced = self.context.plan.etcd.as_ref();
+        let replaced = replaced.filter(|replaced| replaced.newcomer.is_some())?;
+        let kept = kept(&self.world.etcd.as_ref()?.view, replaced)?;
+        Some(format!("{} was kept: nothing takes its place", kept.words()))
+    }
+
     /// Whatever stands.
     fn of_planned(&self, look: impl FnOnce(&Self, &View, &Replaced) -> Look) -> Look {
         match &self.context.plan.etcd {
             Some(replaced) => self.of_etcd(|at, view| look(at, view, replaced)),
             None => Look::Failed("the plan does not say which member it is about".to_owned()),
         }
+    }
+
+    /// The agents were asked before it was this step's turn.
+    fn is_older_than_turn(&self) -> bool {
+        let glance = self.world.etcd.as_ref();
+        glance.is_some_and(|glance| glance.at < self.turn)
     }
 
     /// On which node the step is done.
@@ -115,6 +137,12 @@ impl At<'_> {
         };
         match newest(view) {
             Some(age) if age <= SAFE => {}
+            // The steps before this one may have taken one since.
+            Some(_) | None if self.is_older_than_turn() => {
+                return Look::Wait(WaitingOn::Etcd(
+                    "what the agents tell of their snapshots".to_owned(),
+                ));
+            }
             Some(age) => {
                 return Look::Failed(format!(
                     "the youngest snapshot is {} old: abort, and begin anew with a fresh one",
@@ -174,9 +202,24 @@ impl At<'_> {
             EtcdAct::Rebuild {
                 initial_cluster: replaced.initial_cluster.clone(),
                 needs_bytes: replaced.needs_bytes,
+                manifest: replaced.newcomer.clone(),
             },
             "rebuild the member",
         )
+    }
+
+    /// Who was replaced on another node is not to be started again and again: it finds itself removed each time.
+    pub(super) fn fence_removed(&self, _view: &View, _replaced: &Replaced) -> Look {
+        if let Some((Answer::Done, detail, _)) = &self.progress.heard {
+            return Look::Done(detail.clone());
+        }
+        if let Agent::Silent { .. } = self.world.agent {
+            return Look::Done(format!(
+                "{}: it finds itself removed when it comes back, and ends",
+                self.world.agent_words()
+            ));
+        }
+        self.tell(EtcdAct::Fence, "fence etcd")
     }
 
     pub(super) fn await_sync(view: &View, replaced: &Replaced) -> Look {
@@ -207,7 +250,7 @@ impl At<'_> {
         let Some(change) = replaced.others.iter().find(|change| change.node == *node) else {
             return Look::Failed("the plan does not say what it is to be".to_owned());
         };
-        if let Some(kept) = replaced.member_id.and_then(|id| view.member(id)) {
+        if let Some(kept) = kept(view, replaced) {
             return Look::Done(format!("{} was kept: the lists are as they were", kept.words()));
         }
         let Some(seen) = view.on(node) else {
@@ -334,6 +377,11 @@ impl At<'_> {
             |detail| WaitingOn::Etcd(format!("it to be seen: {name} was answered done ({detail})")),
         )
     }
+}
+
+/// The member that was to be replaced, where it is one still.
+fn kept<'a>(view: &'a View, replaced: &Replaced) -> Option<&'a Seen> {
+    replaced.member_id.and_then(|id| view.member(id))
 }
 
 /// The member that has the address of the one that the plan replaces.

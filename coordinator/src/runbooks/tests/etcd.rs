@@ -16,18 +16,18 @@ use crate::runbooks::plan::{Action, Proof, Runbook, RunbookPlan, Step};
 use crate::runbooks::waiting::WaitingOn;
 use crate::runbooks::world::{Agent, World};
 
-const NOW: i64 = 1_800_000_000;
+pub(super) const NOW: i64 = 1_800_000_000;
 
-fn name(number: u64) -> NodeName {
+pub(super) fn name(number: u64) -> NodeName {
     NodeName(format!("m{number}"))
 }
 
-fn url(number: u64) -> String {
+pub(super) fn url(number: u64) -> String {
     format!("https://10.0.0.{number}:2380")
 }
 
 /// Three members; `leader` of 0: none.
-fn well(number: u64, leader: u64, version: &str) -> Told {
+pub(super) fn well(number: u64, leader: u64, version: &str) -> Told {
     Told {
         manifest: Some(manifest(number)),
         status: Some(Status {
@@ -55,7 +55,7 @@ fn well(number: u64, leader: u64, version: &str) -> Told {
     }
 }
 
-fn manifest(number: u64) -> Manifest {
+pub(super) fn manifest(number: u64) -> Manifest {
     Manifest {
         name: name(number).0,
         path: "/etc/kubernetes/manifests/etcd.yaml".to_owned(),
@@ -67,7 +67,7 @@ fn manifest(number: u64) -> Manifest {
     }
 }
 
-fn down(number: u64, kind: TroubleKind, why: &str) -> Told {
+pub(super) fn down(number: u64, kind: TroubleKind, why: &str) -> Told {
     Told {
         manifest: Some(manifest(number)),
         trouble: Some(Trouble {
@@ -79,7 +79,7 @@ fn down(number: u64, kind: TroubleKind, why: &str) -> Told {
     }
 }
 
-fn told(all: impl IntoIterator<Item = Result<Told, String>>) -> Answers {
+pub(super) fn told(all: impl IntoIterator<Item = Result<Told, String>>) -> Answers {
     (1..)
         .zip(all)
         .map(|(number, told)| (name(number), told))
@@ -107,11 +107,11 @@ fn plan_of(runbook: Runbook, answers: &Answers) -> RunbookPlan {
     super::super::plan(request, &world)
 }
 
-fn actions(plan: &RunbookPlan) -> Vec<String> {
+pub(super) fn actions(plan: &RunbookPlan) -> Vec<String> {
     plan.steps.iter().map(Step::id).collect()
 }
 
-fn missing(plan: &RunbookPlan) -> String {
+pub(super) fn missing(plan: &RunbookPlan) -> String {
     assert!(plan.steps.is_empty(), "{:?}", actions(plan));
     plan.refusals
         .iter()
@@ -124,7 +124,7 @@ fn refused() -> Result<Told, String> {
     Ok(down(3, TroubleKind::Refused, "nobody listens"))
 }
 
-fn two_of_three(version: &str, third: Result<Told, String>) -> Answers {
+pub(super) fn two_of_three(version: &str, third: Result<Told, String>) -> Answers {
     told([Ok(well(1, 1, version)), Ok(well(2, 1, version)), third])
 }
 
@@ -235,15 +235,10 @@ async fn what_a_new_member_would_not_mend_is_refused_with_what_would() {
         data_bytes_available: 1 << 20,
         ..down(3, TroubleKind::Refused, "nobody listens")
     });
-    let gone = Ok(Told {
-        manifest: None,
-        ..down(3, TroubleKind::NoManifest, "no manifest")
-    });
     for (third, why) in [
         (expired, "kubeadm certs renew"),
         (silent, "node-down m3"),
         (full, "258 are needed"),
-        (gone, "its manifest, which is gone"),
         (Ok(well(3, 1, "3.5.16")), "it is well"),
     ] {
         let plan = plan_of(Runbook::EtcdMember, &two_of_three("3.5.16", third));
@@ -468,7 +463,7 @@ async fn a_voters_data_is_not_set_aside_before_it_is_taken_out() {
     );
 }
 
-fn look_at(step: &Step, plan: &RunbookPlan, world: &World) -> Look {
+pub(super) fn look_at(step: &Step, plan: &RunbookPlan, world: &World) -> Look {
     let context = Context {
         run: "etcd-member-1",
         request: &plan.request,

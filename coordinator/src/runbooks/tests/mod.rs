@@ -5,6 +5,7 @@ mod bed;
 mod control_plane;
 mod crash;
 mod etcd;
+mod etcd_newcomer;
 mod maintenance;
 mod network_loss;
 mod node_down;

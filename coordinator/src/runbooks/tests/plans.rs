@@ -41,6 +41,8 @@ pub(super) fn world() -> World {
     World {
         etcd: None,
         found: None,
+        newcomer: None,
+        addresses: std::collections::BTreeMap::new(),
         last: None,
         control_plane: None,
         masters: std::collections::BTreeMap::new(),
