@@ -77,6 +77,8 @@ fn passes_with_timings(name: &str, etcd: &str) -> Value {
     assert_eq!(broken(&report), Vec::<&str>::new(), "{report:#}");
     assert!(report["acknowledged"].as_u64().unwrap() > 10, "{report:#}");
     assert!(!report["timings"].as_array().unwrap().is_empty(), "{report:#}");
+    let again = format!("again: blackstart drill {name} --seed 1 --etcd {etcd})");
+    assert!(told.contains(&again), "{told}");
     report
 }
 
