@@ -15,6 +15,7 @@ mod chronicle;
 mod control_plane;
 pub(super) mod double;
 mod etcd;
+pub(super) mod exec;
 mod kubelet;
 mod laws;
 mod machine;
