@@ -4,8 +4,12 @@
 
 mod held;
 
-use std::process::Command;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use blackstart_tests::wait;
 use serde_json::Value;
 
 use self::held::{broken, drill};
@@ -77,6 +81,8 @@ fn passes_with_timings(name: &str, etcd: &str) -> Value {
     assert_eq!(broken(&report), Vec::<&str>::new(), "{report:#}");
     assert!(report["acknowledged"].as_u64().unwrap() > 10, "{report:#}");
     assert!(!report["timings"].as_array().unwrap().is_empty(), "{report:#}");
+    let again = format!("again: blackstart drill {name} --seed 1 --etcd {etcd})");
+    assert!(told.contains(&again), "{told}");
     report
 }
 
@@ -209,4 +215,59 @@ fn the_drill_finds_who_breaks_a_law() {
         assert_eq!(output.status.code(), Some(6), "{sabotage}");
         assert_eq!(broken(&report), laws, "{sabotage}: {report:#}");
     }
+}
+
+/// The command lines with a file of this directory in them.
+fn processes(of: &Path) -> Vec<String> {
+    let of = of.to_str().unwrap();
+    let entries = fs::read_dir("/proc").unwrap();
+    // One that has ended meanwhile has none.
+    let lines = entries.filter_map(|entry| fs::read(entry.unwrap().path().join("cmdline")).ok());
+    let lines = lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " "));
+    lines.filter(|line| line.contains(of)).collect()
+}
+
+/// Nothing ends it in order; what it has started ends all the same.
+async fn ends_whatever_ends_the_drill(etcd: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    // With all of it in one directory, which is in the command lines of all that is started.
+    let mut drill = Command::new(env!("CARGO_BIN_EXE_blackstart"))
+        .args(["drill", "etcd-member", "--seed", "1", "--etcd", etcd, "--keep"])
+        .arg(dir.path().join("kept"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let started = dir.path().join("kept/");
+    let is_member = |line: &String| {
+        let program = line.split(' ').next().unwrap_or_default();
+        program.ends_with("/etcd") && line.contains("--data-dir=")
+    };
+    // With the coordinator, and what plays the three parts of each control plane.
+    let began = wait::until("three members", Duration::from_mins(1), async || {
+        let all = processes(&started);
+        let members = all.iter().filter(|line| is_member(line)).count();
+        Ok((members == 3 && all.len() >= 13).then_some(()))
+    })
+    .await;
+    drill.kill().unwrap();
+    drill.wait().unwrap();
+    began.unwrap();
+    wait::until("their end", Duration::from_secs(10), async || {
+        Ok(processes(&started).is_empty().then_some(()))
+    })
+    .await
+    .unwrap_or_else(|error| panic!("{error:#}: {:#?}", processes(&started)));
+}
+
+#[tokio::test]
+async fn members_of_etcd_end_with_a_drill_that_is_killed() {
+    if has_etcd("the end of a drill of etcd that is killed") {
+        ends_whatever_ends_the_drill(REAL).await;
+    }
+}
+
+#[tokio::test]
+async fn members_of_the_double_end_with_a_drill_that_is_killed() {
+    ends_whatever_ends_the_drill("double").await;
 }

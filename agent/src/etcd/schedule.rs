@@ -21,13 +21,15 @@ use crate::watch::static_pods::directory::Places;
 
 /// Looked so often whether one is due: a reload of the configuration is seen then.
 const LOOK: Duration = Duration::from_mins(1);
+/// And so often within `every`, so that none is late by more than a part of it; no configuration has one that is short enough for that to be more often.
+const LOOKS: u32 = 10;
 
 /// Until `stop`.
 pub(crate) async fn keep(desk: Desk, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = sleep(LOOK) => {}
+            () = sleep(pause(desk.settings().etcd.snapshots.every)) => {}
         }
         let settings = desk.settings();
         tokio::select! {
@@ -45,6 +47,11 @@ pub(crate) async fn keep(desk: Desk, stop: CancellationToken) {
             }
         }
     }
+}
+
+/// Between two looks.
+fn pause(every: Option<Duration>) -> Duration {
+    every.map_or(LOOK, |every| LOOK.min(every / LOOKS))
 }
 
 /// Takes one if it is due and there is a member to take it of.
@@ -111,6 +118,18 @@ mod tests {
         let at = Some(hour + hour / 64 * 7);
         let due: Vec<_> = ["m1", "m2", "m3", "m9"].map(|node| is_due(at, hour, node)).into();
         assert!(due.contains(&true) && due.contains(&false), "{due:?}");
+    }
+
+    #[test]
+    fn it_is_looked_once_a_minute_however_seldom_they_are_taken() {
+        for every in [
+            None,
+            Some(Duration::from_mins(10)),
+            Some(Duration::from_hours(24)),
+        ] {
+            assert_eq!(pause(every), LOOK);
+        }
+        assert_eq!(pause(Some(Duration::from_secs(5))), Duration::from_millis(500));
     }
 
     #[tokio::test]

@@ -185,6 +185,8 @@ Examples:
     Coordinator(CoordinatorArgs),
     #[command(hide = true, name = masters::part::SUBCOMMAND)]
     Part(masters::part::PartArgs),
+    #[command(hide = true, name = masters::exec::SUBCOMMAND)]
+    Exec(masters::exec::ExecArgs),
 }
 
 #[derive(Debug, Args)]
@@ -276,6 +278,7 @@ pub async fn run(args: DrillArgs, output: &mut Output) -> Result<(), Failure> {
         DrillCommand::EtcdQuorum(args) => masters::run_etcd(masters::Chapter::EtcdQuorum, args, output).await,
         DrillCommand::EtcdAll(args) => masters::run_etcd(masters::Chapter::EtcdAll, args, output).await,
         DrillCommand::Part(args) => masters::part::serve(args).await,
+        DrillCommand::Exec(args) => masters::exec::become_it(&args),
         DrillCommand::List => list(output),
         DrillCommand::Coordinator(args) => coordinator::serve(args).await,
     }

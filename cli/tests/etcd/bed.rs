@@ -138,6 +138,8 @@ pub(crate) struct Bed {
     config: &'static str,
     /// Agents ask whether their API servers are ready.
     asks_api: bool,
+    /// Agents that are started take snapshots by themselves so often; `None`: a test says when.
+    pub(crate) every: Option<Duration>,
     dir: TempDir,
 }
 
@@ -177,6 +179,7 @@ impl Bed {
             program: program.to_owned(),
             config: "",
             asks_api: false,
+            every: None,
             dir,
         };
         let cluster: Vec<_> = bed
@@ -356,6 +359,7 @@ inventory: {root}/inventory.yaml
             .into();
         settings.etcd.snapshots.min_free = 1 << 20;
         settings.etcd.snapshots.keep = KEEP;
+        settings.etcd.snapshots.every = self.every;
         let pods = &mut settings.static_pods;
         pods.manifests = dir("manifests");
         pods.held = dir("blackstart-held");

@@ -12,6 +12,7 @@ mod member;
 mod outage;
 mod power;
 mod quorum;
+mod schedule;
 mod snapshots;
 mod status;
 mod store;

@@ -10,7 +10,7 @@
 //! | module | story |
 //! |---|---|
 //! | [`book`] | tokens, issued certificates and revocations, and who may join and renew. Pure |
-//! | [`desk`] | does it: store, authority, gate |
+//! | [`desk`] | does it: store, authority, gate. A file each for tokens, joining, revoking, and operators |
 //! | `flood` | how many refusals are told. Pure |
 //! | [`gate`] | what is revoked, and every connection that stands |
 //! | [`oidc`] | operators with a token of an identity provider |

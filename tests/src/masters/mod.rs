@@ -101,6 +101,11 @@ impl Etcd {
         there.collect()
     }
 
+    /// Where it is.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
     /// Can its tool raise the revision? Since 3.5.
     pub fn bumps(&self) -> bool {
         self.program.with_file_name("etcdutl").exists()

@@ -17,8 +17,8 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::part;
 use super::witness::manifests;
+use super::{exec, part};
 
 /// Between two looks at the directory.
 const LOOK: Duration = Duration::from_millis(50);
@@ -159,7 +159,7 @@ fn start(dir: &Path, node: &str, program: &Path, pod: &Pod) -> io::Result<Child>
     let container = &written["spec"]["containers"][0];
     let words = container["command"].as_array().cloned().unwrap_or_default();
     let words: Vec<_> = words.iter().filter_map(Value::as_str).collect();
-    let (first, rest) = words.split_first().ok_or(io::ErrorKind::InvalidData)?;
+    let first = words.first().ok_or(io::ErrorKind::InvalidData)?;
     let logs = dir.join(format!("logs/kube-system_{}-{node}_0a1b/{}", pod.name, pod.name));
     fs::create_dir_all(&logs)?;
     let log = File::options()
@@ -167,9 +167,7 @@ fn start(dir: &Path, node: &str, program: &Path, pod: &Pod) -> io::Result<Child>
         .append(true)
         .open(logs.join("0.log"))?;
     let mut command = if first.starts_with('/') {
-        let mut command = Command::new(first);
-        command.args(rest);
-        command
+        exec::command(program, &words)
     } else {
         let port = container["livenessProbe"]["httpGet"]["port"].as_u64();
         let port = port.ok_or(io::ErrorKind::InvalidData)?;

@@ -15,6 +15,7 @@ mod chronicle;
 mod control_plane;
 pub(super) mod double;
 mod etcd;
+pub(super) mod exec;
 mod kubelet;
 mod laws;
 mod machine;
@@ -49,6 +50,9 @@ use crate::output::{Output, note};
 
 /// The cluster of the plan that processes are called after.
 const CLUSTER: &str = "business";
+
+/// How large a database is unless it is said, MiB.
+const DATABASE: u32 = 8;
 
 /// How a drill is asked for.
 #[derive(Debug, Args)]
@@ -104,7 +108,7 @@ pub(super) struct EtcdArgs {
     etcd: Option<PathBuf>,
 
     /// How large its database is, MiB
-    #[arg(long, value_name = "MIB", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=2048))]
+    #[arg(long, value_name = "MIB", default_value_t = DATABASE, value_parser = clap::value_parser!(u32).range(1..=2048))]
     database: u32,
 }
 
@@ -112,7 +116,9 @@ pub(super) struct EtcdArgs {
 #[derive(Debug, Clone)]
 struct Etcd {
     which: Which,
-    mib: usize,
+    /// What was asked for, as it was typed.
+    asked: Option<PathBuf>,
+    mib: u32,
 }
 
 /// A chapter that is rehearsed. A new one is a variant, a file, and a line in each of these.
@@ -172,8 +178,9 @@ impl Chapter {
 /// Rehearses a chapter of etcd.
 pub(super) async fn run_etcd(chapter: Chapter, args: EtcdArgs, output: &mut Output) -> Result<(), Failure> {
     let etcd = Etcd {
-        which: Which::choose(args.etcd, Path::new(INSTALLED))?,
-        mib: usize::try_from(args.database).unwrap_or(1),
+        which: Which::choose(args.etcd.clone(), Path::new(INSTALLED))?,
+        asked: args.etcd,
+        mib: args.database,
     };
     if let Some(told) = etcd.which.note() {
         note(told);
@@ -201,6 +208,7 @@ async fn rehearse_and_report(
         seed,
         &chronicle,
     );
+    report.again = again(&args, seed, etcd.as_ref());
     report.etcd = etcd.as_ref().map(|etcd| etcd.which.told());
     report.kept = args.keep;
     if let Some(path) = &args.report {
@@ -214,6 +222,22 @@ async fn rehearse_and_report(
         None => Ok(()),
         Some(why) => Err(Failure::RunDidNotSucceed(why)),
     }
+}
+
+/// Options that hold the same drill once more.
+fn again(args: &MastersArgs, seed: u64, etcd: Option<&Etcd>) -> String {
+    let on = match args.on {
+        On::Processes => None,
+        On::Testbed => Some("--on testbed".to_owned()),
+    };
+    let program = etcd
+        .and_then(|etcd| etcd.asked.as_ref())
+        .map(|program| format!("--etcd {}", program.display()));
+    let database = etcd
+        .filter(|etcd| etcd.mib != DATABASE)
+        .map(|etcd| format!("--database {}", etcd.mib));
+    let options = [on, Some(format!("--seed {seed}")), program, database];
+    options.into_iter().flatten().collect::<Vec<_>>().join(" ")
 }
 
 /// Holds it. Ctrl-C ends it early; whichever way it ends, nothing of it goes on.
@@ -323,7 +347,7 @@ async fn rehearse(
     sabotage: Option<Sabotage>,
 ) -> Result<Chronicle, Failure> {
     let mut rehearsal = Rehearsal::begin(bed).await?;
-    let mib = etcd.map_or(1, |etcd| etcd.mib);
+    let mib = etcd.map_or(1, |etcd| usize::try_from(etcd.mib).unwrap_or(1));
     let kept = match chapter {
         Chapter::ControlPlane => {
             control_plane::hold(&mut rehearsal, seed, sabotage.is_none()).await?;
@@ -355,4 +379,45 @@ async fn rehearse(
         saboteur::tamper(sabotage, &mut chronicle);
     }
     Ok(chronicle)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Typed {
+        #[command(flatten)]
+        args: EtcdArgs,
+    }
+
+    /// What is typed, as the drill says that it is to be typed again.
+    fn retyped(options: &str) -> String {
+        let words = std::iter::once("drill").chain(options.split_whitespace());
+        let EtcdArgs { more, etcd, database } = Typed::try_parse_from(words).unwrap().args;
+        let etcd = Etcd {
+            which: Which::Double,
+            asked: etcd,
+            mib: database,
+        };
+        again(&more, more.seed.unwrap_or(5), Some(&etcd))
+    }
+
+    #[test]
+    fn what_makes_it_the_same_drill_is_in_the_words_that_hold_it_again() {
+        assert_eq!(retyped(""), "--seed 5");
+        assert_eq!(retyped("--database 8"), "--seed 5", "as if it were not said");
+        assert_eq!(retyped("--report r.json --keep kept"), "--seed 5");
+        let whole = "--on testbed --seed 7 --etcd /opt/etcd/etcd --database 256";
+        assert_eq!(retyped(whole), whole);
+        assert_eq!(retyped("--etcd double --seed 7"), "--seed 7 --etcd double");
+    }
+
+    #[test]
+    fn one_without_etcd_says_nothing_of_it() {
+        let args = Typed::try_parse_from(["drill", "--on", "testbed"]).unwrap().args;
+        assert_eq!(again(&args.more, 9, None), "--on testbed --seed 9");
+    }
 }

@@ -40,6 +40,9 @@ pub(super) struct Report {
     pub(super) timeline: Vec<Moment>,
     /// Where everything that the drill wrote was left, if that was asked for.
     pub(super) kept: Option<PathBuf>,
+    /// Options that repeat the drill.
+    #[serde(skip)]
+    pub(super) again: String,
 }
 
 /// Which etcd was run.
@@ -176,6 +179,7 @@ impl Report {
             etcd: None,
             timeline: timeline(chronicle),
             kept: None,
+            again: format!("--seed {seed}"),
         }
     }
 
@@ -251,12 +255,7 @@ impl Report {
         lines.push(Line::default());
         lines.extend(law_lines(&self.laws, marks));
         lines.push(Line::default());
-        // Processes are what a drill is held on unless it is told otherwise.
-        let on = match self.on {
-            "testbed" => " --on testbed",
-            _ => "",
-        };
-        let again = format!("blackstart drill {}{on} --seed {}", self.drill, self.seed);
+        let again = format!("blackstart drill {} {}", self.drill, self.again);
         lines.push(verdict_line(self.passed, self.seed, &again));
         if let Some(kept) = &self.kept {
             lines.push(Line::new(format!("kept in {}", kept.display())));
