@@ -170,6 +170,10 @@ async fn moves(story: &Story) {
             .all(|list| *list == lists[0] && !list.contains("master-1=")),
         "{lists:#?}"
     );
+    // What has none by design is no trouble.
+    let etcd = story.ask(&["etcd", "status", "bed"]).await.unwrap();
+    let findings = etcd["findings"].to_string();
+    assert!(!findings.contains("master-1"), "{findings}");
     story.tell("it has moved");
 }
 

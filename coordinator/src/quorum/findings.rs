@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::judge::{CORRUPT, Finding, Level, Seen, View, newest};
+use super::spare::is_spare;
 use super::told::Told;
 use crate::inventory::NodeName;
 
@@ -22,7 +23,8 @@ const NO_SPACE: &str = "NOSPACE";
 pub(super) fn findings(view: &View, leaders: &BTreeSet<u64>, now: i64) -> Vec<Finding> {
     let mut all = List::default();
     all.of_quorum(view, leaders);
-    for seen in &view.members {
+    // Nothing is wrong with a node that is to have none.
+    for seen in view.members.iter().filter(|seen| !is_spare(view, seen)) {
         all.of_member(seen, view.has_quorum());
         if let Some(told) = &seen.told {
             all.of_node(seen, told, now);

@@ -14,6 +14,7 @@ mod findings;
 pub mod judge;
 pub mod newcomer;
 pub mod sources;
+pub mod spare;
 pub mod told;
 
 pub use eyes::Eyes;

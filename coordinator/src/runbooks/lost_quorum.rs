@@ -23,6 +23,7 @@ use super::plan::Runbook;
 use super::world::seconds;
 use crate::inventory::{ClusterName, NodeName};
 use crate::quorum::judge::{Seen, View, survivor};
+use crate::quorum::spare::is_spare;
 use crate::quorum::told::{Told, TroubleKind};
 
 /// etcd writes its log in segments of so many bytes (`SegmentSizeBytes`, server/storage/wal/wal.go), and makes the next one before it begins.
@@ -144,6 +145,12 @@ pub fn judge(scene: &Scene<'_>) -> Verdict {
     let Some(view) = scene.view else {
         return Verdict::Unclear;
     };
+    let is_host = |host: &&Host| view.on(&host.node).is_none_or(|seen| !is_spare(view, seen));
+    let hosts: Vec<_> = scene.hosts.iter().filter(is_host).cloned().collect();
+    let scene = &Scene {
+        hosts: &hosts,
+        ..*scene
+    };
     if view.has_quorum() {
         return member(scene, view);
     }
@@ -223,14 +230,14 @@ fn cause(host: &Host, view: &View, by_run: bool) -> Option<String> {
         return None;
     }
     let told = seen.told.as_ref()?;
-    if let Some(why) = of_member(told, by_run) {
+    if let Some(why) = of_member(node, told, by_run) {
         return Some(format!("{node}: {why}"));
     }
     let found = host.found.iter().find(|found| found.hinders());
     found.map(|found| format!("{node}: {} {}: {}", found.kind, found.subject, found.evidence))
 }
 
-fn of_member(told: &Told, by_run: bool) -> Option<String> {
+fn of_member(node: &NodeName, told: &Told, by_run: bool) -> Option<String> {
     const RENEW: &str =
         "kubeadm certs renew etcd-server etcd-peer etcd-healthcheck-client, after a look at the clocks";
     if let Some(bad) = told
@@ -264,7 +271,7 @@ fn of_member(told: &Told, by_run: bool) -> Option<String> {
     match trouble.kind {
         TroubleKind::Expired | TroubleKind::Certificate => Some(format!("{} ({RENEW})", trouble.detail)),
         TroubleKind::NoManifest if !by_run || told.manifest.is_none() => Some(format!(
-            "{}: put it back (kubeadm init phase etcd local)",
+            "{}: put it back (kubeadm init phase etcd local), or while there is a quorum: blackstart runbook run etcd-member {node}",
             trouble.detail
         )),
         TroubleKind::Manifest => Some(trouble.detail.clone()),

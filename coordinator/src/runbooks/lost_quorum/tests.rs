@@ -269,6 +269,47 @@ fn another_cause_is_named_and_nothing_is_restored_for_it() {
     assert!(matches!(verdict, Verdict::Propose { .. }), "{verdict:?}");
 }
 
+#[test]
+fn a_master_that_nobody_counts_on_is_in_nobodys_way() {
+    let list = "m1=https://10.0.0.1:2380,m2=https://10.0.0.2:2380,m3=https://10.0.0.3:2380";
+    let named = |mut told: Told| {
+        told.manifest.as_mut().unwrap().initial_cluster = list.to_owned();
+        Ok(told)
+    };
+    let spare = Told {
+        trouble: Some(Trouble {
+            kind: TroubleKind::NoManifest,
+            detail: "no manifest".to_owned(),
+        }),
+        ..Told::default()
+    };
+    let all = [
+        named(down(1, true)),
+        named(down(2, true)),
+        named(down(3, true)),
+        Ok(spare),
+    ];
+    let answers: Answers = (1..)
+        .zip(all)
+        .map(|(number, told)| (name(number), told))
+        .collect();
+    let view = judged(&answers, 1_800_000_000);
+    let mut all = hosts(BACK);
+    all.push(Host {
+        node: name(4),
+        stands: Stands::Back,
+        found: Vec::new(),
+    });
+    let verdict = decide(&all, Some(&view), CHANCE);
+    assert!(
+        matches!(
+            &verdict,
+            Verdict::Propose { runbook: Runbook::EtcdAll, evidence, .. } if !evidence.contains("m4")
+        ),
+        "{verdict:?}"
+    );
+}
+
 fn any_stands() -> impl Strategy<Value = Stands> {
     prop_oneof![
         4 => Just(Stands::Back),
