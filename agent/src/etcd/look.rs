@@ -144,6 +144,11 @@ fn told(pod: &EtcdPod, path: &Path) -> wire::EtcdManifest {
         initial_cluster_state: pod.initial_cluster_state.clone(),
         image: pod.image.clone(),
         set_aside_by: String::new(),
+        wal_dir: pod
+            .wal_dir
+            .as_ref()
+            .map(|dir| dir.display().to_string())
+            .unwrap_or_default(),
     }
 }
 

@@ -36,6 +36,8 @@ pub struct Manifest {
     pub name: String,
     /// On the node.
     pub data_dir: String,
+    /// Where its log is, on the node, where that is not in the data directory.
+    pub wal_dir: Option<String>,
     /// Where the agent asks.
     pub client_url: String,
     /// Where its peers find it.

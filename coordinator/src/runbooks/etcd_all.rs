@@ -8,7 +8,9 @@
 //! ```
 //! A master's data that opens comes before a snapshot unless that has more. What is of another cluster than the one that was lost is never taken.
 
-use super::etcd_quorum::{RESTORE, alone, bounces, notes, on, one_named, others, renew, take_down, unproved};
+use super::etcd_quorum::{
+    RESTORE, alone, bounces, no_wal_dir, notes, on, one_named, others, renew, take_down, unproved,
+};
 use super::etcd_snapshot::NOT_TOLD;
 use super::maintenance::{empty, refused};
 use super::plan::{Action, Replaced, Request, RunbookPlan};
@@ -91,6 +93,10 @@ fn write(mut plan: RunbookPlan, world: &World, view: &View, choice: &Choice) -> 
     if let Some(missing) = unproved(&plan, &silent) {
         return refused(plan, "fence the others", missing);
     }
+    let manifest = left.told.as_ref().and_then(|told| told.manifest.as_ref());
+    if let Some(missing) = manifest.and_then(no_wal_dir) {
+        return refused(plan, WHAT, missing);
+    }
     let all: Vec<&Seen> = spoken.iter().copied().chain([left]).collect();
     bounces(&mut plan, &all);
     let first_fence = plan.steps.len();
@@ -105,7 +111,6 @@ fn write(mut plan: RunbookPlan, world: &World, view: &View, choice: &Choice) -> 
         RESTORE,
     ));
     alone(&mut plan, node);
-    let manifest = left.told.as_ref().and_then(|told| told.manifest.as_ref());
     let named = manifest.map(|manifest| one_named(&mut plan, world, node, &manifest.peer_urls));
     let named = named.unwrap_or_default();
     let loss = choice.loss(world.last.as_ref(), world.unix_ms);

@@ -18,6 +18,7 @@ use super::world::World;
 use crate::inventory::NodeName;
 use crate::quorum::judge::{Seen, View, survivor};
 use crate::quorum::sources::{expired, lacks, room};
+use crate::quorum::spare::is_spare;
 use crate::quorum::told::Manifest;
 
 /// As in [`super::etcd_member`].
@@ -85,6 +86,9 @@ fn write(
         );
         return refused(plan, "restore it", missing);
     }
+    if let Some(missing) = no_wal_dir(manifest) {
+        return refused(plan, "restore it", missing);
+    }
     bounces(&mut plan, &spoken);
     plan.steps.extend(steps(view));
     let first_fence = plan.steps.len();
@@ -121,6 +125,16 @@ fn write(
         newcomer: None,
     });
     plan
+}
+
+/// A log outside the data directory is not restored: it would have to be replaced as well, in the same step.
+pub(super) fn no_wal_dir(manifest: &Manifest) -> Option<String> {
+    manifest.wal_dir.as_ref().map(|wal| {
+        format!(
+            "etcd's log in its data directory: {} says --wal-dir={wal}, which a restore would have to replace as well; by hand: move the log to member/wal below {}, and take the flag out, while etcd does not run",
+            manifest.path, manifest.data_dir
+        )
+    })
 }
 
 /// The certificates that keep members from each other, and what to do about it.
@@ -238,7 +252,11 @@ pub(super) fn notes(plan: &mut RunbookPlan, world: &World, left: &Seen, spoken: 
             seen.words()
         ));
     }
-    for seen in spoken {
+    let view = world.etcd.as_ref().map(|glance| glance.view.as_ref());
+    for seen in spoken
+        .iter()
+        .filter(|seen| !view.is_some_and(|view| is_spare(view, seen)))
+    {
         plan.notes.push(format!(
             "afterwards: blackstart runbook run etcd-member {} joins it anew, and starts its control plane",
             seen.words()

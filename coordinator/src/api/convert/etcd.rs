@@ -136,6 +136,7 @@ fn told(wire: v1::EtcdReport) -> Told {
             initial_cluster_state: clipped(wire.initial_cluster_state),
             image: clipped(wire.image),
             set_aside_by: (!wire.set_aside_by.is_empty()).then(|| clipped(wire.set_aside_by)),
+            wal_dir: (!wire.wal_dir.is_empty()).then(|| clipped(wire.wal_dir)),
         }),
         status: wire.status.map(|wire| Status {
             cluster_id: wire.cluster_id,
@@ -349,6 +350,7 @@ fn told_back(told: &Told) -> v1::EtcdReport {
             initial_cluster_state: told.initial_cluster_state.clone(),
             image: told.image.clone(),
             set_aside_by: told.set_aside_by.clone().unwrap_or_default(),
+            wal_dir: told.wal_dir.clone().unwrap_or_default(),
         }),
         status: told.status.as_ref().map(|told| v1::EtcdStatus {
             cluster_id: told.cluster_id,

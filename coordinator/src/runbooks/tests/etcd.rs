@@ -628,3 +628,21 @@ async fn a_quorum_that_comes_back_by_itself_ends_a_restore_though_others_were_fe
         );
     }
 }
+
+#[tokio::test]
+async fn a_log_outside_the_data_directory_is_told_before_anything_is_fenced() {
+    let outside = |mut told: Told| {
+        let manifest = told.manifest.as_mut().unwrap();
+        manifest.wal_dir = Some("/data/wal".to_owned());
+        told
+    };
+    let down = |number| Ok(outside(down(number, TroubleKind::Refused, "nobody listens")));
+    let left = told([Ok(outside(well(1, 0, "3.5.16"))), down(2), down(3)]);
+    let why = missing(&plan_of(Runbook::EtcdQuorum, &left));
+    assert!(why.contains("--wal-dir=/data/wal"), "{why}");
+    let lost = told([down(1), down(2), down(3)]);
+    let sources: Sources = [data(1, 70), data(2, 90), data(3, 80)].into();
+    let plan = super::super::plan(request(Runbook::EtcdAll), &world_of(&lost, &sources));
+    let why = missing(&plan);
+    assert!(why.contains("--wal-dir=/data/wal"), "{why}");
+}
