@@ -154,13 +154,16 @@ fn of_addresses(pod: &EtcdPod) -> Vec<String> {
         let (_, at) = url.split_once("://")?;
         let at = at.trim_end_matches('/');
         let failed = TcpListener::bind(at).err()?;
-        Some(match failed.kind() {
-            ErrorKind::AddrInUse => format!("{at} for the member: something listens there already"),
-            ErrorKind::AddrNotAvailable => format!(
+        let kind = failed.kind();
+        Some(if kind == ErrorKind::AddrInUse {
+            format!("{at} for the member: something listens there already")
+        } else if kind == ErrorKind::AddrNotAvailable {
+            format!(
                 "the address {}: this machine has no such one (the inventory says that it is the node's)",
                 host(url)
-            ),
-            _ => format!("{at} to listen at: {failed}"),
+            )
+        } else {
+            format!("{at} to listen at: {failed}")
         })
     });
     let mut missing: Vec<_> = missing.collect();

@@ -86,6 +86,7 @@ fn known(answers: &Answers, on: Option<u64>, prepared: &Result<Prepared, String>
     (super::super::plan(request, &world), world)
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "as an agent answers")]
 fn ready() -> Result<Prepared, String> {
     Ok(Prepared {
         text: "the manifest".to_owned(),
