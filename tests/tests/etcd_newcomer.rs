@@ -9,10 +9,12 @@ use blackstart_tests::masters::store::{Acknowledged, Writer};
 use blackstart_tests::masters::{self, DATA, ETCD, Etcd, Masters};
 use blackstart_tests::node::Node;
 use blackstart_tests::wait;
+use nix::sys::signal::{Signal, kill};
 
 use self::etcd_story::{LONG, Story, exists, set_aside};
 
 const KEY: &str = "/etc/kubernetes/pki/etcd/peer.key";
+const AGENT: &str = "blackstart-agent.service";
 const SPARE: &str = "master-4";
 
 fn list(node: &Node) -> String {
@@ -51,7 +53,10 @@ async fn dead_node(story: &Story) -> Vec<Acknowledged> {
     );
     spare.write(KEY, &key).unwrap();
     let taken = story.plan(&["etcd-member", "master-3", "--on", "master-2"]).await;
-    assert!(taken.contains("master-2 is one already"), "{taken}");
+    assert!(
+        taken.contains("master-2 has a member of this cluster already"),
+        "{taken}"
+    );
     let there = story
         .until("a plan", &plan, |plan| plan["refusals"] == serde_json::json!([]))
         .await;
@@ -154,6 +159,17 @@ async fn moves(story: &Story) {
     let run = story.run(&asked).await;
     story.question(&run).await;
     story.ask(&["runbook", "approve", &run]).await.unwrap();
+    // The agent that writes the manifest crashes, and so does the coordinator.
+    let agent = to.main_pid(AGENT).await.unwrap().unwrap();
+    story
+        .follow("the removal", &run, |run| {
+            run["current"] != "remove-etcd-member:master-2" && run["current"] != "remove-etcd-member:master-4"
+        })
+        .await;
+    kill(agent, Signal::SIGKILL).unwrap();
+    let coordinator = story.masters.bed().coordinator().unwrap();
+    coordinator.kill().await.unwrap();
+    coordinator.start().await.unwrap();
     story.succeeds(&run).await;
     story.well(3).await;
     let keys = writer.stop().await.unwrap();

@@ -63,12 +63,27 @@ pub(crate) fn manifest(dir: &Path) -> Result<Found, Trouble> {
     Err(unclear.unwrap_or_else(none))
 }
 
+/// A node whose manifest is out for a moment has not lost it. Blocks.
+pub(super) fn out_for_a_bounce(places: &Places) -> Option<Trouble> {
+    let pods = std::fs::read_dir(&places.held).ok()?;
+    let held = pods
+        .filter_map(|pod| Some(pod.ok()?.path()))
+        .find_map(|pod| Some(pod.join(manifest(&pod).ok()?.file)))?;
+    Some(Trouble::new(
+        Kind::Other,
+        format!(
+            "its manifest of etcd is out for a bounce, in {}, and is put back",
+            held.display()
+        ),
+    ))
+}
+
 /// Looks at the member and what belongs to it, for `within` at most.
 pub async fn look(settings: &Settings, within: Duration) -> wire::EtcdReport {
     let places = Places::of(&settings.static_pods);
     let (dir, snapshots) = (places.manifests.clone(), settings.etcd.snapshots.clone());
     let on_disk = spawn_blocking(move || {
-        let found = manifest(&dir);
+        let found = manifest(&dir).map_err(|trouble| out_for_a_bounce(&places).unwrap_or(trouble));
         let mut report = wire::EtcdReport::default();
         match snapshot::list(&snapshots.dir) {
             Ok(kept) => report.snapshots = kept.iter().map(snapshot::Kept::to_wire).collect(),

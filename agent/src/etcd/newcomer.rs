@@ -22,13 +22,14 @@ use tokio::time::timeout;
 use x509_parser::extensions::GeneralName;
 use x509_parser::parse_x509_certificate;
 
-use super::look::manifest;
+use super::look::{manifest, out_for_a_bounce};
 use super::pod::{EtcdPod, ServerTls, host, moved};
 use super::snapshot::room;
 use super::trouble::{out_of_time, unix_seconds};
 use crate::config::{RuntimeEndpoint, Settings};
 use crate::watch::runtime::docker;
 use crate::watch::static_pods::directory::Places;
+use crate::watch::static_pods::manifest::is_pod_name;
 
 /// Docker tells by then whether it has an image.
 const IMAGE_WITHIN: Duration = Duration::from_secs(3);
@@ -118,21 +119,31 @@ fn of_directories(places: &Places, pod: &EtcdPod, file: &str, needs_bytes: u64) 
             "a node without a member: {} is there",
             dir.join(found.file).display()
         ));
+    } else if let Some(trouble) = out_for_a_bounce(places) {
+        missing.push(format!("a node without a member: {trouble}"));
+    } else if !is_pod_name(file) {
+        missing.push(format!(
+            "a name for its manifest that is safe: that of the other is {file:?}"
+        ));
     } else if dir.join(file).exists() {
         missing.push(format!(
             "room for {file}: {} is something else",
             dir.join(file).display()
         ));
     }
-    for dir in std::iter::once(&pod.data_dir).chain(pod.wal_dir.as_ref()) {
-        let dir = dir.display();
-        match fs::metadata(dir.to_string()) {
-            Ok(found) if found.is_dir() => {}
-            Ok(_) => missing.push(format!("{dir} as a directory")),
-            Err(_) => missing.push(format!(
-                "{dir}, as the agent sees it ({MAKE} {dir}; an agent in a container needs it mounted)"
-            )),
-        }
+    let data = pod.data_dir.display();
+    match fs::metadata(&pod.data_dir) {
+        Ok(found) if found.is_dir() => {}
+        Ok(_) => missing.push(format!("{data} as a directory")),
+        Err(_) => missing.push(format!(
+            "{data}, as the agent sees it ({MAKE} {data}; an agent in a container needs it mounted)"
+        )),
+    }
+    if let Some(wal) = &pod.wal_dir {
+        missing.push(format!(
+            "a manifest without --wal-dir ({}), whose place is not made here: by hand",
+            wal.display()
+        ));
     }
     if let Ok(free) = room(&pod.data_dir)
         && free < needs_bytes

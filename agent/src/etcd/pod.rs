@@ -34,6 +34,8 @@ pub(crate) struct EtcdPod {
     pub(crate) initial_cluster_state: String,
     /// What it shows to clients, and by whose authority it takes them; on the node.
     pub(crate) tls: Option<ServerTls>,
+    /// Where it says that clients find it.
+    pub(crate) advertises: Vec<String>,
     /// Where it listens for its peers.
     pub(crate) listen_peers: Vec<String>,
     /// What it shows to its peers, and by whose authority it takes them; on the node.
@@ -192,6 +194,7 @@ impl EtcdPod {
             wal_dir: path("wal-dir"),
             listen,
             peer_urls: urls(flags.get("initial-advertise-peer-urls")),
+            advertises: urls(flags.get("advertise-client-urls")),
             listen_peers: urls(flags.get("listen-peer-urls")),
             peer_tls: files("peer-cert-file", "peer-key-file", "peer-trusted-ca-file"),
             initial_cluster: flags.get("initial-cluster").unwrap_or_default().to_owned(),
@@ -281,6 +284,16 @@ pub(crate) fn moved(text: &str, name: &str, address: &str, initial_cluster: &str
     if address.trim_matches(['[', ']']).parse::<IpAddr>().is_err() {
         return Err(format!("{address:?} is no address"));
     }
+    let mut told = before.peer_urls.iter().chain(&before.advertises);
+    if let Some(other) = told.find(|url| host(url) != from) {
+        return Err(format!(
+            "it tells others of {other}, beside {from}: change it by hand"
+        ));
+    }
+    // A member that forgets its cluster at each start is one by itself.
+    if text.contains("force-new-cluster") {
+        return Err("it says --force-new-cluster: take that out first, on its own node too".to_owned());
+    }
     let mut lines: Vec<String> = text.lines().map(|line| with_host(line, &from, address)).collect();
     set(&mut lines, "name", name).ok_or_else(|| unclear("--name"))?;
     let mut after = lines.join("\n");
@@ -294,6 +307,7 @@ pub(crate) fn moved(text: &str, name: &str, address: &str, initial_cluster: &str
         name: name.to_owned(),
         listen: there(&before.listen),
         peer_urls: there(&before.peer_urls),
+        advertises: there(&before.advertises),
         listen_peers: there(&before.listen_peers),
         initial_cluster: initial_cluster.to_owned(),
         initial_cluster_state: "existing".to_owned(),
@@ -553,6 +567,38 @@ mod tests {
                 "{name} {address}"
             );
         }
+    }
+
+    #[test]
+    fn a_manifest_that_would_not_do_on_another_host_is_refused() {
+        let members = "m4=https://10.0.0.14:2380";
+        let two = KUBEADM.replace(
+            "--initial-advertise-peer-urls=https://10.0.0.11:2380",
+            "--initial-advertise-peer-urls=https://10.0.0.11:2380,https://10.1.0.11:2380",
+        );
+        assert!(
+            moved(&two, "m4", "10.0.0.14", members)
+                .unwrap_err()
+                .contains("10.1.0.11")
+        );
+        let outside = KUBEADM.replace(
+            "--advertise-client-urls=https://10.0.0.11",
+            "--advertise-client-urls=https://192.0.2.1",
+        );
+        assert!(
+            moved(&outside, "m4", "10.0.0.14", members)
+                .unwrap_err()
+                .contains("192.0.2.1")
+        );
+        let alone = KUBEADM.replace(
+            "    - --name=m1",
+            "    - --name=m1\n    - --force-new-cluster=true",
+        );
+        assert!(
+            moved(&alone, "m4", "10.0.0.14", members)
+                .unwrap_err()
+                .contains("force-new-cluster")
+        );
     }
 
     #[test]

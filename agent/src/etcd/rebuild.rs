@@ -13,9 +13,10 @@ use std::path::Path;
 use tokio::time::Instant;
 
 use super::act::{EtcdRules, NewManifest};
-use super::look::{Found, manifest};
+use super::look::{Found, manifest, out_for_a_bounce};
 use super::pod::{EtcdPod, NoPod, joining};
 use super::snapshot::room;
+use super::trouble::Kind;
 use super::ways::{Ways, gone, off, rename, sync, taken_out, write_new};
 use crate::watch::static_pods::directory::Places;
 use crate::watch::static_pods::manifest::is_pod_name;
@@ -41,7 +42,7 @@ pub(super) async fn rebuild(run_id: &str, joins: &Joins<'_>, rules: &EtcdRules) 
     );
     let (needs_bytes, new) = (joins.needs_bytes, joins.manifest.cloned());
     let prepared = off(move || match new {
-        Some(new) => first(&at, &new, needs_bytes),
+        Some(new) => first(&at, &places, &new, needs_bytes),
         None => prepare(&at, &places, &cluster, needs_bytes),
     });
     let prepared = prepared.await?;
@@ -125,7 +126,7 @@ fn prepare(
 }
 
 /// The same, of a node that has no manifest of etcd: what is to be its first one is given.
-fn first(ways: &Ways, new: &NewManifest, needs_bytes: u64) -> Result<Prepared, String> {
+fn first(ways: &Ways, places: &Places, new: &NewManifest, needs_bytes: u64) -> Result<Prepared, String> {
     let NewManifest { file, text } = new;
     if !is_pod_name(file) {
         return Err(format!("{file:?} is no name of a manifest"));
@@ -138,7 +139,12 @@ fn first(ways: &Ways, new: &NewManifest, needs_bytes: u64) -> Result<Prepared, S
                 ways.manifests.join(here.file).display()
             ));
         }
-        Err(_) => {}
+        Err(trouble) if trouble.kind == Kind::NoManifest => {
+            if let Some(trouble) = out_for_a_bounce(places) {
+                return Err(format!("{trouble}; nothing was changed"));
+            }
+        }
+        Err(trouble) => return Err(format!("{trouble}; nothing was changed")),
     }
     let pod = EtcdPod::parse(text).map_err(|why| match why {
         NoPod::NotEtcd => "what is to be the manifest does not run etcd".to_owned(),

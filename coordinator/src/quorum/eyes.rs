@@ -217,7 +217,12 @@ impl Eyes {
 
     async fn prepared(&self, wanted: &Wanted) -> Result<(String, Prepared), String> {
         let told = (self.asks)(wanted.like.clone(), Ask::Template, LOOK).await;
-        let of_like = |why: String| format!("the manifest of {}: {why}", wanted.like);
+        let of_like = |why: String| {
+            format!(
+                "the manifest of {}: {why} (an agent that is older than its coordinator does not know the question: update it)",
+                wanted.like
+            )
+        };
         let EtcdAnswer::Template(like) = told.map_err(of_like)? else {
             return Err(of_like(OTHER.to_owned()));
         };
@@ -231,7 +236,12 @@ impl Eyes {
             needs_bytes: wanted.needs_bytes,
         }));
         let told = (self.asks)(wanted.on.clone(), ask, LOOK).await;
-        let of_on = |why: String| format!("what the agent of {} makes of it: {why}", wanted.on);
+        let of_on = |why: String| {
+            format!(
+                "what the agent of {} makes of it: {why} (an agent that is older than its coordinator does not know the question: update it)",
+                wanted.on
+            )
+        };
         let EtcdAnswer::Newcomer(prepared) = told.map_err(of_on)? else {
             return Err(of_on(OTHER.to_owned()));
         };

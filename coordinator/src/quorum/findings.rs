@@ -24,10 +24,13 @@ pub(super) fn findings(view: &View, leaders: &BTreeSet<u64>, now: i64) -> Vec<Fi
     let mut all = List::default();
     all.of_quorum(view, leaders);
     // Nothing is wrong with a node that is to have none.
-    for seen in view.members.iter().filter(|seen| !is_spare(view, seen)) {
-        all.of_member(seen, view.has_quorum());
+    for seen in &view.members {
+        let is_spare = is_spare(view, seen);
+        if !is_spare {
+            all.of_member(seen, view.has_quorum());
+        }
         if let Some(told) = &seen.told {
-            all.of_node(seen, told, now);
+            all.of_node(seen, told, now, is_spare);
         }
     }
     all.of_statuses(view);
@@ -97,11 +100,12 @@ impl List {
         }
     }
 
-    fn of_node(&mut self, seen: &Seen, told: &Told, now: i64) {
+    fn of_node(&mut self, seen: &Seen, told: &Told, now: i64, is_spare: bool) {
         let node = seen.node.as_ref();
         certificates(told, now, |level, text| self.tell(level, node, text));
         let manifest = told.manifest.as_ref();
-        if let Some(run) = manifest.and_then(|manifest| manifest.set_aside_by.as_ref()) {
+        let set_aside = manifest.and_then(|manifest| manifest.set_aside_by.as_ref());
+        if let Some(run) = set_aside.filter(|_| !is_spare) {
             let text = format!(
                 "its manifest of etcd is set aside by run {run}: blackstart runbook plan etcd-member brings it back into the cluster"
             );

@@ -90,17 +90,17 @@ pub fn lost<'a>(view: &'a View, node: &NodeName, address: Option<IpAddr>) -> Opt
     if own.id.is_some() {
         return Some(own);
     }
-    let address = address.map(in_url);
     let nowhere = || view.members.iter().filter(|seen| seen.node.is_none());
-    let is_there = |seen: &&Seen| {
-        seen.peer_urls
-            .iter()
-            .any(|url| Some(host(url)) == address.as_deref())
-    };
     nowhere()
-        .find(is_there)
+        .find(|seen| address.is_some_and(|address| is_at(seen, address)))
         .or_else(|| nowhere().find(|seen| seen.name == node.0))
         .or(Some(own))
+}
+
+/// Its peers find it at this address.
+pub fn is_at(seen: &Seen, address: IpAddr) -> bool {
+    let address = in_url(address);
+    seen.peer_urls.iter().any(|url| host(url) == address)
 }
 
 /// An address as a URL has it.

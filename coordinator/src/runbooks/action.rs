@@ -229,11 +229,11 @@ impl Action {
                 Some("the member was taken out of the cluster, which goes on with the others")
             }
             Self::AddEtcdMember => Some(
-                "a member was added; one that never starts is taken out with etcdctl member remove, or by another run of etcd-member",
+                "a member was added; one that never starts is taken out with etcdctl member remove; blackstart runbook run etcd-member, for the node that it is on, goes on with it",
             ),
-            Self::RebuildEtcdMember => {
-                Some("the member's data was set aside (member.set-aside.RUN), and its manifest written anew")
-            }
+            Self::RebuildEtcdMember => Some(
+                "the member's data, if there was some, was set aside (member.set-aside.RUN), and its manifest written: it runs",
+            ),
             Self::PromoteEtcdMember => Some("the member votes"),
             Self::SetInitialCluster => Some(
                 "manifests of etcd that were brought up to date stay so; the old ones are in blackstart-edits beside the manifests that are out",

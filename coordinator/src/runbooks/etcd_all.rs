@@ -9,7 +9,7 @@
 //! A master's data that opens comes before a snapshot unless that has more. What is of another cluster than the one that was lost is never taken.
 
 use super::etcd_quorum::{
-    RESTORE, alone, bounces, no_wal_dir, notes, on, one_named, others, renew, take_down, unproved,
+    RESTORE, alone, bounces, no_wal_dir, notes, on, one_named, others, renew, spares, take_down, unproved,
 };
 use super::etcd_snapshot::NOT_TOLD;
 use super::maintenance::{empty, refused};
@@ -111,6 +111,7 @@ fn write(mut plan: RunbookPlan, world: &World, view: &View, choice: &Choice) -> 
         RESTORE,
     ));
     alone(&mut plan, node);
+    spares(&mut plan, view, &spoken);
     let named = manifest.map(|manifest| one_named(&mut plan, world, node, &manifest.peer_urls));
     let named = named.unwrap_or_default();
     let loss = choice.loss(world.last.as_ref(), world.unix_ms);

@@ -223,7 +223,7 @@ pub(super) fn leader(view: &View) -> Result<(&Seen, NodeName), String> {
     // The others may not have missed it yet: it is the leader by their word, and cannot be taken out through itself.
     if leader.is_some_and(|leader| leader.status().is_none()) {
         return Err(format!(
-            "a leader that answers ({}): the others choose one within seconds",
+            "a leader that answers ({}): if its etcd is down the others choose one within seconds; if it stays the leader, it runs, and its agent has to be back first",
             view.words()
         ));
     }

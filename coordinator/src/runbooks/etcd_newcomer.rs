@@ -1,9 +1,9 @@
 //! An etcd member that is replaced on another node, or on its own whose manifest is gone: a machine that was set up anew. Pure.
 //!
 //! ```text
-//!  two snapshots ─► (approval) remove ─► its manifest out, where its agent speaks ─► add as learner
+//!  two snapshots ─► (approval) remove ─► add as learner
 //!                ─► the manifest of a member that is well, with another name and address, on the new node ─► in sync ─► promote ─► all well
-//!                ─► what the manifests of the others say of the members, one after the other
+//!                ─► what the manifests of the others say of the members, one after the other ─► the old manifest out, where its agent speaks
 //! ```
 //! Certificates are not made here: whoever sets a master up makes them (`kubeadm init phase certs etcd-server`, and its peers). What the new node
 //! lacks is told before anything is changed.
@@ -19,8 +19,8 @@ use super::plan::{Action, Refusal, Replaced, RunbookPlan, Step};
 use super::world::{Agent, World};
 use crate::inventory::NodeName;
 use crate::quorum::change::may_remove;
-use crate::quorum::judge::{Seen, View};
-use crate::quorum::newcomer::{NewManifest, Newcomer, Wanted, host, in_url, lost};
+use crate::quorum::judge::{Seen, View, majority};
+use crate::quorum::newcomer::{NewManifest, Newcomer, Wanted, host, in_url, is_at, lost};
 use crate::quorum::told::TroubleKind;
 
 const WHAT: &str = "replace its etcd member";
@@ -36,7 +36,7 @@ pub(super) fn wanted(
     let is_free = if on == node {
         is_gone(view.on(node)?)
     } else {
-        takes(view.on(on)?).is_ok()
+        takes(view, view.on(on)?, addresses.get(on).copied()).is_ok()
     };
     let address = in_url(*addresses.get(on)?);
     let lost = lost(view, node, addresses.get(node).copied())?;
@@ -69,17 +69,31 @@ pub(super) fn is_gone(seen: &Seen) -> bool {
 }
 
 /// Whether a member may be put on a node.
-fn takes(seen: &Seen) -> Result<(), String> {
+pub(super) fn takes(view: &View, seen: &Seen, address: Option<IpAddr>) -> Result<(), String> {
     let node = seen.words();
+    // One whose manifest is gone is a member still, and votes with the data that it had.
+    let there = view.members.iter().find(|other| {
+        other.id.is_some()
+            && (other.id == seen.id
+                || Some(&other.name) == seen.node.as_ref().map(|node| &node.0)
+                || address.is_some_and(|address| is_at(other, address)))
+    });
+    if let Some(member) = there {
+        let state = if member.is_learner {
+            "a learner"
+        } else {
+            "a member"
+        };
+        return Err(format!(
+            "a node without a member: {node} has {state} of this cluster already (blackstart runbook run etcd-member {node} goes on with it)"
+        ));
+    }
     let Some(told) = &seen.told else {
         let why = seen.health.clone().err().unwrap_or_default();
         return Err(format!(
             "the agent of {node}, which is to write its manifest: {why}"
         ));
     };
-    if seen.id.is_some() {
-        return Err(format!("a node without a member: {node} is one already"));
-    }
     match &told.manifest {
         Some(manifest) if manifest.set_aside_by.is_none() => Err(format!(
             "a node without a member: {} is there on {node}",
@@ -155,20 +169,13 @@ pub(super) fn plan(mut plan: RunbookPlan, world: &World, view: &View) -> Runbook
     for change in &mut changes {
         change.on = Some(through.clone());
     }
-    let why = format!(
-        "a member on {on} takes its place, with the manifest of {} under another name and address; until it has, one more loss may stop all writes ({})",
-        wanted.like,
-        view.words()
-    );
+    let why = why(view, &replaced, seen, wanted);
     let first = usize::from(replaced.member_id.is_none());
     changes[first].approval = Some(match changes[first].approval.take().filter(|_| first > 0) {
         Some(more) => format!("{why}; {more}"),
         None => why,
     });
-    let add = changes.split_off(1);
     plan.steps.append(&mut changes);
-    plan.steps.extend(fence(world, seen, &on));
-    plan.steps.extend(add);
     let place = format!(
         "{file} is that of {} with {}",
         wanted.like,
@@ -188,6 +195,7 @@ pub(super) fn plan(mut plan: RunbookPlan, world: &World, view: &View) -> Runbook
         }
     }
     plan.steps.append(&mut joins);
+    plan.steps.extend(starts(view, &on));
     plan.notes.push(format!(
         "{file} on {on} is going to be that of {} with other lines: {}",
         wanted.like,
@@ -196,9 +204,11 @@ pub(super) fn plan(mut plan: RunbookPlan, world: &World, view: &View) -> Runbook
     plan.notes
         .extend(prepared.notes.iter().map(|note| format!("{on}: {note}")));
     afterwards(&mut plan, world, seen, &on);
-    let from = seen.peer_urls.first().map(|url| host(url).to_owned());
+    let own = world.addresses.get(&world.node).copied().map(in_url);
+    let from = seen.peer_urls.first().map(|url| host(url).to_owned()).or(own);
     let moved = from.as_deref().map(|from| (from, wanted.address.as_str()));
     lists(&mut plan, world, &replaced, moved);
+    plan.steps.extend(fence(world, seen, &on));
     plan.etcd = Some(replaced);
     plan
 }
@@ -209,7 +219,14 @@ fn may<'a>(world: &World, view: &'a View, on: &NodeName) -> Result<&'a Seen, Str
     let Some(seen) = lost(view, &world.node, address) else {
         return Err(format!("a member: {} has none of etcd's roles", world.node));
     };
-    if seen.health.is_ok() && !seen.is_learner {
+    if seen.health.is_ok() && seen.is_learner {
+        return Err(format!(
+            "a member that is lost: {} is a learner that is well (blackstart runbook run etcd-member {} goes on with it)",
+            seen.words(),
+            world.node
+        ));
+    }
+    if seen.health.is_ok() {
         return Err(format!(
             "something that is wrong with it: it is well ({})",
             view.words()
@@ -229,7 +246,7 @@ fn may<'a>(world: &World, view: &'a View, on: &NodeName) -> Result<&'a Seen, Str
                 world.cluster
             ));
         };
-        takes(to)?;
+        takes(view, to, world.addresses.get(on).copied())?;
     }
     match world.masters.get(on) {
         Some(Agent::Speaks {
@@ -245,8 +262,13 @@ fn may<'a>(world: &World, view: &'a View, on: &NodeName) -> Result<&'a Seen, Str
 /// What the new node's agent told, if nothing is missing there.
 fn prepared<'a>(world: &'a World, on: &NodeName) -> Result<&'a Newcomer, Vec<String>> {
     let newcomer = world.newcomer.as_ref();
-    let newcomer =
-        newcomer.filter(|newcomer| newcomer.wanted.lost == world.node && newcomer.wanted.on == *on);
+    let glance = world.etcd.as_ref();
+    let wanted = glance.and_then(|glance| wanted(&glance.view, &world.node, Some(on), &world.addresses));
+    let same = |then: &Wanted, now: &Wanted| {
+        (&then.lost, &then.on, &then.address, &then.initial_cluster)
+            == (&now.lost, &now.on, &now.address, &now.initial_cluster)
+    };
+    let newcomer = newcomer.filter(|newcomer| wanted.is_some_and(|wanted| same(&newcomer.wanted, &wanted)));
     let Some(newcomer) = newcomer else {
         return Err(vec![format!(
             "a member that is well and whose agent tells its manifest, to make that of {on} of"
@@ -264,6 +286,45 @@ fn prepared<'a>(world: &'a World, on: &NodeName) -> Result<&'a Newcomer, Vec<Str
         }
         Ok(_) => Ok(newcomer),
     }
+}
+
+/// What is asked of whoever approves.
+fn why(view: &View, replaced: &Replaced, seen: &Seen, wanted: &Wanted) -> String {
+    let (on, like) = (&wanted.on, &wanted.like);
+    let manifest = format!("with the manifest of {like} under another name and address");
+    if replaced.member_id.is_none() {
+        let voters = view.voters() + 1;
+        return format!(
+            "a member on {on} is added, {manifest}: one more, since {} is in the list of members no more; there are {voters} voters then, of which {} make a quorum",
+            wanted.lost,
+            majority(voters)
+        );
+    }
+    let silent = if seen.told.is_none() {
+        format!(
+            "; the agent of {} is silent: its etcd may be well, and serve its API server",
+            wanted.lost
+        )
+    } else {
+        String::new()
+    };
+    format!(
+        "a member on {on} takes its place, {manifest}; until it has, one more loss may stop all writes ({}{silent})",
+        view.words()
+    )
+}
+
+/// Parts of its control plane that a restore has stopped.
+fn starts(view: &View, on: &NodeName) -> Option<Step> {
+    let stopped = view.on(on)?.told.as_ref()?.stopped.join(", ");
+    (!stopped.is_empty()).then(|| Step {
+        on: Some(on.clone()),
+        ..step(
+            Action::StartControlPlane,
+            format!("set aside by a run: {stopped}"),
+            CHANGE,
+        )
+    })
 }
 
 /// One that was removed ends by itself, again and again while its manifest is there.
@@ -285,10 +346,12 @@ fn afterwards(plan: &mut RunbookPlan, world: &World, seen: &Seen, on: &NodeName)
     if *on != *node {
         if seen.told.is_none() {
             plan.notes.push(format!(
-                "{node}: if it comes back, its etcd finds itself removed, and ends; blackstart runbook run etcd-member {node} has it join as one more, \
-                 or take its manifest of etcd away"
+                "{node}: if it comes back, its etcd finds itself removed, and ends: take its manifest of etcd away then"
             ));
         }
+        plan.notes.push(format!(
+            "{node} stays a master of the inventory: take it out there, or give it another role, if it is to stay away (masters that are waited for, and permits, are counted by it)"
+        ));
         plan.notes.push(format!(
             "the API server of {node}, if it asks the etcd of its own node alone, has none any more"
         ));

@@ -103,6 +103,7 @@ fn write(
         RESTORE,
     ));
     alone(&mut plan, node);
+    spares(&mut plan, view, &spoken);
     let named = one_named(&mut plan, world, node, &manifest.peer_urls);
     if let Some(fence) = plan.steps.get_mut(first_fence) {
         fence.approval = Some(format!(
@@ -217,6 +218,19 @@ pub(super) fn alone(plan: &mut RunbookPlan, node: &NodeName) {
         "its API server asks its own member",
         STOP,
     ));
+}
+
+/// Masters that are to have no member are started again as well: no other run would.
+pub(super) fn spares(plan: &mut RunbookPlan, view: &View, others: &[&Seen]) {
+    let spare = others.iter().filter(|seen| is_spare(view, seen));
+    for node in spare.filter_map(|seen| seen.node.as_ref()) {
+        plan.steps.push(on(
+            Action::StartControlPlane,
+            node,
+            "it has no member, and none is to join there",
+            STOP,
+        ));
+    }
 }
 
 /// The API server of the only member that is left asks that one alone, where it names others as well; what is added to the approval.

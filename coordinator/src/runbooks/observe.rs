@@ -106,7 +106,8 @@ pub(super) async fn invite(ports: &Ports, request: &Request) {
         return;
     };
     let (on, addresses) = (request.options.on.as_ref(), addresses(ports, &name));
-    if let Some(wanted) = etcd_newcomer::wanted(&glance.view, &request.node, on, &addresses) {
+    let wanted = etcd_newcomer::wanted(&glance.view, &request.node, on, &addresses);
+    if let Some(wanted) = wanted {
         ports.etcd.invite(&name, wanted).await;
     }
 }
@@ -169,7 +170,7 @@ pub(super) fn world(
         world.control_plane = ports.control_plane.seen(&world.cluster);
         let masters = ports.inventory.members(&world.cluster);
         world.masters = masters
-            .filter(|spec| spec.role == Role::ControlPlane)
+            .filter(|spec| matches!(spec.role, Role::ControlPlane | Role::Etcd))
             .filter_map(|spec| Some((spec.name.clone(), agent(view.nodes.get(&spec.name)?))))
             .collect();
     }

@@ -48,6 +48,7 @@ impl Shared {
             let on = run.plan.steps.iter().filter_map(|step| step.on.clone());
             on.filter(|_| run.plan.request.runbook == Runbook::ControlPlane)
                 .chain([run.plan.request.node.clone()])
+                .chain(run.plan.request.options.on.clone())
         });
         let nodes: BTreeSet<NodeName> = nodes.filter(|node| !node.0.is_empty()).collect();
         self.ports.in_hand.send_if_modified(|before| {

@@ -181,6 +181,13 @@ async fn what_is_missing_is_told_with_how_to_give_it() {
     fs::write(scene.path("manifests/own.yaml"), scene.like().text).unwrap();
     assert!(scene.missing().await.contains("own.yaml is there"));
     fs::remove_file(scene.path("manifests/own.yaml")).unwrap();
+    fs::create_dir_all(scene.path("held/etcd")).unwrap();
+    fs::write(scene.path("held/etcd/etcd.yaml"), scene.like().text).unwrap();
+    assert!(scene.missing().await.contains("out for a bounce"));
+    let told = crate::etcd::look::look(&scene.settings(), IMAGE_WITHIN).await;
+    let trouble = told.trouble.unwrap();
+    assert_eq!(trouble.kind(), wire::EtcdTroubleKind::Other, "{trouble:?}");
+    fs::remove_dir_all(scene.path("held")).unwrap();
     fs::write(scene.path("manifests/etcd.yaml"), "kind: Secret").unwrap();
     assert!(scene.missing().await.contains("is something else"));
     fs::remove_file(scene.path("manifests/etcd.yaml")).unwrap();

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::super::call::Call;
+use super::super::etcd_newcomer;
 use super::super::plan::{Replaced, Runbook};
 use super::super::waiting::WaitingOn;
 use super::super::world::{Agent, seconds};
@@ -72,6 +73,28 @@ impl At<'_> {
         }
     }
 
+    /// Why the node that is to have the member from now on is not as it was planned on, if it is another one: an approval may come late.
+    fn is_unready(&self, view: &View) -> Option<String> {
+        self.context.plan.etcd.as_ref()?.newcomer.as_ref()?;
+        let own = &self.context.request.node;
+        let on = self.context.request.options.on.as_ref().unwrap_or(own);
+        let seen = view.on(on)?;
+        if on == own {
+            let is_gone = etcd_newcomer::is_gone(seen);
+            return (!is_gone).then(|| {
+                format!("{on} to have no manifest of etcd, as when this was planned: abort, and plan anew")
+            });
+        }
+        if let Some(Agent::Speaks {
+            kubelet_healthy: false,
+            ..
+        }) = self.world.masters.get(on)
+        {
+            return Some(format!("the kubelet of {on} to be healthy"));
+        }
+        etcd_newcomer::takes(view, seen, self.world.addresses.get(on).copied()).err()
+    }
+
     /// The agents were asked before it was this step's turn.
     fn is_older_than_turn(&self) -> bool {
         let glance = self.world.etcd.as_ref();
@@ -135,6 +158,9 @@ impl At<'_> {
         let Some(id) = lost.id else {
             return Look::Done("it is in the list of members no more".to_owned());
         };
+        if let Some(why) = self.is_unready(view) {
+            return Look::Wait(WaitingOn::Etcd(why));
+        }
         match newest(view) {
             Some(age) if age <= SAFE => {}
             // The steps before this one may have taken one since.
@@ -191,8 +217,9 @@ impl At<'_> {
                 seen.id.unwrap_or_default()
             ));
         }
-        // A voter that forgets what it has acknowledged may elect a leader that never knew it.
-        if seen.id == replaced.member_id {
+        // A voter that forgets what it has acknowledged may elect a leader that never knew it. One that has a name has run.
+        let has_voted = replaced.learner && seen.votes() && !seen.name.is_empty();
+        if seen.id == replaced.member_id || has_voted {
             return Look::Failed(format!(
                 "{:x} votes with the data that it had: it is not set aside before it is taken out of the cluster",
                 seen.id.unwrap_or_default()

@@ -646,3 +646,40 @@ async fn a_log_outside_the_data_directory_is_told_before_anything_is_fenced() {
     let why = missing(&plan);
     assert!(why.contains("--wal-dir=/data/wal"), "{why}");
 }
+
+#[tokio::test]
+async fn a_restore_starts_the_control_plane_of_a_master_that_is_to_have_no_member() {
+    let list = "m1=https://10.0.0.1:2380,m2=https://10.0.0.2:2380,m3=https://10.0.0.3:2380";
+    let named = |mut told: Told| {
+        told.manifest.as_mut().unwrap().initial_cluster = list.to_owned();
+        Ok(told)
+    };
+    let down = |number| named(down(number, TroubleKind::Refused, "nobody listens"));
+    let spare = Told {
+        manifest: None,
+        ..super::etcd::down(4, TroubleKind::NoManifest, "no manifest")
+    };
+    let answers = told([named(well(1, 0, "3.5.16")), down(2), down(3), Ok(spare)]);
+    let plan = plan_of(Runbook::EtcdQuorum, &answers);
+    let actions = actions(&plan);
+    for step in [
+        "stop-control-plane:m4",
+        "start-control-plane:m1",
+        "start-control-plane:m4",
+    ] {
+        assert!(
+            actions.iter().any(|id| id == step),
+            "{step} in {actions:?} {:?}",
+            plan.refusals
+        );
+    }
+    assert!(
+        !actions.iter().any(|id| id == "start-control-plane:m2"),
+        "{actions:?}"
+    );
+    assert!(
+        !plan.notes.concat().contains("etcd-member m4"),
+        "{:?}",
+        plan.notes
+    );
+}
