@@ -11,6 +11,9 @@ use serde::Deserialize;
 
 use crate::watch::static_pods::manifest::is_pod_name;
 
+/// A manifest that is given to another node is no larger, bytes: kubeadm's has two thousand.
+pub(super) const MOST: usize = 64 << 10;
+
 /// A manifest that runs etcd.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct EtcdPod {
@@ -289,6 +292,9 @@ pub(crate) fn moved(text: &str, name: &str, address: &str, initial_cluster: &str
         return Err(format!(
             "it tells others of {other}, beside {from}: change it by hand"
         ));
+    }
+    if text.len() > MOST {
+        return Err(format!("it is larger than {} KiB", MOST >> 10));
     }
     // A member that forgets its cluster at each start is one by itself.
     if text.contains("force-new-cluster") {

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::act::{EtcdRules, NewManifest};
 use super::look::{Found, manifest, out_for_a_bounce};
-use super::pod::{EtcdPod, NoPod, joining};
+use super::pod::{EtcdPod, MOST, NoPod, joining};
 use super::snapshot::room;
 use super::trouble::Kind;
 use super::ways::{Ways, gone, off, rename, sync, taken_out, write_new};
@@ -130,6 +130,12 @@ fn first(ways: &Ways, places: &Places, new: &NewManifest, needs_bytes: u64) -> R
     let NewManifest { file, text } = new;
     if !is_pod_name(file) {
         return Err(format!("{file:?} is no name of a manifest"));
+    }
+    if text.len() > MOST {
+        return Err(format!(
+            "what is to be the manifest is larger than {} KiB",
+            MOST >> 10
+        ));
     }
     match manifest(&ways.manifests) {
         Ok(here) if here.text == *text => return Ok(Prepared::Done),

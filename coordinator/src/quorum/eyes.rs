@@ -323,6 +323,12 @@ fn last(view: &View, now_unix_ms: u64) -> Option<Last> {
         revision: most.revision,
         version: most.version.clone(),
         at_unix_ms: now_unix_ms,
+        members: view
+            .members
+            .iter()
+            .filter(|seen| seen.id.is_some() && !seen.name.is_empty())
+            .map(|seen| (seen.name.clone(), seen.peer_urls.clone()))
+            .collect(),
     })
 }
 

@@ -25,7 +25,7 @@ pub(super) fn findings(view: &View, leaders: &BTreeSet<u64>, now: i64) -> Vec<Fi
     all.of_quorum(view, leaders);
     // Nothing is wrong with a node that is to have none.
     for seen in &view.members {
-        let is_spare = is_spare(view, seen);
+        let is_spare = is_spare(view, seen, None);
         if !is_spare {
             all.of_member(seen, view.has_quorum());
         }

@@ -66,6 +66,9 @@ pub struct Last {
     pub version: String,
     /// When, by the coordinator's clock.
     pub at_unix_ms: u64,
+    /// Who was in it: names, and where their peers found them. None: an earlier version did not look.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub members: BTreeMap<String, Vec<String>>,
 }
 
 /// What is to be restored, on which node, and of what else there was why not.

@@ -1,18 +1,24 @@
 //! A node that may have a member of etcd, and that nobody counts on: a master that never had one, or whose member was replaced on another node. Pure.
 //!
-//! Nobody tells it from one that has lost its manifest but the lists of the others: where all of them say the same, and leave it out, it is none.
-//! kubeadm's own lists differ, since each master's has those that were there when it joined; then it counts, as one that is lost.
+//! | there is | it is told by |
+//! |---|---|
+//! | a quorum | its list of members |
+//! | none, and one was seen before | the list as it was then |
+//! | neither | what the manifests of the others say, where they all say the same |
+//!
+//! kubeadm's own lists differ, since each master's has those that were there when it joined; where nothing else is known, it counts as one that is lost.
 
 use std::collections::BTreeSet;
 
 use super::judge::{Seen, View};
+use super::sources::Last;
 use super::told::{Manifest, TroubleKind};
 
 /// The runs that replace a member.
 const REPLACES: &str = "etcd-member-";
 
-/// Nobody counts on a member there.
-pub fn is_spare(view: &View, seen: &Seen) -> bool {
+/// Nobody counts on a member there. `last`: what was seen of the cluster while it was well.
+pub fn is_spare(view: &View, seen: &Seen, last: Option<&Last>) -> bool {
     let (Some(node), Some(told)) = (&seen.node, &seen.told) else {
         return false;
     };
@@ -31,6 +37,14 @@ pub fn is_spare(view: &View, seen: &Seen) -> bool {
     if !is_out || seen.id.is_some() || view.members.iter().any(in_list) {
         return false;
     }
+    let is_at = |urls: &[String]| own.is_some_and(|own| own.peer_urls.iter().any(|url| urls.contains(url)));
+    if view.has_quorum() {
+        return true;
+    }
+    if let Some(last) = last.filter(|last| !last.members.is_empty()) {
+        let mut members = last.members.iter();
+        return !members.any(|(name, urls)| is_named(name) || is_at(urls));
+    }
     let others = view.members.iter().filter(|other| other.node != seen.node);
     let lists: Vec<BTreeSet<_>> = others
         .filter_map(|other| other.told.as_ref()?.manifest.as_ref())
@@ -38,10 +52,11 @@ pub fn is_spare(view: &View, seen: &Seen) -> bool {
         .map(list)
         .collect();
     lists.len() > 1
+        && !lists[0].is_empty()
         && lists.iter().all(|list| *list == lists[0])
-        && lists[0].iter().all(|(name, url)| {
-            !is_named(name) && !own.is_some_and(|own| own.peer_urls.iter().any(|own| own == url))
-        })
+        && lists[0]
+            .iter()
+            .all(|(name, url)| !is_named(name) && !is_at(&[(*url).to_owned()]))
 }
 
 fn list(manifest: &Manifest) -> BTreeSet<(&str, &str)> {
@@ -97,6 +112,7 @@ mod tests {
             (same, told(4, THREE, None), false),
             ([four.as_str(); 3], none(), false),
             (as_kubeadm, none(), false),
+            ([""; 3], none(), false),
         ] {
             let mut answers: Answers = (1..)
                 .zip(lists)
@@ -105,9 +121,27 @@ mod tests {
             answers.insert(NodeName("m4".to_owned()), Ok(fourth.clone()));
             let view = judge(&answers, 0);
             let seen = view.on(&NodeName("m4".to_owned())).unwrap();
-            assert_eq!(is_spare(&view, seen), expected, "{lists:?} {fourth:?}");
+            assert_eq!(is_spare(&view, seen, None), expected, "{lists:?} {fourth:?}");
             let first = view.on(&NodeName("m1".to_owned())).unwrap();
-            assert!(!is_spare(&view, first));
+            assert!(!is_spare(&view, first, None));
+            // Whoever was in the list while there was a quorum counts, whatever manifests say.
+            let last = |members: &[&str]| Last {
+                cluster_id: 0xc,
+                revision: 1,
+                version: String::new(),
+                at_unix_ms: 0,
+                members: members
+                    .iter()
+                    .map(|name| ((*name).to_owned(), Vec::new()))
+                    .collect(),
+            };
+            assert!(!is_spare(&view, seen, Some(&last(&["m1", "m2", "m4"]))));
+            let is_out = fourth.manifest.as_ref().is_none_or(|own| {
+                own.set_aside_by
+                    .as_deref()
+                    .is_some_and(|run| run.starts_with(REPLACES))
+            });
+            assert_eq!(is_spare(&view, seen, Some(&last(&["m1", "m2", "m3"]))), is_out);
         }
     }
 }

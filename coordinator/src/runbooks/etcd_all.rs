@@ -111,7 +111,7 @@ fn write(mut plan: RunbookPlan, world: &World, view: &View, choice: &Choice) -> 
         RESTORE,
     ));
     alone(&mut plan, node);
-    spares(&mut plan, view, &spoken);
+    spares(&mut plan, world, view, &spoken);
     let named = manifest.map(|manifest| one_named(&mut plan, world, node, &manifest.peer_urls));
     let named = named.unwrap_or_default();
     let loss = choice.loss(world.last.as_ref(), world.unix_ms);

@@ -103,7 +103,7 @@ fn write(
         RESTORE,
     ));
     alone(&mut plan, node);
-    spares(&mut plan, view, &spoken);
+    spares(&mut plan, world, view, &spoken);
     let named = one_named(&mut plan, world, node, &manifest.peer_urls);
     if let Some(fence) = plan.steps.get_mut(first_fence) {
         fence.approval = Some(format!(
@@ -221,8 +221,10 @@ pub(super) fn alone(plan: &mut RunbookPlan, node: &NodeName) {
 }
 
 /// Masters that are to have no member are started again as well: no other run would.
-pub(super) fn spares(plan: &mut RunbookPlan, view: &View, others: &[&Seen]) {
-    let spare = others.iter().filter(|seen| is_spare(view, seen));
+pub(super) fn spares(plan: &mut RunbookPlan, world: &World, view: &View, others: &[&Seen]) {
+    let spare = others
+        .iter()
+        .filter(|seen| is_spare(view, seen, world.last.as_ref()));
     for node in spare.filter_map(|seen| seen.node.as_ref()) {
         plan.steps.push(on(
             Action::StartControlPlane,
@@ -269,7 +271,7 @@ pub(super) fn notes(plan: &mut RunbookPlan, world: &World, left: &Seen, spoken: 
     let view = world.etcd.as_ref().map(|glance| glance.view.as_ref());
     for seen in spoken
         .iter()
-        .filter(|seen| !view.is_some_and(|view| is_spare(view, seen)))
+        .filter(|seen| !view.is_some_and(|view| is_spare(view, seen, world.last.as_ref())))
     {
         plan.notes.push(format!(
             "afterwards: blackstart runbook run etcd-member {} joins it anew, and starts its control plane",

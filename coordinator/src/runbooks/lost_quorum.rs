@@ -23,6 +23,7 @@ use super::plan::Runbook;
 use super::world::seconds;
 use crate::inventory::{ClusterName, NodeName};
 use crate::quorum::judge::{Seen, View, survivor};
+use crate::quorum::sources::Last;
 use crate::quorum::spare::is_spare;
 use crate::quorum::told::{Told, TroubleKind};
 
@@ -101,6 +102,8 @@ pub struct Scene<'a> {
     pub hosts: &'a [Host],
     /// What their agents tell now; `None`: nothing yet.
     pub view: Option<&'a View>,
+    /// What was seen of it while it was well.
+    pub last: Option<&'a Last>,
     /// For so long all of them have been back, or were given up, while etcd was not well.
     pub standing: Duration,
     /// They have so long.
@@ -145,7 +148,10 @@ pub fn judge(scene: &Scene<'_>) -> Verdict {
     let Some(view) = scene.view else {
         return Verdict::Unclear;
     };
-    let is_host = |host: &&Host| view.on(&host.node).is_none_or(|seen| !is_spare(view, seen));
+    let is_host = |host: &&Host| {
+        view.on(&host.node)
+            .is_none_or(|seen| !is_spare(view, seen, scene.last))
+    };
     let hosts: Vec<_> = scene.hosts.iter().filter(is_host).cloned().collect();
     let scene = &Scene {
         hosts: &hosts,

@@ -85,6 +85,7 @@ fn view(nodes: &[&str]) -> View {
 
 fn last(revision: i64) -> Last {
     Last {
+        members: BTreeMap::new(),
         cluster_id: LOST,
         revision,
         version: "3.5.9".to_owned(),

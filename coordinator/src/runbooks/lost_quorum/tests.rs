@@ -91,6 +91,7 @@ fn decide(hosts: &[Host], view: Option<&View>, standing: Duration) -> Verdict {
         cluster: &ClusterName("biz".into()),
         hosts,
         view,
+        last: None,
         standing,
         chance: CHANCE,
         is_proposed: false,

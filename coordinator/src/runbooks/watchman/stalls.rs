@@ -104,12 +104,14 @@ impl Watchman {
     ) -> Verdict {
         let ports = &self.runbooks.shared.ports;
         let hosts = self.hosts(cluster, given_up);
+        let last = ports.etcd.last(cluster);
         let now = Instant::now();
         let watched = memory.stalls.entry(cluster.clone()).or_default();
         let mut scene = Scene {
             cluster,
             hosts: &hosts,
             view: None,
+            last: last.as_ref(),
             standing: Duration::ZERO,
             chance: ports.policy.quorum_chance,
             is_proposed,
