@@ -1,7 +1,7 @@
-//! A master as its agent sees it: its files and its kernel are this machine's, its kubelet is always well.
+//! A master as its agent sees it: its files and its numbers are this machine's, its kernel says nothing, and its kubelet is always well.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use blackstart_agent::host::{self, Host, HostError, UnitAction};
@@ -55,7 +55,11 @@ impl Host for Machine {
     }
 
     fn machine(&self) -> Option<host::Machine> {
-        Some(host::Machine::default())
+        Some(host::Machine {
+            // What this machine's kernel says of its disks, now and in the last minutes, is no trouble of these masters.
+            kmsg: PathBuf::new(),
+            ..host::Machine::default()
+        })
     }
 
     async fn shutting_down(&self) -> bool {
