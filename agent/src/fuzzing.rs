@@ -15,7 +15,8 @@ use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use crate::etcd::look;
-use crate::etcd::pod::{self, EtcdPod};
+use crate::etcd::pod::EtcdPod;
+use crate::etcd::rewrite;
 use crate::gate::files::{Heard, Record, Release, understand};
 use crate::ledger::Ledger;
 use crate::local::Question;
@@ -203,11 +204,11 @@ pub fn etcd_manifests(bytes: &[u8]) {
     let Ok(pod) = EtcdPod::parse(text) else { return };
     assert!(pod.endpoints().len() <= pod.listen.len());
     let members = "m1=https://10.0.0.1:2380,m2=https://10.0.0.2:2380";
-    if let Ok(moved) = pod::moved(text, "m4", "10.0.0.4", members) {
+    if let Ok(moved) = rewrite::moved(text, "m4", "10.0.0.4", members) {
         let read = EtcdPod::parse(&moved).expect("what was written can be read");
         assert_eq!((read.name.as_str(), &read.data_dir), ("m4", &pod.data_dir));
     }
-    if let Ok(joining) = pod::joining(text, members) {
+    if let Ok(joining) = rewrite::joining(text, members) {
         let read = EtcdPod::parse(&joining).expect("what was written can be read");
         let expected = EtcdPod {
             initial_cluster: members.to_owned(),

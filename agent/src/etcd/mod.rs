@@ -9,7 +9,8 @@
 //!
 //! | module | story |
 //! |---|---|
-//! | [`pod`] | a manifest → what it says of etcd; the manifest with another `--initial-cluster`, or of a member on another host |
+//! | [`pod`] | a manifest → what it says of etcd |
+//! | [`rewrite`] | the manifest with another `--initial-cluster`, or of a member on another host |
 //! | [`client`] | etcd's own protocol, with the member on this node and no other |
 //! | [`trouble`] | why it did not answer, by name |
 //! | [`look`] | everything that is told of the member; changes nothing |
@@ -37,6 +38,7 @@ pub(crate) mod newcomer;
 pub(crate) mod pod;
 pub mod rebuild;
 pub(crate) mod restore;
+pub(crate) mod rewrite;
 pub(crate) mod schedule;
 pub mod snapshot;
 pub(crate) mod sources;

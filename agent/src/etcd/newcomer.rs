@@ -23,7 +23,8 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::parse_x509_certificate;
 
 use super::look::{manifest, out_for_a_bounce};
-use super::pod::{EtcdPod, ServerTls, host, moved};
+use super::pod::{EtcdPod, ServerTls, host};
+use super::rewrite::moved;
 use super::snapshot::room;
 use super::trouble::{out_of_time, unix_seconds};
 use crate::config::{RuntimeEndpoint, Settings};

@@ -14,7 +14,8 @@ use tokio::time::Instant;
 
 use super::act::{EtcdRules, NewManifest};
 use super::look::{Found, manifest, out_for_a_bounce};
-use super::pod::{EtcdPod, MOST, NoPod, joining};
+use super::pod::{EtcdPod, NoPod};
+use super::rewrite::{MOST, joining};
 use super::snapshot::room;
 use super::trouble::Kind;
 use super::ways::{Ways, gone, off, rename, sync, taken_out, write_new};

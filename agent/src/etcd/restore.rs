@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 use super::act::{EtcdRules, OutOf, Restore};
 use super::look::{Found, manifest};
-use super::pod::joining;
+use super::rewrite::joining;
 use super::snapshot::{self, room};
 use super::sources::{MEMBER, database, is_data};
 use super::tool::{self, TELLS, words};

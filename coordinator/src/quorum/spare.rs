@@ -70,6 +70,7 @@ mod tests {
     use super::super::told::{Told, Trouble};
     use super::*;
     use crate::inventory::NodeName;
+    use crate::runbooks::plan::Runbook;
 
     fn told(number: u64, initial_cluster: &str, set_aside_by: Option<&str>) -> Told {
         Told {
@@ -99,6 +100,14 @@ mod tests {
     }
 
     const THREE: &str = "m1=https://10.0.0.1:2380,m2=https://10.0.0.2:2380,m3=https://10.0.0.3:2380";
+
+    #[test]
+    fn the_runs_that_replace_a_member_are_known_by_the_runbooks_own_name() {
+        assert_eq!(
+            Runbook::of_run(&format!("{REPLACES}1")),
+            Some(Runbook::EtcdMember)
+        );
+    }
 
     #[test]
     fn who_is_in_nobodys_list_is_spare_and_who_was_fenced_or_may_have_lost_its_manifest_is_not() {

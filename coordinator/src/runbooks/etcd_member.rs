@@ -32,7 +32,7 @@ const REBUILD: Duration = Duration::from_mins(10);
 /// A learner fetches the whole database: 8 GiB over a slow network.
 const SYNC: Duration = Duration::from_hours(1);
 /// Beside twice the database, of which one copy is on its way, bytes.
-pub(super) const MARGIN: u64 = 256 << 20;
+const MARGIN: u64 = 256 << 20;
 
 /// `blackstart runbook run etcd-member NODE`.
 pub fn plan(request: Request, world: &World) -> RunbookPlan {
@@ -132,7 +132,7 @@ fn write(mut plan: RunbookPlan, world: &World, view: &View, lost: &Seen, manifes
         Err(missing) => return refused(plan, WHAT, missing),
     };
     let status = leader.status().cloned().unwrap_or_default();
-    let needs_bytes = status.db_bytes.saturating_mul(2).saturating_add(MARGIN);
+    let needs_bytes = needs_bytes(status.db_bytes);
     let free = lost.told.as_ref().map_or(0, |told| told.data_bytes_available);
     if free < needs_bytes {
         return refused(
@@ -215,6 +215,11 @@ fn write(mut plan: RunbookPlan, world: &World, view: &View, lost: &Seen, manifes
     }
     plan.etcd = Some(replaced);
     plan
+}
+
+/// So many bytes have to be free for a member of a database of this size.
+pub(super) fn needs_bytes(db_bytes: u64) -> u64 {
+    db_bytes.saturating_mul(2).saturating_add(MARGIN)
 }
 
 /// The leader, and the node whose agent makes changes through it.

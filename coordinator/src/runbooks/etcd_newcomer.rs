@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::etcd_lists;
-use super::etcd_member::{CHANGE, MARGIN, changes, has_learners, joins, leader, lists};
+use super::etcd_member::{CHANGE, changes, has_learners, joins, leader, lists, needs_bytes};
 use super::etcd_snapshot::steps;
 use super::maintenance::{refused, step};
 use super::plan::{Action, Refusal, Replaced, RunbookPlan, Step};
@@ -54,7 +54,7 @@ pub(super) fn wanted(
         on: on.clone(),
         like: like.node.clone().unwrap_or_else(|| NodeName(like.name.clone())),
         initial_cluster: etcd_lists::initial_cluster(view, lost, &on.0, &peer_urls),
-        needs_bytes: needs_bytes(view),
+        needs_bytes: needs_bytes(db_bytes(view)),
         peer_urls,
         address,
     })
@@ -107,11 +107,10 @@ pub(super) fn takes(view: &View, seen: &Seen, address: Option<IpAddr>) -> Result
     }
 }
 
-/// Twice the database and a margin.
-pub(super) fn needs_bytes(view: &View) -> u64 {
+/// The size of the database, bytes.
+fn db_bytes(view: &View) -> u64 {
     let bytes = |seen: &Seen| seen.status().map(|status| status.db_bytes);
-    let largest = view.members.iter().filter_map(bytes).max().unwrap_or_default();
-    largest.saturating_mul(2).saturating_add(MARGIN)
+    view.members.iter().filter_map(bytes).max().unwrap_or_default()
 }
 
 /// `blackstart runbook run etcd-member NODE --on OTHER`, and the same without `--on` where NODE has no manifest of etcd.
